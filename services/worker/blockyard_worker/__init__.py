@@ -1,0 +1,1 @@
+"""The worker service: an agent that holds the connection, and slots that run user code."""

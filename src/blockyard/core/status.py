@@ -1,0 +1,96 @@
+"""What a run looks like from outside: the structs behind `blockyard status`, the HTTP API, the page and the metrics."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class TaskStatus(msgspec.Struct, kw_only=True):
+    """One task. Always total = pending + ready + leased + done + skipped + failed + orphaned."""
+
+    id: str
+    pool: str
+    total: int
+    """Blocks of the run (those a request does not want are not counted)."""
+    pending: int
+    ready: int
+    """Found ready; exact up to twice what all workers can hold."""
+    leased: int
+    done: int
+    skipped: int
+    failed: int
+    orphaned: int
+    retries: int = 0
+    """Attempts that failed and were tried again."""
+    num_workers: int | None = None
+    """The most that may run at once, if the task says so."""
+    rate: float | None = None
+    """Blocks finished per second over the last 2 minutes; None while unknown."""
+    eta_s: float | None = None
+    """Seconds to the end at that rate; None while unknown."""
+    over: bool = False
+    """No block of it will run any more."""
+
+
+class WorkerStatus(msgspec.Struct, kw_only=True):
+    """One worker process."""
+
+    id: str
+    pool: str
+    slots: int
+    task: str | None
+    connected: bool
+    leases: int
+    busy: int
+    heard_s_ago: float
+    finished: int
+
+
+class RunStatus(msgspec.Struct, kw_only=True):
+    """The run."""
+
+    run: str
+    state: str
+    """``running``, ``paused``, ``done``, ``failed`` or ``cancelled``."""
+    epoch: int
+    elapsed_s: float
+    """Since this scheduler began to lead."""
+    eta_s: float | None
+    tasks: list[TaskStatus]
+    workers: list[WorkerStatus]
+    stale_releases: int
+    leases_expired: int
+    leases_granted: int
+
+
+class FailureStatus(msgspec.Struct, kw_only=True):
+    """One failed attempt, as kept beside the journal."""
+
+    task: str
+    block_id: int
+    index: tuple[int, ...]
+    attempt: int
+    final: bool
+    kind: str
+    message: str
+    traceback: str = ""
+    worker: str = ""
+    log: str = ""
+
+
+class Explanation(msgspec.Struct, kw_only=True):
+    """Why a block is in the state it is in."""
+
+    task: str
+    block_id: int
+    index: tuple[int, ...]
+    read_roi: str
+    write_roi: str
+    state: str
+    """``pending``, ``ready``, ``leased``, ``done``, ``skipped``, ``failed``, ``orphaned``, or ``outside`` (not in this
+    run)."""
+    attempt: int
+    text: str
+    """A sentence for a person."""
+    waits_for: list[str] = []
+    """Up to 10 blocks it waits for, each with its state."""

@@ -1,0 +1,1 @@
+"""Arithmetic of blocks: grid, levels and conflicts, upstream and downstream, requests, Z-order. No I/O, no clock."""

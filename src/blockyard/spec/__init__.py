@@ -1,0 +1,1 @@
+"""What to run: tasks, parameters, pipelines, blocks; loading and validating them."""

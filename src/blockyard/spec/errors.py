@@ -1,0 +1,45 @@
+"""The errors a user can meet: one base class, and every message a sentence that says what, where and which values."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BlockyardError(RuntimeError):
+    """Base of all errors that blockyard raises on purpose; its text is meant for the user."""
+
+
+class SpecError(BlockyardError, ValueError):
+    """A task or pipeline that cannot be run as written; raised before anything runs."""
+
+
+class ConnectError(BlockyardError):
+    """A scheduler or Redis that cannot be reached, or that refused us; says the address and the reason."""
+
+
+class ProtocolError(BlockyardError):
+    """A peer sent what the protocol does not allow; the connection is closed, the scheduler goes on."""
+
+
+class StoreError(BlockyardError):
+    """Redis is not what a run needs (too old, evicting, read-only), or belongs to another leader."""
+
+
+class RunFailedError(BlockyardError):
+    """A run ended with failed blocks."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Give ``"; did you mean 'x'?"`` for the known name closest to `name`, or the list of all, to end a sentence with.
+
+    >>> nearest("read_roy", ["read_roi", "fit"])
+    "; did you mean 'read_roi'?"
+    >>> nearest("colour", ["read_roi", "fit"])
+    '; known: fit, read_roi'
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known: {', '.join(known)}" if known else ""

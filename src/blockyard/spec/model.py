@@ -1,0 +1,120 @@
+"""What to run, as data: the pipeline file, the messages and the journal all carry these structs.
+
+Everything here is frozen and checked by `validate` (see `validate.py`) before a run starts.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from funlib.geometry import Coordinate, Roi
+
+Fit = Literal["valid", "overhang", "shrink"]
+
+
+class RoiSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An axis-aligned, half-open box of voxels: ``offset`` and ``shape``, one integer an axis, in array axis order."""
+
+    offset: tuple[int, ...]
+    """First voxel on each axis; may be negative."""
+    shape: tuple[int, ...]
+    """Voxels on each axis."""
+
+    @property
+    def begin(self) -> tuple[int, ...]:
+        """The first voxel on each axis."""
+        return self.offset
+
+    @property
+    def end(self) -> tuple[int, ...]:
+        """One past the last voxel on each axis."""
+        return tuple(o + s for o, s in zip(self.offset, self.shape, strict=True))
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.offset)
+
+    def to_roi(self) -> Roi:
+        """Give the funlib.geometry Roi of the same box (5 us: build it when asked, not for each block)."""
+        return Roi(Coordinate(self.offset), Coordinate(self.shape))
+
+    @classmethod
+    def from_roi(cls, roi: Roi | RoiSpec) -> RoiSpec:
+        """Take the integers of a funlib.geometry Roi (or give a RoiSpec back)."""
+        if isinstance(roi, RoiSpec):
+            return roi
+        return cls(tuple(int(x) for x in roi.offset), tuple(int(x) for x in roi.shape))
+
+    def __str__(self) -> str:
+        """``[0:20, 0:1024]``: begin and end on each axis."""
+        return "[" + ", ".join(f"{b}:{e}" for b, e in zip(self.begin, self.end, strict=True)) + "]"
+
+
+class CheckSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Two check functions, each ``"module:name"``: `before` skips a finished block, `after` fails an unfinished one."""
+
+    before: str | None = None
+    after: str | None = None
+
+
+class TaskSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """One task of a pipeline file: exactly one of `function`, `worker` and `command` says what runs."""
+
+    id: str
+    """Unique in the pipeline."""
+    function: str | None = None
+    """``"module:name"``, called as ``name(block, **params)``; a class is built once a slot as ``name(**params)``."""
+    worker: str | None = None
+    """``"module:name"`` of a user's own worker: a function of no argument that drives `blockyard.Client` itself."""
+    command: tuple[str, ...] | None = None
+    """A program to run for each block instead, with the block as JSON on standard input."""
+    params: dict[str, Any] = {}
+    """Keyword arguments of the function."""
+    total_roi: RoiSpec
+    """All that is read."""
+    read_roi: RoiSpec
+    """What one block reads; only its shape relative to `write_roi` matters."""
+    write_roi: RoiSpec
+    """What one block writes; inside `read_roi`."""
+    fit: Fit = "valid"
+    """What happens to blocks that reach over the end of `total_roi`."""
+    read_write_conflict: bool = True
+    """Whether blocks whose reads meet other blocks' writes must not run at the same time."""
+    max_retries: Annotated[int, msgspec.Meta(ge=0)] = 2
+    """Retries of a failed block, so `max_retries` + 1 attempts."""
+    timeout_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """Longest time one block may take; then its slot is killed and the attempt has failed."""
+    num_workers: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """The most blocks of this task that run at once; None: no limit."""
+    check: str | CheckSpec | None = None
+    """One function ``"module:name"`` used before and after each block, or a pair."""
+    pool: str = "default"
+    """Which workers run it."""
+    requires: tuple[str, ...] = ()
+    """Ids of the tasks whose blocks it reads."""
+
+
+class PipelineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """A pipeline file: a name, which names the run, and its tasks in any order."""
+
+    name: str
+    tasks: tuple[TaskSpec, ...]
+
+
+class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One task to run and what of it: ROIs in voxels, or None for all."""
+
+    task: str
+    request: tuple[RoiSpec, ...] | None = None
+
+
+class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A pipeline and what of it is wanted; `targets` None means every task, whole."""
+
+    pipeline: PipelineSpec
+    targets: tuple[Target, ...] | None = None
+
+
+Json: TypeAlias = dict[str, Any]

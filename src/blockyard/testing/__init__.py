@@ -1,0 +1,1 @@
+"""For tests, ours and yours: virtual clock, simulated workers and store, strategies."""

@@ -1,0 +1,1 @@
+"""The protocol between scheduler and workers: messages and frames; no I/O."""

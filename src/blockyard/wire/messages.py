@@ -1,0 +1,207 @@
+"""Every message of the protocol, one union a direction; `docs/protocol.md` is the prose.
+
+A frame is a 4-byte big-endian length and a msgpack map with a ``"t"`` tag. New fields have defaults, so that an older
+peer can be understood. Lease numbers, block ids, outcomes and durations travel as packed little-endian arrays
+(``bytes``): ``<i8`` for numbers and ids, ``u1`` for outcomes, ``<f4`` for seconds.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+
+from blockyard.spec.model import PipelineSpec
+
+PROTOCOL_VERSION = 1
+
+
+class Outcome(enum.IntEnum):
+    """What became of one leased block, in the words of its worker."""
+
+    SUCCESS = 0
+    """Done."""
+    SKIPPED = 1
+    """Its `before` check said it was done already; counts as done for all that wait for it."""
+    FAILED = 2
+    """The attempt failed (an exception, an `after` check, a time limit); spends a retry."""
+    FATAL = 3
+    """Failed, and a retry cannot help; no retry."""
+    KILLED = 4
+    """It was seen to kill its slot (a signal, an exit, out of memory); spends its kill budget, no retry."""
+    LOST = 5
+    """Its worker is gone and nobody knows why; spends nothing by itself."""
+    RETURNED = 6
+    """Handed back unfinished (drain, scale-down, preemption); spends nothing."""
+
+
+class BlockError(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why an attempt failed."""
+
+    number: int
+    """The lease it is about."""
+    kind: str
+    """The exception's class, or ``"signal"``, ``"exit"``, ``"timeout"``, ``"check"``."""
+    message: str
+    """One sentence."""
+    traceback: str = ""
+    worker: str = ""
+    log: str = ""
+    """Where the worker's log of this block is, for a person."""
+
+
+# ----- worker to scheduler ----------------------------------------------------------------------------------------
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello", tag_field="t", omit_defaults=True, kw_only=True):
+    """First message of a connection."""
+
+    protocol: int = PROTOCOL_VERSION
+    software: str = ""
+    token: str = ""
+    worker: str
+    """Unique for the life of the worker process, kept over reconnects: ``host-pid-nonce``."""
+    pool: str = "default"
+    slots: int = 1
+    task: str | None = None
+    """Only blocks of this task (a user's own worker), or None for all tasks of the pool."""
+    own: bool = False
+    """A user's own worker (`blockyard.Client`) that runs its own loop; takes tasks with `worker` set."""
+    holds: bytes = b""
+    """Numbers of the leases it still holds (``<i8``)."""
+
+
+class Want(msgspec.Struct, frozen=True, tag="want", tag_field="t"):
+    """The worker could take up to `n` blocks more, now; replaces what it wanted before. A grant sets it to 0."""
+
+    n: int
+
+
+class Release(msgspec.Struct, frozen=True, tag="release", tag_field="t", omit_defaults=True):
+    """What became of leases. Resent after a reconnect until acknowledged; `seq` makes that harmless."""
+
+    seq: int
+    """Counts up by 1 from 1 for each Release of this worker id."""
+    numbers: bytes
+    """Lease numbers, ``<i8``."""
+    outcomes: bytes
+    """One `Outcome` each, ``u1``."""
+    seconds: bytes = b""
+    """How long each block ran, ``<f4``; empty: unknown."""
+    errors: tuple[BlockError, ...] = ()
+
+
+class Running(msgspec.Struct, frozen=True, array_like=True):
+    """One slot's block."""
+
+    number: int
+    seconds: float
+
+
+class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat", tag_field="t", omit_defaults=True):
+    """The worker lives. The answer echoes `sent_s`; from there the worker counts its lease time."""
+
+    sent_s: float
+    """The worker's own monotonic clock."""
+    running: tuple[Running, ...] = ()
+
+
+class Bye(msgspec.Struct, frozen=True, tag="bye", tag_field="t", omit_defaults=True):
+    """The worker has released all it held and leaves."""
+
+    reason: str = ""
+
+
+# ----- scheduler to worker ----------------------------------------------------------------------------------------
+
+
+class Welcome(msgspec.Struct, frozen=True, tag="welcome", tag_field="t", omit_defaults=True, kw_only=True):
+    """Answer to a good Hello."""
+
+    protocol: int = PROTOCOL_VERSION
+    software: str = ""
+    run: str
+    """Name of the run."""
+    epoch: int
+    """The leader's counter; grows with every takeover."""
+    heartbeat_s: float
+    lease_s: float
+    grace_s: float
+    pipeline: PipelineSpec
+    """All a worker needs to know of the tasks."""
+    revoked: bytes = b""
+    """Leases of `holds` that are no longer the worker's (``<i8``): stop them, do not release them."""
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="t", omit_defaults=True):
+    """Answer to a Hello that cannot be taken; the connection is closed."""
+
+    reason: str
+    """A sentence for the user."""
+    code: str = ""
+    """``token``, ``protocol``, ``standby``, ``pool``, ``busy``."""
+    leader: str = ""
+    """HOST:PORT of the scheduler that leads, when this one does not."""
+    again: bool = False
+    """Whether trying again can help."""
+
+
+class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A batch of leases on blocks of one task; the lease of ``blocks[j]`` has the number ``number + j``."""
+
+    number: int
+    task: str
+    blocks: bytes
+    """Block ids, ``<i8``, in the order in which they should run."""
+    attempts: dict[int, int] = {}
+    """Position to attempt number, where that is not 1."""
+
+
+class Grants(msgspec.Struct, frozen=True, tag="grants", tag_field="t"):
+    """Blocks for the worker. Pushed when it wants some and some are ready."""
+
+    grants: tuple[Grant, ...]
+
+
+class Ack(msgspec.Struct, frozen=True, tag="ack", tag_field="t", omit_defaults=True):
+    """The Release with this `seq` is safe in Redis, and need not be sent again."""
+
+    seq: int
+    stale: int = 0
+    """How many of its leases were no longer the worker's; those were refused."""
+
+
+class HeartbeatAck(msgspec.Struct, frozen=True, tag="heartbeat_ack", tag_field="t"):
+    """Echo of a heartbeat from a living leader."""
+
+    sent_s: float
+    epoch: int
+
+
+class Revoke(msgspec.Struct, frozen=True, tag="revoke", tag_field="t"):
+    """These leases ended (cancel, rerun): stop their blocks, release nothing."""
+
+    numbers: bytes
+
+
+class TaskOver(msgspec.Struct, frozen=True, tag="task_over", tag_field="t"):
+    """No block of this task will run any more (all done, failed or orphaned)."""
+
+    task: str
+
+
+class RunOver(msgspec.Struct, frozen=True, tag="run_over", tag_field="t"):
+    """The run has ended; workers leave with exit status 0."""
+
+    state: str
+    """``done``, ``failed`` or ``cancelled``."""
+
+
+ToScheduler = Hello | Want | Release | Heartbeat | Bye
+ToWorker = Welcome | Refused | Grants | Ack | HeartbeatAck | Revoke | TaskOver | RunOver
+
+
+def describe(message: Any) -> str:
+    """Name a message for a log line, without its arrays."""
+    return type(message).__name__
