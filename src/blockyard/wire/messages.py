@@ -113,6 +113,16 @@ class Bye(msgspec.Struct, frozen=True, tag="bye", tag_field="t", omit_defaults=T
     reason: str = ""
 
 
+class Gone(msgspec.Struct, frozen=True, tag="gone", tag_field="t", omit_defaults=True):
+    """An agent saw the processes of a user's own worker end: proof that their leases are free."""
+
+    worker: str
+    """Worker id, or a prefix that ends with ``/`` for all that one process and its children used."""
+    killed: bool = False
+    """It ended by a signal or a bad exit status: evidence against the blocks it ran."""
+    reason: str = ""
+
+
 # ----- scheduler to worker ----------------------------------------------------------------------------------------
 
 
@@ -198,7 +208,7 @@ class RunOver(msgspec.Struct, frozen=True, tag="run_over", tag_field="t"):
     """``done``, ``failed`` or ``cancelled``."""
 
 
-ToScheduler = Hello | Want | Release | Heartbeat | Bye
+ToScheduler = Hello | Want | Release | Heartbeat | Bye | Gone
 ToWorker = Welcome | Refused | Grants | Ack | HeartbeatAck | Revoke | TaskOver | RunOver
 
 
