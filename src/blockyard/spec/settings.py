@@ -175,7 +175,7 @@ def _value(setting: Setting, text: str | bool, name: str) -> Any:
     except (ValueError, KeyError):
         raise SpecError(f"{name} is '{text}', which is not {NOT_A[setting.kind]}") from None
     if setting.choices and value not in setting.choices:
-        raise SpecError(f"{name} is '{value}'{nearest(value, setting.choices)}")
+        raise SpecError(f"{name} is '{value}'{nearest(str(value), setting.choices)}")
     # Written so that NaN is refused as well.
     if setting.least is not None and not value >= setting.least:
         raise SpecError(f"{name} is {value}; it must be at least {setting.least:g}")
