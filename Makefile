@@ -1,0 +1,102 @@
+# Everything a newcomer needs: Python 3.11 or newer and make. Each target makes the environment it needs in .venv.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+# The first Python that is new enough; `make PYTHON=/path/to/python test` chooses another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+INPUT ?=
+WORKERS ?= 2
+OUT ?= demo-output
+ARGS ?=
+IMAGE ?= blockyard
+TAG ?= dev
+
+.PHONY: help
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@echo
+	@echo 'make demo INPUT=volume.tif WORKERS=4 runs the demo on a volume of your own (.npz, .npy, .tif, zarr).'
+	@echo 'make test ARGS="tests/core -x" passes ARGS to pytest.'
+
+# ----- environments: a stamp each, made again when pyproject.toml changes ---------------------------------------------
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo 'No Python 3.11 or newer found; install one, or run make PYTHON=/path/to/python.' >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo 'Making $(VENV) failed; on Debian and Ubuntu: apt install python3-venv.' >&2; exit 2; }
+
+# pip 25.1 is the first to read dependency groups.
+$(VENV)/.pip: | $(VENV)/bin/python
+	@$(PIP) install --quiet --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml $(VENV)/.pip
+	@echo 'Installing blockyard and what the demo needs into $(VENV) (once) ...'
+	@$(PIP) install --quiet --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.pip
+	@echo 'Installing blockyard and its development tools into $(VENV) (once) ...'
+	@$(PIP) install --quiet --editable '.[demo,scheduler]' --group dev
+	@touch $@ $(VENV)/.demo
+
+# ----- using it -------------------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: $(VENV)/.demo  ## a pipeline of chained tasks on a real volume, checked against the same without blocks
+	$(BIN)/python examples/demo/demo.py $(if $(INPUT),--input $(INPUT)) --workers $(WORKERS) --out $(OUT) $(ARGS)
+
+# ----- checking it ----------------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: $(VENV)/.dev  ## all tests (ARGS for pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.dev  ## style, formatting, import contracts, dependencies
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	$(BIN)/deptry src services
+
+.PHONY: types
+types: $(VENV)/.dev  ## mypy, strict
+	$(BIN)/mypy
+
+.PHONY: check
+check: lint types test  ## what CI runs: lint, types, then all tests
+
+.PHONY: bench
+bench: $(VENV)/.dev  ## blocks a second, start-up, memory (ARGS for the benchmark)
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+# ----- deploying it ---------------------------------------------------------------------------------------------------
+
+.PHONY: manifests
+manifests:  ## plain manifests in k8s/, rendered from the chart
+	k8s/render
+
+.PHONY: images
+images:  ## container images of scheduler and worker
+	docker build --file services/scheduler/Dockerfile --tag $(IMAGE)-scheduler:$(TAG) .
+	docker build --file services/worker/Dockerfile --tag $(IMAGE)-worker:$(TAG) .
+
+.PHONY: up
+up:  ## scheduler, workers, Redis, Prometheus and Grafana by docker compose
+	docker compose up --build --detach
+
+.PHONY: down
+down:  ## end them
+	docker compose down
+
+.PHONY: clean
+clean:  ## remove the environment and what tools and demo left
+	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
