@@ -5,12 +5,11 @@ The story of one server::
     flock FOLDER/lock            one live run a folder; the lock goes with the process, however that ends
     end an orphan                a server that outlived its run still answers on the old socket, to the old password
     write redis.conf             0600, with a new random password, the append-only file and `noeviction`
-    sh: watcher & exec server    the watcher reads a pipe that only we hold: at its end it terminates the server
+    start the server             as a `Child`, so that it ends when we do
     PING until PONG              `-LOADING` means that the append-only file is still being read
 
 The server listens on a unix socket only: nobody else on the machine can reach it, and a commit costs less than over
-TCP. The watcher is a shell of two lines instead of `PR_SET_PDEATHSIG`, because that one fires when the *thread* that
-started the server ends, and because macOS has none.
+TCP.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ import os
 import secrets
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +29,7 @@ from types import TracebackType
 from typing import IO, Literal, Self
 from urllib.parse import quote
 
+from blockyard.child import Child
 from blockyard.spec.errors import StoreError
 
 Fsync = Literal["always", "everysec", "no"]
@@ -41,9 +40,6 @@ LONGEST_SOCKET_PATH = 100
 CONFIG = "redis.conf"
 LOG = "redis.log"
 LOCK = "lock"
-
-# $1: the server, $2: its configuration. A line on the pipe means "you are not needed", its end "our run is gone".
-_LAUNCH = 'exec 3<&0; (read -r _ <&3 || kill -TERM $$) 2>/dev/null & exec "$1" "$2" </dev/null 3<&-'
 
 
 def find_server() -> Path:
@@ -76,9 +72,8 @@ class EmbeddedRedis:
         self.folder = Path(folder).absolute()
         self.fsync = fsync
         self.ready_timeout_s = ready_timeout_s
-        self._process: subprocess.Popen[bytes] | None = None
+        self._server: Child | None = None
         self._lock: IO[bytes] | None = None
-        self._watcher_fd = -1
         self._socket: Path | None = None
         self._password = ""
 
@@ -90,7 +85,7 @@ class EmbeddedRedis:
     @property
     def pid(self) -> int | None:
         """Process id of a started server."""
-        return self._process.pid if self._process else None
+        return self._server.pid if self._server else None
 
     def __enter__(self) -> Self:
         self.start()
@@ -130,26 +125,19 @@ class EmbeddedRedis:
 
     def alive(self) -> bool:
         """Whether the server's process runs."""
-        return self._process is not None and self._process.poll() is None
+        return self._server is not None and self._server.alive
 
     def restart(self) -> None:
         """Start again a server that died, with the same socket and password, and wait until it answers."""
-        self._release_watcher()
         self._run(find_server())
         self.wait_ready()
 
     def stop(self, timeout_s: float = 30.0) -> None:
         """End the server (it writes out its file first) and free the folder; harmless when called again."""
-        process, self._process = self._process, None
-        if process is not None:
+        server, self._server = self._server, None
+        if server is not None and server.alive:
             ask(self._socket, self._password, "SHUTDOWN NOSAVE", timeout_s=1.0)  # 0.1 s sooner than its SIGTERM
-            process.terminate()
-            try:
-                process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        self._release_watcher()
+            server.stop(timeout_s)
         self._remove_socket()
         if self._lock is not None:
             self._lock.close()
@@ -204,26 +192,7 @@ class EmbeddedRedis:
         return "".join(f"{key} {value}\n" for key, value in lines.items())
 
     def _run(self, server: Path) -> None:
-        read_fd, self._watcher_fd = os.pipe()
-        try:
-            # Its own session: Ctrl-C in the terminal is ours to handle, the server ends last.
-            self._process = subprocess.Popen(
-                ["/bin/sh", "-c", _LAUNCH, "sh", str(server), str(self.folder / CONFIG)],
-                stdin=read_fd,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        finally:
-            os.close(read_fd)
-
-    def _release_watcher(self) -> None:
-        """Tell the watcher that it is not needed: its server has ended, and the process id may soon be another's."""
-        if self._watcher_fd >= 0:
-            with contextlib.suppress(BrokenPipeError):
-                os.write(self._watcher_fd, b"\n")
-            os.close(self._watcher_fd)
-            self._watcher_fd = -1
+        self._server = Child("redis", [server, self.folder / CONFIG], term_s=30.0)
 
     def _remove_socket(self) -> None:
         if self._socket is None:
