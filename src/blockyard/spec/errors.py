@@ -30,6 +30,14 @@ class RunFailedError(BlockyardError):
     """A run ended with failed blocks."""
 
 
+class FatalBlockError(BlockyardError):
+    """Raised by user code: this block has failed and trying it again cannot help; no retry is spent on it."""
+
+
+class LeaseLostError(BlockyardError):
+    """The worker's leases ended (no scheduler answered for the lease time), so what it computed counts for nothing."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Give ``"; did you mean 'x'?"`` for the known name closest to `name`, or the list of all, to end a sentence with.
 
