@@ -1,0 +1,26 @@
+"""How many cases the property tests draw: ``BLOCKYARD_HYPOTHESIS_PROFILE=dev|ci|thorough`` (default: dev, ci in CI).
+
+A test multiplies the number of its profile by its own weight (`cases`); docs/correctness.md has the sums. Cases are
+drawn anew in each run. What fails is printed with a ``@reproduce_failure`` line, and kept in ``.hypothesis`` so that it
+is tried first the next time.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+EXAMPLES = {"dev": 50, "ci": 400, "thorough": 5000, "mutants": 150}
+PROFILE = os.environ.get("BLOCKYARD_HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev")
+
+for name, examples in EXAMPLES.items():
+    settings.register_profile(
+        name,
+        max_examples=examples,
+        deadline=None,  # no timing assertions: the machine may be busy
+        derandomize=False,
+        print_blob=True,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+    )
+settings.load_profile(PROFILE)
