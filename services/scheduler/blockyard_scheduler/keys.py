@@ -1,0 +1,74 @@
+"""Every key of a run in Redis.
+
+All keys of one run begin with ``blockyard:{NAME}:``; the braces make Redis Cluster keep them on one node, so that one
+script may touch all of them. NAME is the run's name, percent-encoded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+SCHEMA = 1
+"""Version of all that is stored; a newer one is refused, an older one would be converted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one run."""
+
+    prefix: str
+
+    @classmethod
+    def of(cls, run: str) -> Keys:
+        """Give the keys of the run of this name."""
+        return cls("blockyard:{" + quote(run, safe="") + "}:")
+
+    @property
+    def schema(self) -> str:
+        """String: the `SCHEMA` that wrote the run."""
+        return self.prefix + "schema"
+
+    @property
+    def spec(self) -> str:
+        """String: the RunSpec as JSON, as it was accepted last."""
+        return self.prefix + "spec"
+
+    @property
+    def epoch(self) -> str:
+        """Counter: how many leaders there were; never reset, also not by --fresh."""
+        return self.prefix + "epoch"
+
+    @property
+    def lock(self) -> str:
+        """String that expires: the identity ``counter:nonce`` of the leader."""
+        return self.prefix + "lock"
+
+    @property
+    def head(self) -> str:
+        """Hash of the journal's head.
+
+        ``writer``: identity of the only leader whose commits are accepted; ``address``: where workers reach it;
+        ``seq``: sequence of the last record; ``by``: identity of who wrote that one.
+        """
+        return self.prefix + "head"
+
+    @property
+    def log(self) -> str:
+        """Stream: the records, the ID of each is ``SEQUENCE-0``, its one field is ``r``."""
+        return self.prefix + "log"
+
+    @property
+    def pages(self) -> str:
+        """Hash of snapshot pages: page key to 8 bytes of sequence (little-endian) and data."""
+        return self.prefix + "pages"
+
+    @property
+    def errors(self) -> str:
+        """Hash of failed attempts: ``task NUL block NUL attempt mod 4`` to a FailureNote in msgpack."""
+        return self.prefix + "errors"
+
+    @property
+    def of_a_run(self) -> tuple[str, ...]:
+        """What --fresh drops: all but the counter, the lock and the leader."""
+        return (self.schema, self.spec, self.log, self.pages, self.errors)

@@ -1,0 +1,72 @@
+"""The status report: a run in a few lines of text, for a log and for a terminal without colours."""
+
+from __future__ import annotations
+
+import math
+
+from blockyard.core.status import RunStatus, TaskStatus
+
+
+def duration(seconds: float | None) -> str:
+    """Give a time for a person, in its two largest units; None is "unknown".
+
+    >>> duration(4000), duration(200), duration(59.6), duration(0.2), duration(None)
+    ('1 h 7 min', '3 min 20 s', '1 min', '0 s', 'unknown')
+    """
+    if seconds is None or not math.isfinite(seconds):
+        return "unknown"
+    whole = round(seconds)
+    for limit, (size, name), (smaller, its_name) in (
+        (3600, (60, "min"), (1, "s")),
+        (86400, (3600, "h"), (60, "min")),
+        (math.inf, (86400, "d"), (3600, "h")),
+    ):
+        rounded = round(whole / smaller) * smaller
+        if rounded < size:
+            return f"{rounded} {its_name}"
+        if rounded < limit:
+            first, second = divmod(rounded, size)
+            return f"{first} {name} {second // smaller} {its_name}" if second else f"{first} {name}"
+    raise AssertionError("the last unit has no limit")
+
+
+def status_report(status: RunStatus) -> str:
+    """Give one line of the run and a table with a line for each task.
+
+    The columns: blocks in all; workers asked for and online; finished (skipped, succeeded, failed); processing;
+    pending, which are all that still wait; orphaned, which never run; and the time to the end.
+    """
+    lines = [_headline(status)]
+    header = ("task", "blocks", "workers", "finished", "skipped", "succeeded", "failed", "processing", "pending")
+    rows = [(*header, "orphaned", "ETA")]
+    rows += [_row(task, status) for task in status.tasks]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        first, *rest = (
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  " + "  ".join([first, *rest]).rstrip())
+    return "\n".join(lines)
+
+
+def _headline(status: RunStatus) -> str:
+    total = sum(task.total for task in status.tasks)
+    ended = sum(task.done + task.skipped + task.failed + task.orphaned for task in status.tasks)
+    share = f"{100 * ended / total:.1f} % of {total:,} blocks" if total else "no blocks"
+    online = sum(worker.connected for worker in status.workers)
+    line = f"{status.run}: {status.state}, {share}, {online} worker{'' if online == 1 else 's'} online"
+    line += f", {duration(status.elapsed_s)} elapsed"
+    return f"{line}, ETA {duration(status.eta_s)}" if status.state in ("running", "paused") else line
+
+
+def _row(task: TaskStatus, status: RunStatus) -> tuple[str, ...]:
+    online = sum(
+        worker.slots
+        for worker in status.workers
+        if worker.connected and worker.pool == task.pool and worker.task in (None, task.id)
+    )
+    asked = "any" if task.num_workers is None else f"{task.num_workers:,}"
+    counts = (task.done + task.skipped + task.failed, task.skipped, task.done, task.failed)
+    waiting = (task.leased, task.pending + task.ready, task.orphaned)
+    eta = "over" if task.over else duration(task.eta_s)
+    return (task.id, f"{task.total:,}", f"{online:,} of {asked}", *(f"{n:,}" for n in (*counts, *waiting)), eta)
