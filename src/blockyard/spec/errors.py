@@ -13,6 +13,16 @@ class BlockyardError(RuntimeError):
 class SpecError(BlockyardError, ValueError):
     """A task or pipeline that cannot be run as written; raised before anything runs."""
 
+    where: tuple[str | int, ...] = ()
+    """Path of the fault inside the pipeline, such as ``("tasks", 0, "write_roi")``: a loader turns it into a line."""
+
+    @classmethod
+    def at(cls, where: Iterable[str | int], message: str) -> SpecError:
+        """Give the error `message` about the value at path `where`."""
+        error = cls(message)
+        error.where = tuple(where)
+        return error
+
 
 class ConnectError(BlockyardError):
     """A scheduler or Redis that cannot be reached, or that refused us; says the address and the reason."""

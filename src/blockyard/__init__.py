@@ -1,0 +1,68 @@
+"""Block-wise pipelines over volumes too large for one machine.
+
+Names are imported when first used: ``import blockyard`` alone costs a millisecond.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from funlib.geometry import Coordinate as Coordinate
+    from funlib.geometry import Roi as Roi
+
+    from blockyard.client import Client as Client
+    from blockyard.client import Context as Context
+    from blockyard.local import distribute as distribute
+    from blockyard.local import run_blockwise as run_blockwise
+    from blockyard.spec.block import Block as Block
+    from blockyard.spec.pipeline import Pipeline as Pipeline
+    from blockyard.spec.task import Parameter as Parameter
+    from blockyard.spec.task import Task as Task
+
+    __version__: str
+
+_HOMES = {
+    "Block": "blockyard.spec.block",
+    "Client": "blockyard.client",
+    "Context": "blockyard.client",
+    "Coordinate": "funlib.geometry",
+    "Parameter": "blockyard.spec.task",
+    "Pipeline": "blockyard.spec.pipeline",
+    "Roi": "funlib.geometry",
+    "Task": "blockyard.spec.task",
+    "distribute": "blockyard.local",
+    "run_blockwise": "blockyard.local",
+}
+
+__all__ = [
+    "Block",
+    "Client",
+    "Context",
+    "Coordinate",
+    "Parameter",
+    "Pipeline",
+    "Roi",
+    "Task",
+    "__version__",
+    "distribute",
+    "run_blockwise",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("blockyard")
+    elif name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'blockyard' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,251 @@
+"""References to user code: what a specification carries in the place of a function.
+
+``"module:name"`` names what any worker can import. ``"pickle:/absolute/file"`` names a private file of a local run, in
+which cloudpickle keeps what cannot be imported: closures, lambdas, bound methods, functions of a script or notebook.
+Pickles stay on the machine: a cluster refuses them, and so does a worker for any file outside its run's own folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+import stat
+import sys
+import tempfile
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from blockyard.spec.errors import SpecError, nearest
+
+PICKLE = "pickle:"
+_IDENTIFIER = r"[^\W\d]\w*"
+_REFERENCE = re.compile(rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}(\.{_IDENTIFIER})*")
+_MAIN = frozenset({"__main__", "__mp_main__"})
+_ONLY_LOCAL = (
+    "closures, lambdas and functions of a script or notebook only work in local runs, because code never travels over"
+    " the network; put the function into a module that the workers can import and name it 'module:name'"
+)
+
+
+def is_reference(text: str) -> bool:
+    """Tell whether `text` has the form of a reference: ``module:name``, dots allowed in both, or ``pickle:/file``."""
+    return text.startswith(PICKLE + "/") or _REFERENCE.fullmatch(text) is not None
+
+
+def load_function(reference: str, *, pickle_dir: str | None) -> Any:
+    """Give the object that a reference names.
+
+    Imports the module, so user code runs. `pickle_dir` is the private folder of a local run, the only place pickles are
+    read from; None refuses them all. Raises SpecError, naming what was looked for and where.
+    """
+    if reference.startswith(PICKLE):
+        return _load_pickle(reference, pickle_dir)
+    if not is_reference(reference):
+        raise SpecError(f"'{reference}' names no function; write 'module:name'")
+    module_name, _, path = reference.partition(":")
+    found: Any = _import(module_name, reference)
+    for name in path.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            raise SpecError(
+                f"'{reference}': {_describe(found)} has no '{name}'{_nearest_public(name, found)}"
+            ) from None
+    if not callable(found):
+        raise SpecError(f"'{reference}' is {_article(type(found).__name__)}, not a function or a class")
+    return found
+
+
+def reference_of(function: Any, pickle_dir: str | None) -> str:
+    """Give a reference to `function`: ``"module:name"`` where a worker can import it, else a pickle in `pickle_dir`.
+
+    The file is named after its content and only its owner may read it (mode 0600). Raises SpecError for what is not
+    callable or cannot be pickled, and, where `pickle_dir` is None (a cluster), for all that cannot be imported.
+    """
+    if isinstance(function, str):
+        if not is_reference(function) or function.startswith(PICKLE):
+            raise SpecError(f"'{function}' names no function; write 'module:name'")
+        return function
+    if not callable(function):
+        raise SpecError(f"{function!r} is {_article(type(function).__name__)}, not a function or a class")
+    name = _importable_name(function)
+    if name is not None:
+        return name
+    if pickle_dir is None:
+        raise SpecError(f"{_describe(function)} cannot be imported by a worker: {_ONLY_LOCAL}")
+    return PICKLE + str(_write_pickle(_pickle(function), Path(pickle_dir).absolute()))
+
+
+def is_own_worker(function: Any) -> bool:
+    """Tell whether `function` is a worker of the user's own, which takes no argument, and not a function of a block.
+
+    What could take a block takes one: ``def f(x=1)`` is a block function. A class is judged by its ``__call__``, since
+    its instances are what gets called; a class without one by its constructor. What cannot be inspected takes a block.
+    """
+    called = types.MethodType(function.__call__, object()) if is_built(function) else function
+    try:
+        signature = inspect.signature(called)
+    except (TypeError, ValueError):
+        return False
+    return _accepts(signature) and not _accepts(signature, None)
+
+
+def is_built(function: Any) -> bool:
+    """Tell whether `function` is a class to be built once a slot, ``name(**params)``, and then called for each block.
+
+    That is a class whose instances can be called; any other class is called with the block like a function.
+    """
+    return isinstance(function, type) and any("__call__" in vars(base) for base in function.__mro__)
+
+
+def _accepts(signature: inspect.Signature, *args: Any) -> bool:
+    try:
+        signature.bind(*args)
+    except TypeError:
+        return False
+    return True
+
+
+# ----- importable code --------------------------------------------------------------------------------------------
+
+
+def _import(module_name: str, reference: str) -> types.ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except Exception as error:  # user code runs here: whatever it raises is told as one sentence, the cause is kept
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is not None and f"{module_name}.".startswith(f"{missing}."):
+            raise SpecError(f"'{reference}': there is no module '{missing}' in {_folders()}") from error
+        raise SpecError(
+            f"'{reference}': importing '{module_name}' failed with {type(error).__name__}: {error}"
+        ) from error
+
+
+def _folders() -> str:
+    """Name the first folders of the module path, where user code would be."""
+    installed = ("site-packages", "dist-packages", "lib-dynload", f"python{sys.version_info[0]}", ".zip")
+    folders = [folder or "." for folder in sys.path if not any(part in folder for part in installed)]
+    return f"{', '.join(folders)} or the installed packages" if folders else "the installed packages"
+
+
+def _importable_name(function: Any) -> str | None:
+    """Give ``"module:name"`` if a fresh process that imports it finds this very object, else None."""
+    module_name, path = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if not isinstance(module_name, str) or not isinstance(path, str) or isinstance(function, types.MethodType):
+        return None
+    if module_name in _MAIN or not _REFERENCE.fullmatch(f"{module_name}:{path}") or not _has_source(module_name):
+        return None
+    found: Any = sys.modules.get(module_name)
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return f"{module_name}:{path}" if found is function else None
+
+
+def _has_source(module_name: str) -> bool:
+    """Tell whether another process can find the module (one made by hand has no spec)."""
+    with suppress(ImportError, ValueError):
+        return importlib.util.find_spec(module_name) is not None
+    return False
+
+
+def _describe(thing: Any) -> str:
+    if isinstance(thing, types.ModuleType):
+        return f"module '{thing.__name__}'"
+    name = getattr(thing, "__qualname__", None) or repr(thing)
+    return f"{'class' if isinstance(thing, type) else 'function'} '{name}' of module '{thing.__module__}'"
+
+
+def _nearest_public(name: str, thing: Any) -> str:
+    return nearest(
+        name, [known for known in dir(thing) if not known.startswith("_") and callable(getattr(thing, known, None))]
+    )
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
+
+
+# ----- pickles ----------------------------------------------------------------------------------------------------
+
+
+def _pickle(function: Any) -> bytes:
+    import cloudpickle
+
+    try:
+        with _by_value(cloudpickle, getattr(function, "__module__", None)):
+            return bytes(cloudpickle.dumps(function))
+    except Exception as error:  # any object of the user's may refuse, in its own words
+        raise SpecError(
+            f"{_describe_callable(function)} cannot be sent to a worker process ({type(error).__name__}: {error});"
+            " open files, locks and connections inside the function instead of capturing them"
+        ) from error
+
+
+@contextmanager
+def _by_value(cloudpickle: Any, module_name: object) -> Iterator[None]:
+    """Pickle the code of a module that exists in this process only, instead of a name no worker could import."""
+    module = sys.modules.get(module_name) if isinstance(module_name, str) else None
+    if module is None or module.__name__ in _MAIN or _has_source(module.__name__):
+        yield
+        return
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+
+
+def _describe_callable(function: Callable[..., Any]) -> str:
+    return f"function '{getattr(function, '__qualname__', None) or type(function).__name__}'"
+
+
+def _write_pickle(data: bytes, folder: Path) -> Path:
+    path = folder / f"{hashlib.sha256(data).hexdigest()[:32]}.pkl"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            handle, temporary = tempfile.mkstemp(dir=folder)  # mode 0600, and never half written under its name
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(temporary).replace(path)
+    except OSError as error:
+        raise SpecError(f"the run's folder {folder} cannot be written: {error.strerror}") from error
+    return path
+
+
+def _load_pickle(reference: str, pickle_dir: str | None) -> Any:
+    if pickle_dir is None:
+        raise SpecError(f"'{reference}' is refused: {_ONLY_LOCAL}")
+    path = Path(reference.removeprefix(PICKLE))
+    folder = Path(pickle_dir).resolve()
+    if not path.is_absolute() or path.resolve().parent != folder:
+        raise SpecError(f"'{reference}' is refused: it is not in {folder}, the folder of this run's functions")
+    import cloudpickle
+
+    data = _read_private(path, reference)
+    try:
+        return cloudpickle.loads(data)
+    except Exception as error:  # unpickling imports and runs user code
+        raise SpecError(
+            f"'{reference}' cannot be loaded ({type(error).__name__}: {error}); a module that the function uses may be"
+            " missing in the worker"
+        ) from error
+
+
+def _read_private(path: Path, reference: str) -> bytes:
+    """Read a file that nobody but this user can have written: loading a pickle runs code."""
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o022:
+                raise SpecError(f"'{reference}' is refused: other users can write it")
+            return file.read()
+    except OSError as error:
+        raise SpecError(f"'{reference}' cannot be read: {error.strerror}") from error

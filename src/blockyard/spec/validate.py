@@ -1,0 +1,369 @@
+"""What can be known to be wrong before anything runs, told as one sentence with the task, the axis and both values."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, get_args
+
+import msgspec
+
+from blockyard.spec.errors import SpecError, nearest
+from blockyard.spec.functions import PICKLE, is_built, is_own_worker, is_reference, load_function
+from blockyard.spec.model import CheckSpec, Fit, PipelineSpec, RoiSpec, RunSpec, TaskSpec
+
+LONGEST_ID = 200
+"""A task's id is part of file names, which end at 255 bytes."""
+LONGEST_NAME = 63
+"""Names of runs and pools become Kubernetes labels, which end at 63 characters."""
+NAME_PATTERN = r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?"
+"""What works as a key, a label and a file name everywhere, and is never taken for an option."""
+LARGEST_COORDINATE = 2**61
+"""Coordinates and their sums and differences are 64-bit integers."""
+
+Where = tuple[str | int, ...]
+
+
+def validate(pipeline: PipelineSpec) -> None:
+    """Raise SpecError for the first fault of a pipeline: nothing that passes can fail for its specification alone."""
+    check_name(pipeline.name, "the pipeline's name", ("name",), LONGEST_NAME)
+    if not pipeline.tasks:
+        raise SpecError.at(("tasks",), f"pipeline '{pipeline.name}' has no tasks")
+    first: dict[str, int] = {}
+    for number, task in enumerate(pipeline.tasks):
+        where: Where = ("tasks", number)
+        check_name(task.id, f"the id of task number {number + 1}", (*where, "id"), LONGEST_ID)
+        if task.id in first:
+            raise SpecError.at(
+                (*where, "id"),
+                f"task number {number + 1} has the id '{task.id}' that task number {first[task.id] + 1} has already",
+            )
+        first[task.id] = number
+    for number, task in enumerate(pipeline.tasks):
+        check_task(task, ("tasks", number))
+    _check_requires(pipeline)
+
+
+def validate_run(run: RunSpec) -> None:
+    """Raise SpecError for the first fault of a run: its pipeline's, a target that is no task, a request outside it."""
+    validate(run.pipeline)
+    tasks = {task.id: task for task in run.pipeline.tasks}
+    for target in run.targets or ():
+        if target.task not in tasks:
+            raise SpecError(f"there is no task '{target.task}' to run{nearest(target.task, tasks)}")
+        for request in target.request or ():
+            _check_request(request, tasks[target.task])
+
+
+def check_name(name: str, what: str, where: Where, longest: int) -> None:
+    """Raise SpecError unless `name` can be part of keys, labels and file names."""
+    if not isinstance(name, str):
+        raise SpecError.at(where, f"{what} must be text, not {name!r}")
+    if len(name) > longest:
+        raise SpecError.at(where, f"{what}, '{name}', has {len(name)} characters; at most {longest} can be used")
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise SpecError.at(
+            where,
+            f"{what}, '{name}', cannot be used as a key, label or file name; write letters, digits, '.', '_' and '-',"
+            " with a letter, digit or '_' first and last",
+        )
+
+
+# ----- one task ---------------------------------------------------------------------------------------------------
+
+
+def check_task(task: TaskSpec, where: Where) -> None:
+    """Raise SpecError for the first fault of one task, seen alone."""
+    _check_code(task, where)
+    check_plain(task.params, f"task '{task.id}', params", (*where, "params"))
+    check_rois(task, where)
+    _check_numbers(task, where)
+    check_name(task.pool, f"the pool of task '{task.id}'", (*where, "pool"), LONGEST_NAME)
+
+
+def _check_code(task: TaskSpec, where: Where) -> None:
+    given = [name for name in ("function", "worker", "command") if getattr(task, name) is not None]
+    if len(given) != 1:
+        has = f"has both {' and '.join(given)}" if given else "says not what to run"
+        raise SpecError.at(where, f"task '{task.id}' {has}; write exactly one of function, worker and command")
+    for name, reference in code_references(task):
+        if not is_reference(reference):
+            raise SpecError.at(
+                (*where, *name.split(".")),
+                f"task '{task.id}', {name}: '{reference}' names no function; write 'module:name'",
+            )
+    if task.command is not None and not (task.command and task.command[0]):
+        raise SpecError.at((*where, "command"), f"task '{task.id}': command is empty; write [program, argument, ...]")
+    if task.worker is not None and task.params:
+        raise SpecError.at(
+            (*where, "params"),
+            f"task '{task.id}' has params, but its worker '{task.worker}' is called without any; remove them, or use"
+            " function",
+        )
+
+
+def code_references(task: TaskSpec) -> list[tuple[str, str]]:
+    """Give (field, reference) of all user code of a task."""
+    named = [("function", task.function), ("worker", task.worker)]
+    if isinstance(task.check, CheckSpec):
+        named += [("check.before", task.check.before), ("check.after", task.check.after)]
+    else:
+        named.append(("check", task.check))
+    return [(name, reference) for name, reference in named if reference is not None]
+
+
+def check_plain(value: Any, what: str, where: Where) -> None:
+    """Raise SpecError unless `value` is data that JSON can carry unchanged: it travels to workers as such."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise SpecError.at(where, f"{what}: the key {key!r} is not text; put it in quotes")
+            check_plain(item, f"{what}.{key}", (*where, key))
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            check_plain(item, f"{what}[{number}]", (*where, number))
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise SpecError.at(where, f"{what} is {value}, which JSON cannot carry; write it as text, or leave it out")
+    elif isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**64:
+        raise SpecError.at(where, f"{what} is {value}, which does not fit 64 bits; write it as text")
+    elif value is not None and not isinstance(value, bool | int | float | str):
+        raise SpecError.at(
+            where,
+            f"{what} is {value!r} ({type(value).__name__}); only text, numbers, true, false, null, lists and mappings"
+            " travel to workers: put it in quotes, or make it inside the function",
+        )
+
+
+def check_rois(task: TaskSpec, where: Where) -> None:
+    """Raise SpecError unless the three ROIs of a task make a grid, be it of 0 blocks."""
+    rois = {name: getattr(task, name) for name in ("total_roi", "read_roi", "write_roi")}
+    for name, roi in rois.items():
+        _check_roi(roi, f"task '{task.id}', {name}", (*where, name), smallest=0 if name == "total_roi" else 1)
+    ndim = task.total_roi.ndim
+    for name, roi in rois.items():
+        if roi.ndim != ndim:
+            raise SpecError.at(
+                (*where, name),
+                f"task '{task.id}': {name} {roi} has {_axes(roi.ndim)}, total_roi {task.total_roi} has {_axes(ndim)}",
+            )
+    read, write = task.read_roi, task.write_roi
+    for axis, (rb, re_, wb, we) in enumerate(zip(read.begin, read.end, write.begin, write.end, strict=True)):
+        if wb < rb or we > re_:
+            raise SpecError.at(
+                (*where, "write_roi"),
+                f"task '{task.id}': write_roi reaches outside read_roi on axis {axis}: it writes {wb}:{we} and reads"
+                f" {rb}:{re_}; a block must read all that it writes",
+            )
+
+
+def _check_roi(roi: RoiSpec, what: str, where: Where, smallest: int) -> None:
+    if len(roi.offset) != len(roi.shape):
+        raise SpecError.at(
+            where,
+            f"{what}: offset {list(roi.offset)} has {_axes(len(roi.offset))}, shape {list(roi.shape)} has"
+            f" {_axes(len(roi.shape))}",
+        )
+    if not roi.shape:
+        raise SpecError.at(where, f"{what} has no axes")
+    for axis, (offset, size) in enumerate(zip(roi.offset, roi.shape, strict=True)):
+        if size < smallest:
+            raise SpecError.at(
+                (*where, "shape"),
+                f"{what}: shape {list(roi.shape)} is {size} on axis {axis}; it must be at least {smallest}",
+            )
+        if max(abs(offset), size) > LARGEST_COORDINATE:
+            raise SpecError.at(where, f"{what} is {offset}:{offset + size} on axis {axis}, which does not fit 64 bits")
+
+
+def _check_numbers(task: TaskSpec, where: Where) -> None:
+    if task.fit not in get_args(Fit):
+        raise SpecError.at(
+            (*where, "fit"), f"task '{task.id}': unknown fit '{task.fit}'{nearest(str(task.fit), get_args(Fit))}"
+        )
+    if task.num_workers is not None and task.num_workers < 1:
+        raise SpecError.at(
+            (*where, "num_workers"), f"task '{task.id}': num_workers is {task.num_workers}; it must be at least 1"
+        )
+    if task.max_retries < 0:
+        raise SpecError.at(
+            (*where, "max_retries"), f"task '{task.id}': max_retries is {task.max_retries}; it must be at least 0"
+        )
+    if task.timeout_s is not None and not (task.timeout_s > 0 and math.isfinite(task.timeout_s)):
+        raise SpecError.at(
+            (*where, "timeout_s"), f"task '{task.id}': timeout_s is {task.timeout_s}; it must be more than 0 seconds"
+        )
+
+
+def _axes(n: int) -> str:
+    return f"{n} axis" if n == 1 else f"{n} axes"
+
+
+# ----- between tasks ----------------------------------------------------------------------------------------------
+
+
+def _check_requires(pipeline: PipelineSpec) -> None:
+    tasks = {task.id: task for task in pipeline.tasks}
+    for number, task in enumerate(pipeline.tasks):
+        for place, required in enumerate(task.requires):
+            where: Where = ("tasks", number, "requires", place)
+            if required not in tasks:
+                others = [name for name in tasks if name != task.id]
+                raise SpecError.at(
+                    where, f"task '{task.id}' requires '{required}', which is no task{nearest(required, others)}"
+                )
+            if required in task.requires[:place]:
+                raise SpecError.at(where, f"task '{task.id}' requires '{required}' twice")
+            other = tasks[required].total_roi
+            if other.ndim != task.total_roi.ndim:
+                raise SpecError.at(
+                    where,
+                    f"task '{task.id}' has {_axes(task.total_roi.ndim)} (total_roi {task.total_roi}), but the task"
+                    f" '{required}' that it requires has {_axes(other.ndim)} (total_roi {other})",
+                )
+    order_of({task.id: task.requires for task in pipeline.tasks})
+
+
+def order_of(requires: Mapping[str, Sequence[str]]) -> list[str]:
+    """Give the ids in an order in which each comes after those it requires. Raises SpecError that names a cycle."""
+    try:
+        return list(TopologicalSorter(requires).static_order())
+    except CycleError as error:
+        raise _cycle(list(error.args[1]), list(requires)) from None
+
+
+def _cycle(cycle: Sequence[str], ids: Sequence[str]) -> SpecError:
+    path = " requires ".join(f"'{name}'" for name in reversed(cycle))
+    return SpecError.at(
+        ("tasks", ids.index(cycle[-1]), "requires"),
+        f"the tasks require each other in a cycle: {path}; nothing could start",
+    )
+
+
+def _check_request(request: RoiSpec, task: TaskSpec) -> None:
+    total = task.total_roi
+    _check_roi(request, f"the request for task '{task.id}'", (), smallest=0)
+    if request.ndim != total.ndim:
+        raise SpecError(
+            f"the request {request} for task '{task.id}' has {_axes(request.ndim)}, its total_roi {total} has"
+            f" {_axes(total.ndim)}"
+        )
+    for axis, (rb, re_, tb, te) in enumerate(zip(request.begin, request.end, total.begin, total.end, strict=True)):
+        if rb < tb or re_ > te:
+            raise SpecError(
+                f"the request {request} for task '{task.id}' reaches outside its total_roi {total} on axis {axis}:"
+                f" {rb}:{re_} is not inside {tb}:{te}"
+            )
+
+
+# ----- user code --------------------------------------------------------------------------------------------------
+
+
+def check_functions(pipeline: PipelineSpec, module_path: Sequence[str]) -> None:
+    """Import all user code that a pipeline names, as a worker would, and see that it can be called as it will be.
+
+    Runs the modules' code in this process, with `module_path` put before its own; `check_functions_apart` does the same
+    in a child. Raises SpecError that names task, field, function and where it was looked for.
+    """
+    with _module_path(module_path):
+        for number, task in enumerate(pipeline.tasks):
+            for name, reference in code_references(task):
+                if not reference.startswith(PICKLE):
+                    where: Where = ("tasks", number, *name.split("."))
+                    _check_function(task, name, reference, where)
+
+
+def _check_function(task: TaskSpec, name: str, reference: str, where: Where) -> None:
+    try:
+        found = load_function(reference, pickle_dir=None)
+        fault = call_fault(found, name, task.params)
+    except SpecError as error:
+        raise SpecError.at(where, f"task '{task.id}', {name}: {error}") from error
+    if fault:
+        raise SpecError.at(where, f"task '{task.id}', {name}: '{reference}' {fault}")
+
+
+def call_fault(found: Any, name: str, params: dict[str, Any]) -> str | None:
+    """Say why ``found`` cannot be called as field `name` of a task calls it, or None where it can or nobody knows."""
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):
+        return None
+    if name == "worker":
+        return None if is_own_worker(found) else "takes arguments, but a worker is called without any; use function"
+    if name != "function":
+        return _bind_fault(signature, (None,), {})
+    if is_own_worker(found) and not params:
+        return "takes no argument, but a function is called with a block; use worker if it drives a Client itself"
+    return _bind_fault(signature, () if is_built(found) else (None,), params)
+
+
+def _bind_fault(signature: inspect.Signature, args: tuple[Any, ...], params: dict[str, Any]) -> str | None:
+    takes = signature.parameters.values()
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes):
+        known = [parameter.name for parameter in takes if parameter.kind is not parameter.POSITIONAL_ONLY][len(args) :]
+        for key in params:
+            if key not in known:
+                return f"takes no parameter '{key}' (params){nearest(key, known)}"
+    try:
+        signature.bind(*args, **params)
+    except TypeError as error:
+        given = ", ".join(["block"] * len(args) + [f"{key}=..." for key in params])
+        return f"cannot be called as ({given}): {error}"
+    return None
+
+
+@contextmanager
+def _module_path(folders: Sequence[str]) -> Iterator[None]:
+    before = list(sys.path)
+    sys.path[:0] = [folder for folder in folders if folder]
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def check_functions_apart(pipeline: PipelineSpec, module_path: Sequence[str]) -> None:
+    """Do what `check_functions` does in a child process, which all that user code does on import leaves with.
+
+    So a scheduler or command line stays as small and as whole as it was. Costs the start of a Python and the imports.
+    """
+    import subprocess
+
+    body = msgspec.json.encode((pipeline, tuple(module_path)))
+    child = subprocess.run([sys.executable, "-m", __name__], input=body, capture_output=True, check=False)
+    if child.returncode == 0:
+        return
+    try:
+        where, message = msgspec.json.decode(child.stdout, type=tuple[list[str | int], str])
+    except msgspec.DecodeError:
+        last = child.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        how = f"signal {-child.returncode}" if child.returncode < 0 else f"exit status {child.returncode}"
+        raise SpecError(
+            f"importing the functions of pipeline '{pipeline.name}' ended in {how}: {' '.join(last)}"
+        ) from None
+    raise SpecError.at(where, message)
+
+
+def _child() -> int:
+    """Check what standard input says; tell the fault on standard output, which user code must not write on."""
+    pipeline, folders = msgspec.json.decode(sys.stdin.buffer.read(), type=tuple[PipelineSpec, tuple[str, ...]])
+    answer = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        check_functions(pipeline, folders)
+    except SpecError as error:
+        os.write(answer, msgspec.json.encode((error.where, str(error))))
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_child())
