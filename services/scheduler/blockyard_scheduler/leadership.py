@@ -1,0 +1,86 @@
+"""Who leads: a lock in Redis that expires, renewed at a third of its time.
+
+The lock only decides who *tries*; what protects the run is that every commit checks the writer's identity in the same
+script that writes. So an answer that Redis has stored may always be given, and only words that Redis never saw (the
+echo of a heartbeat) need the lock to be fresh: a worker counts its lease from them, and a successor may have begun to
+count it down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+
+from blockyard_scheduler.store import FIRST_PAUSE_S, Held, Refused, Store, Uncertain, until_answered
+
+log = logging.getLogger(__name__)
+
+
+class Leadership:
+    """One scheduler's claim to lead one run. `clock` gives monotonic seconds."""
+
+    def __init__(self, store: Store, *, lock_s: float, address: str, clock: Callable[[], float]) -> None:
+        """Claim nothing yet; `address` is where workers reach this scheduler."""
+        self.lock_s = lock_s
+        self.address = address
+        self.leader = ""
+        """Address of the scheduler that leads while this one waits."""
+        self.epoch = 0
+        """0: this one does not lead."""
+        self.waited = False
+        """Whether a living leader was seen before this one came to lead."""
+        self._store = store
+        self._clock = clock
+        self._nonce = secrets.token_hex(8)
+        self._renewed_s = float("-inf")
+
+    @property
+    def identity(self) -> str:
+        """What Redis knows this leader by."""
+        return f"{self.epoch}:{self._nonce}"
+
+    def holds(self) -> bool:
+        """Whether the lock is surely ours at this moment."""
+        return self._clock() - self._renewed_s <= self.lock_s
+
+    async def acquire(self) -> None:
+        """Return when this scheduler leads. A dead leader's lock expires within `lock_s`."""
+        first_s = self._clock()
+        while True:
+            asked_s = self._clock()
+            answer = await until_answered(lambda: self._store.take_lock(self._nonce, self.address, self.lock_s))
+            if not isinstance(answer, Held):
+                self.epoch, self._renewed_s = answer, asked_s
+                return
+            if self.leader != answer.address:
+                self.leader = answer.address
+                log.info("waiting: the scheduler at %s leads this run", self.leader or "an unknown address")
+            # A lock that outlives its own time is being renewed: somebody lives.
+            self.waited = self.waited or self._clock() - first_s > 1.5 * self.lock_s
+            await asyncio.sleep(self.lock_s / 5)
+
+    async def keep(self) -> None:
+        """Renew the lock for ever. Raises Refused when another leads."""
+        pause_s = self.lock_s / 3
+        while True:
+            await asyncio.sleep(pause_s)
+            asked_s = self._clock()
+            try:
+                await self._store.renew_lock(self.identity, self.lock_s)
+            except Uncertain as error:
+                log.warning("the lock could not be renewed (%s)", error)
+                pause_s = min(FIRST_PAUSE_S * 5, self.lock_s / 3)
+            else:
+                self._renewed_s = asked_s
+                pause_s = self.lock_s / 3
+
+    async def resign(self) -> None:
+        """Let a standby lead at once; harmless when this one never led."""
+        if self.epoch:
+            self._renewed_s = float("-inf")
+            try:
+                await self._store.free_lock(self.identity)
+            except (Uncertain, Refused) as error:
+                log.info("the lock is left to expire (%s)", error)

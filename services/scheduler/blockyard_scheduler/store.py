@@ -1,0 +1,392 @@
+r"""The run in Redis: what it is, its journal, its snapshot, its failures and who leads.
+
+Everything that changes a run is one Lua script, so that it happens whole or not at all, and checks who asks. The
+client library's own retries are off: an answer that was lost leaves a commit *uncertain*, and only we know that it may
+be sent again (same identity, same sequence) until Redis says "stored", "already" or "refused"::
+
+    commit ---> stored | already       speak
+           \--> refused                somebody else leads: say nothing more, end
+           \--> timeout, lost, loading, read-only, out of memory: wait a little, send the same again
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import redis.exceptions as errors
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from blockyard.core.events import CommitRecord, FailureNote, Page
+from blockyard.spec.errors import StoreError
+from blockyard.spec.model import RunSpec
+from blockyard.wire.messages import BlockError
+from blockyard_scheduler import scripts
+from blockyard_scheduler.keys import SCHEMA, Keys
+
+log = logging.getLogger(__name__)
+
+OLDEST_REDIS = (6, 2)
+"""XTRIM MINID came with it."""
+ANSWER_S = 5.0
+"""How long one command may take before it counts as lost."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 1.0
+"""Between two attempts at the same commit; doubles."""
+LOAD_RECORDS, LOAD_PAGES = 1000, 100
+"""How many are read at once when a run is loaded."""
+KEPT_ATTEMPTS = 4
+"""Errors kept of one block: those of its last attempts."""
+WHOLE_ERRORS = 10_000
+"""After so many errors only final ones are kept, without traceback: a run that fails everywhere must not fill Redis."""
+MESSAGE_CHARACTERS, TRACEBACK_CHARACTERS, SHORT_CHARACTERS = 2000, 8000, 200
+PASSING = ("OOM", "MISCONF", "READONLY", "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS")
+"""Beginnings of answers that a person or time can cure; the command had no effect."""
+
+T = TypeVar("T")
+
+
+class Refused(StoreError):  # noqa: N818 - a fact, and the scheduler's own end
+    """Another scheduler leads this run; nothing of ours was or will be written."""
+
+
+class Forgot(StoreError):  # noqa: N818 - likewise
+    """Redis has another last sequence than we wrote: it lost or gained records."""
+
+
+class Uncertain(StoreError):  # noqa: N818 - likewise
+    """Redis did not answer, or not now; whether it did what was asked is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The lock is another's."""
+
+    address: str
+    """Where the leader is reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """What Redis holds of a run."""
+
+    seq: int
+    pages: list[Page]
+    records: list[tuple[int, bytes]]
+
+
+def place(url: str) -> str:
+    """Give host and port, or path, of a Redis URL for a sentence: never its password.
+
+    >>> place("redis://:secret@db.local:6380/1")
+    'db.local:6380'
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return parts.path
+    return f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
+
+
+class Store:
+    """One run in one Redis. All methods raise Uncertain when Redis does not answer, unless they say otherwise."""
+
+    def __init__(self, url: str, run: str, *, password: str | None = None, answer_s: float = ANSWER_S) -> None:
+        """Connect to nothing yet. Raises StoreError for a URL that is none."""
+        self.place = place(url)
+        self.keys = Keys.of(run)
+        self.commits_repeated = 0
+        self.errors_seen = 0
+        """How often Redis did not do what was asked."""
+        self._n_errors = 0
+        self._run = run
+        try:
+            # The commit's connection is its own: a slow disk must not hold up the renewal of the lock.
+            self._redis, self._writer = (
+                Redis.from_url(
+                    url,
+                    password=password,
+                    retry=Retry(NoBackoff(), 0),
+                    decode_responses=False,
+                    socket_timeout=answer_s,
+                    socket_connect_timeout=answer_s,
+                    single_connection_client=single,
+                )
+                for single in (False, True)
+            )
+        except ValueError as error:
+            raise StoreError(
+                f"--redis-url is not an address of a Redis ({error}); write redis://HOST:PORT/DB, rediss://... for TLS,"
+                " or unix://PATH"
+            ) from None
+        self._digests: dict[str, str] = {}
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for client in (self._redis, self._writer):
+            await client.aclose()
+
+    # --- what Redis promises -----------------------------------------------------------------------------------
+
+    async def wait_reachable(self, within_s: float) -> None:
+        """Return when Redis answers. Raises StoreError when it does not within the time, or refuses us."""
+        until = time.monotonic() + within_s
+        while True:
+            try:
+                await self._ask(self._redis.ping())
+            except Uncertain as error:
+                if time.monotonic() > until:
+                    raise StoreError(
+                        f"Redis at {self.place} does not answer ({error.__cause__}); start it, or give another"
+                        " --redis-url"
+                    ) from None
+                await asyncio.sleep(0.1)
+            else:
+                return
+
+    async def check(self) -> list[str]:
+        """Give a warning for each promise that Redis makes only in part.
+
+        Raises StoreError, with a sentence, where a run would not be safe: too old, evicting, or a read-only replica.
+        """
+        info: dict[str, Any] = await self._ask(self._redis.info())
+        version = str(info.get("redis_version", "0"))
+        if tuple(int(n) for n in version.split(".")[:2] if n.isdigit()) < OLDEST_REDIS:
+            raise StoreError(f"Redis at {self.place} is version {version}; blockyard needs 6.2 or newer, or Valkey")
+        if info.get("role") in ("slave", "replica"):
+            raise StoreError(
+                f"Redis at {self.place} is a replica of {info.get('master_host')}:{info.get('master_port')} and takes"
+                " no writes; give the address of its primary"
+            )
+        policy = str(info.get("maxmemory_policy", "noeviction"))
+        if policy != "noeviction" and int(info.get("maxmemory", 0)) > 0:
+            raise StoreError(
+                f"Redis at {self.place} drops keys when its memory is full (maxmemory-policy is {policy}), and a run"
+                " would lose its state; set maxmemory-policy to noeviction"
+            )
+        warnings = []
+        if policy != "noeviction":
+            warnings.append(
+                f"Redis at {self.place} has the maxmemory-policy {policy}: set it to noeviction before somebody sets a"
+                " limit to its memory"
+            )
+        return warnings + await self._durability(info)
+
+    async def _durability(self, info: dict[str, Any]) -> list[str]:
+        if not int(info.get("aof_enabled", 0)):
+            return [f"Redis at {self.place} has no append-only file (appendonly is no): a run ends with Redis"]
+        try:
+            fsync = (await self._ask(self._redis.config_get("appendfsync"))).get("appendfsync", "always")
+        except (Uncertain, errors.ResponseError):  # hosted ones hide CONFIG
+            return []
+        if fsync in ("always", b"always"):
+            return []
+        shown = fsync.decode() if isinstance(fsync, bytes) else fsync
+        return [f"Redis at {self.place} has appendfsync {shown}, not always: a power failure can lose the last second"]
+
+    # --- who leads ---------------------------------------------------------------------------------------------
+
+    async def take_lock(self, nonce: str, address: str, lock_s: float) -> int | Held:
+        """Become the leader and give the epoch, or say who leads. May be repeated with the same nonce."""
+        keys = (self.keys.lock, self.keys.epoch, self.keys.head)
+        taken, value = await self._script(self._redis, scripts.TAKE, keys, (nonce, _ms(lock_s), address))
+        return int(value) if taken else Held(value.decode())
+
+    async def renew_lock(self, identity: str, lock_s: float) -> None:
+        """Keep the lock. Raises Refused when another leads."""
+        keys = (self.keys.lock, self.keys.head)
+        answer = await self._script(self._redis, scripts.RENEW, keys, (identity, _ms(lock_s)))
+        if answer != 1:
+            raise self._refused(answer)
+
+    async def free_lock(self, identity: str) -> None:
+        """Let another lead at once."""
+        await self._script(self._redis, scripts.RESIGN, (self.keys.lock,), (identity,))
+
+    def _refused(self, writer: bytes) -> Refused:
+        epoch = writer.split(b":")[0].decode() or "unknown"
+        return Refused(
+            f"another scheduler leads run '{self._run}' now (epoch {epoch}); this one stops and says nothing more"
+        )
+
+    # --- the run -----------------------------------------------------------------------------------------------
+
+    async def read_spec(self) -> RunSpec | None:
+        """Give what the run was when it was accepted last; None for a new one. Raises StoreError for a newer schema."""
+        schema, spec = await self._ask(self._redis.mget(self.keys.schema, self.keys.spec))
+        if schema is not None and int(schema) > SCHEMA:
+            raise StoreError(
+                f"run '{self._run}' in Redis at {self.place} was written by a newer blockyard (schema {int(schema)},"
+                f" this one knows {SCHEMA}); use that version, or start the run over with --fresh"
+            )
+        return None if spec is None else msgspec.json.decode(spec, type=RunSpec)
+
+    async def write_spec(self, identity: str, run: RunSpec, *, fresh: bool) -> None:
+        """Store what the run is; with `fresh` drop all that was. Raises Refused when another leads."""
+        keys = (self.keys.head, *self.keys.of_a_run)
+        arguments = (identity, SCHEMA, msgspec.json.encode(run), int(fresh))
+        answer, writer = await self._script(self._redis, scripts.BEGIN, keys, arguments)
+        if answer != b"stored":
+            raise self._refused(writer)
+
+    async def load(self) -> Journal:
+        """Give all that Redis holds of the run, read in pieces. Only for the leader: nobody else writes meanwhile."""
+        seq = int(await self._ask(self._redis.hget(self.keys.head, "seq")) or 0)
+        pages = [_page(key, value) async for key, value in self._scan(self.keys.pages, LOAD_PAGES)]
+        records: list[tuple[int, bytes]] = []
+        begin = "-"
+        while True:
+            batch = await self._ask(self._redis.xrange(self.keys.log, begin, "+", count=LOAD_RECORDS))
+            records += [(int(number.split(b"-")[0]), fields[b"r"]) for number, fields in batch]
+            if len(batch) < LOAD_RECORDS:
+                break
+            begin = f"({batch[-1][0].decode()}"
+        self._n_errors = int(await self._ask(self._redis.hlen(self.keys.errors)))
+        return Journal(seq, pages, records)
+
+    async def commit(self, identity: str, commit: CommitRecord) -> None:
+        """Write one record, its errors and pages; repeat until Redis has said yes or no.
+
+        Raises Refused when another leads, Forgot when the record does not follow the last one in Redis.
+        """
+        keys = (self.keys.head, self.keys.log, self.keys.errors, self.keys.pages)
+        arguments = self._arguments(identity, commit)
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                answer, writer, last = await self._script(self._writer, scripts.COMMIT, keys, arguments)
+            except Uncertain as error:
+                if pause_s == FIRST_PAUSE_S:
+                    log.warning("commit %d is uncertain (%s); it is sent again until Redis answers", commit.seq, error)
+                self.commits_repeated += 1
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                continue
+            if pause_s > FIRST_PAUSE_S:
+                log.warning("Redis at %s answers again: commit %d is %s", self.place, commit.seq, answer.decode())
+            if answer == b"refused" and writer:
+                raise self._refused(writer)
+            if answer in (b"out of order", b"refused"):
+                raise Forgot(
+                    f"Redis at {self.place} has {last} as the last record of run '{self._run}', not {commit.seq - 1}:"
+                    " it was emptied or started from an older file; start the scheduler again to go on from what it has"
+                )
+            return
+
+    def _arguments(self, identity: str, commit: CommitRecord) -> list[Any]:
+        notes: list[Any] = []
+        for note in commit.errors:
+            if (shorter := self._shortened(note)) is not None:
+                field = f"{note.task}\0{note.block_id}\0{note.attempt % KEPT_ATTEMPTS}"
+                notes += [field, msgspec.msgpack.encode(shorter)]
+        arguments = [identity, commit.seq, commit.record, commit.drop_below, len(notes) // 2, *notes]
+        for page in commit.pages:
+            arguments += [page.key, page.seq.to_bytes(8, "little") + page.data]
+        return arguments
+
+    def _shortened(self, note: FailureNote) -> FailureNote | None:
+        """Cut an error to what is worth keeping; None: not worth keeping."""
+        many = self._n_errors >= WHOLE_ERRORS
+        if many and not note.final:
+            return None
+        self._n_errors += 1
+        error = note.error
+        short = BlockError(
+            number=error.number,
+            kind=error.kind[:SHORT_CHARACTERS],
+            message=error.message[: SHORT_CHARACTERS if many else MESSAGE_CHARACTERS],
+            traceback="" if many else error.traceback[-TRACEBACK_CHARACTERS:],
+            worker=error.worker[:SHORT_CHARACTERS],
+            log=error.log[: MESSAGE_CHARACTERS // 2],
+        )
+        return FailureNote(note.task, note.block_id, note.attempt, note.final, short)
+
+    async def failures(self) -> list[FailureNote]:
+        """Give the failed attempts that are kept, in the order of tasks' names, blocks and attempts."""
+        notes = [
+            msgspec.msgpack.decode(value, type=FailureNote)
+            async for _, value in self._scan(self.keys.errors, LOAD_RECORDS)
+        ]
+        return sorted(notes, key=lambda note: (note.task, note.block_id, note.attempt))
+
+    async def failures_of(self, task: str, block_id: int) -> list[FailureNote]:
+        """Give the failed attempts of one block that are kept, oldest first."""
+        fields = [f"{task}\0{block_id}\0{n}" for n in range(KEPT_ATTEMPTS)]
+        values = await self._ask(self._redis.hmget(self.keys.errors, fields))
+        notes = [msgspec.msgpack.decode(value, type=FailureNote) for value in values if value is not None]
+        return sorted(notes, key=lambda note: note.attempt)
+
+    # --- commands ----------------------------------------------------------------------------------------------
+
+    async def _scan(self, key: str, count: int) -> Any:
+        """Give the fields and values of a hash; each once, unless it is written meanwhile."""
+        seen: set[bytes] = set()
+        cursor = 0
+        while True:
+            cursor, items = await self._ask(self._redis.hscan(key, cursor, count=count))
+            for field, value in items.items():
+                if field not in seen:
+                    seen.add(field)
+                    yield field, value
+            if cursor == 0:
+                return
+
+    async def _script(self, client: Redis, source: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """Run a script by its digest, and in full where Redis does not know it (it forgets them at a restart)."""
+        digest = self._digests.get(source)
+        if digest is None:
+            digest = self._digests[source] = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+        try:
+            return await self._ask(client.evalsha(digest, len(keys), *keys, *arguments))
+        except errors.NoScriptError:
+            return await self._ask(client.eval(source, len(keys), *keys, *arguments))
+
+    async def _ask(self, answer: Any) -> Any:
+        """Await an answer; raises Uncertain for none, StoreError for one that no waiting can cure."""
+        try:
+            return await answer
+        except (errors.AuthenticationError, errors.AuthorizationError, errors.NoPermissionError) as error:
+            self.errors_seen += 1
+            raise StoreError(
+                f"Redis at {self.place} refuses us ({error}); give user and password in --redis-url"
+            ) from error
+        except errors.NoScriptError:
+            raise
+        except (errors.ConnectionError, errors.TimeoutError, errors.ReadOnlyError, errors.OutOfMemoryError) as error:
+            self.errors_seen += 1
+            raise Uncertain(f"Redis at {self.place}: {error or type(error).__name__}") from error
+        except (OSError, asyncio.IncompleteReadError) as error:
+            self.errors_seen += 1
+            raise Uncertain(f"Redis at {self.place}: {error or type(error).__name__}") from error
+        except errors.ResponseError as error:
+            self.errors_seen += 1
+            if any(word in str(error) for word in PASSING):
+                raise Uncertain(f"Redis at {self.place}: {error}") from error
+            raise StoreError(f"Redis at {self.place} refused a command: {error}") from error
+
+
+async def until_answered(ask: Callable[[], Awaitable[T]]) -> T:
+    """Repeat what may be repeated until Redis answers."""
+    pause_s = FIRST_PAUSE_S
+    while True:
+        try:
+            return await ask()
+        except Uncertain as error:
+            log.warning("%s; trying again", error)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+def _page(key: bytes, value: bytes) -> Page:
+    return Page(key.decode(), int.from_bytes(value[:8], "little"), value[8:])
+
+
+def _ms(seconds: float) -> int:
+    return max(round(1000 * seconds), 1)
