@@ -100,7 +100,7 @@ class EmbeddedRedis:
     def start(self) -> None:
         """Start the server and return at once. Raises StoreError where the folder is in use or can't be written."""
         server = find_server()
-        self._take_folder()
+        self.take_folder()
         try:
             _end_orphan(self.folder)
             self._launch(server)
@@ -145,7 +145,11 @@ class EmbeddedRedis:
 
     # --- steps -------------------------------------------------------------------------------------------------
 
-    def _take_folder(self) -> None:
+    def take_folder(self) -> None:
+        """Make the folder and hold it for this run alone, until `stop`; `start` does so too.
+
+        Raises StoreError where it is in use or can't be written.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = (self.folder / LOCK).open("ab")

@@ -1,0 +1,426 @@
+"""A whole run on this machine, as processes: Redis, scheduler, and an agent with slots for each pool.
+
+The folder of a run::
+
+    run.json         what runs (RunSpec)              scheduler.json   where the scheduler listens, while it does
+    redis/           the state, append-only           status.json      the last status, once the run has ended
+    logs/            one file a process and slot      failures.json    failed blocks with their errors
+    token            0600, new for each start         functions/       closures, pickled for the worker processes
+
+Everything listens on loopback or on a unix socket, and everything is a `Child`: it ends with this process, however this
+one ends. A scheduler, agent or Redis that dies is started again, so that a run goes on; how often is bounded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from blockyard.child import Child
+from blockyard.core.status import FailureStatus, RunStatus
+from blockyard.embedded import EmbeddedRedis, Fsync
+from blockyard.spec.errors import BlockyardError, StoreError
+from blockyard.spec.model import RunSpec, TaskSpec
+from blockyard.spec.settings import SETTINGS
+
+LOOPBACK = "127.0.0.1"
+SCHEDULER_RESTARTS = 5
+AGENT_RESTARTS = 10
+STEADY_S = 60.0
+"""A process that lived this long has its restarts counted anew."""
+BAD_INPUT = 2
+"""Exit status of a service that was given something it can't use; its last line of log says what."""
+TUNABLE = {"lease_s", "grace_s", "heartbeat_s", "lock_s", "recycle_after", "drain_s", "log_format", "log_level"}
+"""Settings whose variables (``BLOCKYARD_LEASE_S``) also reach the services of a local run; others are ours to give."""
+DRAIN_S = 600.0
+"""Most that running blocks get to finish after the first Ctrl-C; agents have a limit of their own (`drain_s`)."""
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended."""
+
+    state: str
+    """``done``, ``failed`` or ``cancelled``."""
+    status: RunStatus
+    failures: tuple[FailureStatus, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether every block is done or skipped."""
+        return self.state == "done"
+
+
+@dataclass(slots=True)
+class _Service:
+    """One process of the run, and how to start it again."""
+
+    name: str
+    argv: list[str]
+    environment: Mapping[str, str]
+    log: Path
+    restarts_left: int
+    restarts: int
+    child: Child | None = None
+    started_s: float = 0.0
+    due_s: float | None = None
+    """When to start it again."""
+
+
+@dataclass(slots=True)
+class LocalRun:
+    """A run on this machine: `with LocalRun(run, folder) as it: it.wait()`.
+
+    Entering starts all processes, leaving ends them: at once after an error, after the blocks that are running when
+    Ctrl-C was pressed (a second Ctrl-C ends them too). The state stays in `folder`, and a LocalRun of the same pipeline
+    and folder goes on from there.
+    """
+
+    run: RunSpec
+    folder: Path
+    workers: int | None = None
+    """Slots of each pool; None: what the tasks' `num_workers` ask for, else one for each processor."""
+    fresh: bool = False
+    accept_changes: bool = False
+    module_path: Sequence[str] = ()
+    redis_url: str = ""
+    """A running Redis to use instead of an embedded one."""
+    fsync: Fsync = "always"
+    keep_serving: bool = False
+    """Start no agents, and keep the scheduler when the run has ended: to ask or steer a run that is over."""
+    say: Callable[[str], None] = field(default=lambda _: None)
+    """Takes what a person should know: a process that was started again."""
+
+    _redis: EmbeddedRedis | None = field(default=None, init=False)
+    _scheduler: _Service | None = field(default=None, init=False)
+    _agents: list[_Service] = field(default_factory=list, init=False)
+    _ended: queue.SimpleQueue[Child] = field(default_factory=queue.SimpleQueue, init=False)
+    _address: dict[str, Any] = field(default_factory=dict, init=False)
+    _made_folder: bool = field(default=False, init=False)
+    _old_status: tuple[int, int] | None = field(default=None, init=False)
+    """What status.json was before this run."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop(drain=isinstance(error, KeyboardInterrupt))
+
+    # --- what the owner calls ----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start everything. Raises BlockyardError, and leaves nothing behind, where that can't be done."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            if self._made_folder:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+
+    def wait(self, timeout_s: float | None = None) -> RunResult | None:
+        """Look after the processes until the run has ended, or for `timeout_s`; give the result, or None before it.
+
+        Raises BlockyardError where a process ends again and again.
+        """
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            if (result := self._look_after(until)) is not None:
+                return result
+            if until is not None and time.monotonic() >= until:
+                return None
+
+    def stop(self, *, drain: bool = False) -> None:
+        """End all processes; with `drain`, let blocks that are running finish. Harmless when called again."""
+        try:
+            self._stop_agents(drain=drain)
+            if self._scheduler is not None and self._scheduler.child is not None:
+                self._scheduler.child.stop(timeout_s=5.0)
+        finally:  # a second Ctrl-C ends here, at once
+            for service in [*self._agents, *([self._scheduler] if self._scheduler else [])]:
+                if service.child is not None:
+                    service.child.kill()
+            if self._redis is not None:
+                self._redis.stop()
+            for name in ("token", "scheduler.json"):
+                with contextlib.suppress(OSError):
+                    (self.folder / name).unlink()
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT of the block server."""
+        return f"{self._address['host']}:{self._address['port']}"
+
+    @property
+    def http_url(self) -> str:
+        """Address of page, API and metrics."""
+        return f"http://{self._address['http_host']}:{self._address['http_port']}"
+
+    # --- starting ----------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self._made_folder = not self.folder.exists()
+        self._redis = EmbeddedRedis(self.folder / "redis", self.fsync)
+        if self.redis_url:
+            self._redis.take_folder()
+        else:
+            self._redis.start()
+        self._write_files()
+        self._scheduler = self._scheduler_service()
+        if not self.redis_url:
+            self._redis.wait_ready()
+        self._begin(self._scheduler)
+        self._await_scheduler()
+        if not self.keep_serving:
+            self._agents = [*self._pool_agents(), *self._own_worker_agents()]
+            for agent in self._agents:
+                self._begin(agent)
+
+    def _write_files(self) -> None:
+        (self.folder / "logs").mkdir(exist_ok=True)
+        self._old_status = self._status_mark()
+        with contextlib.suppress(FileNotFoundError):
+            (self.folder / "scheduler.json").unlink()
+        _write_private(self.folder / "token", secrets.token_hex(24).encode())
+        _write_private(self.folder / "run.json", msgspec.json.format(msgspec.json.encode(self.run)))
+
+    def _scheduler_service(self) -> _Service:
+        argv = [sys.executable, "-m", "blockyard_scheduler", "--run-spec", str(self.folder / "run.json")]
+        argv += ["--host", LOOPBACK, "--port", "0", "--http-port", "0", *self._common_flags()]
+        if not self.keep_serving:
+            argv += ["--exit-when-done"]
+        if self.fresh:
+            argv += ["--fresh"]
+        if self.accept_changes:
+            argv += ["--accept-changes"]
+        url = self.redis_url or (self._redis.url if self._redis else "")
+        environment = self._environment() | {"BLOCKYARD_REDIS_URL": url}  # not a flag: `ps` shows those to everybody
+        return self._service("scheduler", argv, environment, SCHEDULER_RESTARTS)
+
+    def _pool_agents(self) -> list[_Service]:
+        pools: dict[str, list[TaskSpec]] = {}
+        for task in self.run.pipeline.tasks:
+            if task.worker is None:
+                pools.setdefault(task.pool, []).append(task)
+        return [self._agent(f"pool-{pool}", pool, self._slots(tasks)) for pool, tasks in pools.items()]
+
+    def _own_worker_agents(self) -> list[_Service]:
+        own = [task for task in self.run.pipeline.tasks if task.worker is not None]
+        return [
+            self._agent(f"task-{task.id}", task.pool, self.workers or task.num_workers or 1, task.id) for task in own
+        ]
+
+    def _agent(self, name: str, pool: str, slots: int, task: str = "") -> _Service:
+        argv = [sys.executable, "-m", "blockyard_worker", "--scheduler", self.address, "--pool", pool]
+        argv += ["--slots", str(slots), "--http-port", "-1", "--log-dir", str(self.folder / "logs")]
+        argv += [*self._common_flags(), *(["--task", task] if task else [])]
+        if self.module_path:
+            argv += ["--module-path", os.pathsep.join(self.module_path)]
+        threads = str(max(1, processors() // slots))  # libraries that start a thread per processor in every slot
+        environment = dict.fromkeys(THREAD_VARIABLES, threads) | self._environment()
+        return self._service(name, argv, environment, AGENT_RESTARTS)
+
+    def _slots(self, tasks: Sequence[TaskSpec]) -> int:
+        asked = [task.num_workers or processors() for task in tasks]
+        if self.workers is not None:
+            return self.workers
+        return min(sum(asked), max(*asked, processors()))
+
+    def _common_flags(self) -> list[str]:
+        return ["--token-file", str(self.folder / "token"), "--run-dir", str(self.folder)]
+
+    def _environment(self) -> dict[str, str]:
+        ours = {setting.variable for setting in SETTINGS if setting.field not in TUNABLE}
+        return {name: value for name, value in os.environ.items() if name not in ours} | {"PYTHONUNBUFFERED": "1"}
+
+    def _service(self, name: str, argv: list[str], environment: Mapping[str, str], restarts: int) -> _Service:
+        return _Service(name, argv, environment, self.folder / "logs" / f"{name}.log", restarts, restarts)
+
+    def _begin(self, service: _Service) -> None:
+        service.due_s = None
+        service.started_s = time.monotonic()
+        service.child = Child(
+            service.name,
+            service.argv,
+            environment=service.environment,
+            log=service.log,
+            ended=self._ended.put,
+        )
+
+    def _await_scheduler(self) -> None:
+        """Return when the scheduler has written where it listens."""
+        scheduler = self._scheduler
+        assert scheduler is not None
+        assert scheduler.child is not None
+        while True:
+            if scheduler.child.wait(0.005):
+                self._take_end_of_start(scheduler)
+                return
+            with contextlib.suppress(OSError, msgspec.DecodeError):
+                address = msgspec.json.decode((self.folder / "scheduler.json").read_bytes())
+                if address["pid"] == scheduler.child.pid:
+                    self._address = address
+                    return
+
+    def _take_end_of_start(self, scheduler: _Service) -> None:
+        """The scheduler ended before it was seen to listen: the run is over already, or it can't be run."""
+        assert scheduler.child is not None
+        if self._status_mark() != self._old_status:
+            self._address = {"host": LOOPBACK, "port": 0, "http_host": LOOPBACK, "http_port": 0}
+            return
+        if scheduler.child.status == BAD_INPUT:
+            raise BlockyardError(last_sentence(scheduler.log))
+        raise BlockyardError(
+            f"the scheduler ended at once ({_ending(scheduler.child)}): {last_sentence(scheduler.log)};"
+            f" see {scheduler.log}"
+        )
+
+    # --- looking after -----------------------------------------------------------------------------------------
+
+    def _look_after(self, until: float | None) -> RunResult | None:
+        """Wait for one end of a process or one restart that is due."""
+        dues = [service.due_s for service in self._agents if service.due_s is not None]
+        wake = min([*dues, *([until] if until is not None else [])], default=None)
+        child = None
+        with contextlib.suppress(queue.Empty):
+            child = self._ended.get(timeout=None if wake is None else max(wake - time.monotonic(), 0))
+        if child is not None and (result := self._take_end(child)) is not None:
+            return result
+        for service in self._agents:
+            if service.due_s is not None and time.monotonic() >= service.due_s:
+                self._begin(service)
+        return None
+
+    def _take_end(self, child: Child) -> RunResult | None:
+        if self._scheduler is not None and child is self._scheduler.child:
+            return self._take_end_of_scheduler(self._scheduler, child)
+        for agent in self._agents:
+            if child is agent.child:
+                self._plan_restart(agent, child)
+        return None
+
+    def _take_end_of_scheduler(self, scheduler: _Service, child: Child) -> RunResult | None:
+        if (result := self._read_result()) is not None:
+            return result
+        if child.status == BAD_INPUT:
+            raise BlockyardError(last_sentence(scheduler.log))
+        self._spend_restart(scheduler, child)
+        if self._redis is not None and not self.redis_url and not self._redis.alive():
+            self.say("Redis ended; starting it again from its file")
+            self._redis.restart()
+        argv = [flag for flag in scheduler.argv if flag not in {"--fresh", "--accept-changes"}]
+        # The same port, so that the agents find it.
+        argv[argv.index("--port") + 1] = str(self._address["port"])
+        scheduler.argv = argv
+        self._begin(scheduler)
+        return None
+
+    def _plan_restart(self, agent: _Service, child: Child) -> None:
+        """Start an agent again in a moment, unless the run is over by then (agents leave when it is)."""
+        if child.status == BAD_INPUT:
+            raise BlockyardError(last_sentence(agent.log))
+        if child.status != 0:
+            self._spend_restart(agent, child)
+        agent.due_s = time.monotonic() + 0.5 * 2 ** min(agent.restarts - agent.restarts_left, 5)
+
+    def _spend_restart(self, service: _Service, child: Child) -> None:
+        if time.monotonic() - service.started_s > STEADY_S:
+            service.restarts_left = service.restarts
+        if service.restarts_left == 0:
+            raise BlockyardError(
+                f"{service.name} of this run ended {service.restarts + 1} times, at last with {_ending(child)}:"
+                f" {last_sentence(service.log)}; see {service.log}. Finished blocks are kept: run it again to go on"
+            )
+        service.restarts_left -= 1
+        self.say(f"{service.name} ended ({_ending(child)}); starting it again (see {service.log})")
+
+    # --- ending ------------------------------------------------------------------------------------------------
+
+    def _stop_agents(self, *, drain: bool) -> None:
+        children = [agent.child for agent in self._agents if agent.child is not None]
+        over = self._status_mark() != self._old_status
+        until = time.monotonic() + (5.0 if over else 0.0)
+        for child in children:  # told by the scheduler that the run is over, they leave by themselves
+            child.wait(max(until - time.monotonic(), 0))
+        for child in children:
+            child.terminate()
+        until = time.monotonic() + (DRAIN_S if drain else 3.0)
+        for child in children:
+            if not child.wait(max(until - time.monotonic(), 0)):
+                child.kill()
+
+    def _status_mark(self) -> tuple[int, int] | None:
+        """Tell one version of status.json from another."""
+        try:
+            stat = (self.folder / "status.json").stat()
+        except OSError:
+            return None
+        return stat.st_ino, stat.st_mtime_ns
+
+    def _read_result(self) -> RunResult | None:
+        """Give the result that this run's scheduler wrote, if it has."""
+        if self._status_mark() == self._old_status:
+            return None
+        return read_result(self.folder)
+
+
+def read_result(folder: Path) -> RunResult | None:
+    """Give how the run in `folder` ended, or None where it has not."""
+    try:
+        status = msgspec.json.decode((folder / "status.json").read_bytes(), type=RunStatus)
+        failures = msgspec.json.decode((folder / "failures.json").read_bytes(), type=tuple[FailureStatus, ...])
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise StoreError(f"the result in {folder} cannot be read: {error}") from error
+    return RunResult(status.state, status, failures)
+
+
+def processors() -> int:
+    """Give the number of processors this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def last_sentence(log: Path) -> str:
+    """Give the last line of a log, without what stands before its message."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return "no log"
+    return lines[-1].strip() if lines else "nothing in its log"
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    """Write a file of mode 0600 in one step."""
+    part = path.with_name(path.name + ".part")
+    with contextlib.suppress(FileNotFoundError):
+        part.unlink()
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+    part.replace(path)
+
+
+def _ending(child: Child) -> str:
+    """Say how a process ended."""
+    status = child.status
+    if status is not None and status < 0:
+        return f"signal {-status}"
+    return f"exit status {status}"
