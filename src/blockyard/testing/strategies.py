@@ -43,11 +43,12 @@ class _Axis:
 
 
 @st.composite
-def _axes(draw: DrawFn, most_blocks: int, first_write: int, *, empty: bool) -> _Axis:
+def _axes(draw: DrawFn, most_blocks: int, first_write: int, *, empty: bool, symmetric: bool) -> _Axis:
     """Draw an axis of at most `most_blocks` blocks (none if `empty`) whose first write begins about `first_write`."""
     stride = draw(st.integers(1, 5))
     below = draw(st.one_of(st.just(0), st.integers(0, stride), st.integers(0, 3 * stride + 1)))
     above = draw(st.one_of(st.just(below), st.just(0), st.integers(0, stride), st.integers(0, 3 * stride + 1)))
+    above = below if symmetric else above
     if empty:
         length = draw(st.integers(-below - above, 0))
     else:
@@ -78,24 +79,33 @@ def tasks(
     largest_grid: int = LARGEST_GRID_BLOCKS,
     origin: tuple[int, ...] | None = None,
     requires: tuple[str, ...] = (),
+    plain: bool = False,
 ) -> TaskSpec:
-    """Draw one task of at most `largest_grid` blocks, in `ndim` axes (None: 1 to 4, rarely 5), near `origin`."""
+    """Draw one task of at most `largest_grid` blocks, in `ndim` axes (None: 1 to 4, rarely 5), near `origin`.
+
+    A `plain` one has the same context on both sides, and at least one block.
+    """
     ndim = draw(st.sampled_from((1, 1, 1, 2, 2, 2, 3, 3, 4, 5))) if ndim is None else ndim
     if origin is None:
         origin = tuple(draw(st.integers(-10, 10)) for _ in range(ndim))
-    empty = draw(st.sampled_from([None] * 15 + [draw(st.integers(0, ndim - 1))]))
+    empty = None if plain else draw(st.sampled_from([None] * 15 + [draw(st.integers(0, ndim - 1))]))
+    fit = draw(fits)
     axes = []
     budget = largest_grid
     for axis in range(ndim):
         # Leave the later axes three blocks each, so that the first one does not eat everything.
-        drawn = draw(_axes(max(min(budget // 3 ** (ndim - axis - 1), 30), 2), origin[axis], empty=axis == empty))
+        drawn = draw(
+            _axes(max(min(budget // 3 ** (ndim - axis - 1), 30), 2), origin[axis], empty=axis == empty, symmetric=plain)
+        )
         axes.append(drawn)
         length = drawn.size - drawn.below - drawn.above
         budget //= max(-(-length // drawn.stride), 1)
+        if plain and length < drawn.stride:
+            fit = "overhang"  # valid would have no block
     return _task(
         name,
         axes,
-        draw(fits),
+        fit,
         read_write_conflict=draw(st.sampled_from((True, True, False))),
         max_retries=draw(st.integers(0, 2)),
         num_workers=draw(st.sampled_from((None, None, 1, 2, 3))),
@@ -105,7 +115,9 @@ def tasks(
 
 
 @st.composite
-def pipelines(draw: DrawFn, most_tasks: int = 4, largest_grid: int = LARGEST_GRID_OF_A_CHAIN_BLOCKS) -> PipelineSpec:
+def pipelines(
+    draw: DrawFn, most_tasks: int = 4, largest_grid: int = LARGEST_GRID_OF_A_CHAIN_BLOCKS, *, plain: bool = False
+) -> PipelineSpec:
     """Draw up to `most_tasks` tasks that require some of those before them, listed in any order.
 
     Their grids overlap in part: strides, contexts and offsets are drawn for each.
@@ -118,7 +130,16 @@ def pipelines(draw: DrawFn, most_tasks: int = 4, largest_grid: int = LARGEST_GRI
         fewest = draw(st.sampled_from((0, 1, 1, 1, 1)))
         requires = draw(st.lists(st.sampled_from(before), unique=True, min_size=fewest, max_size=3)) if before else []
         drawn.append(
-            draw(tasks(name=name, ndim=ndim, largest_grid=largest_grid, origin=origin, requires=tuple(requires)))
+            draw(
+                tasks(
+                    name=name,
+                    ndim=ndim,
+                    largest_grid=largest_grid,
+                    origin=origin,
+                    requires=tuple(requires),
+                    plain=plain,
+                )
+            )
         )
     return PipelineSpec(name="drawn", tasks=tuple(draw(st.permutations(drawn))))
 
