@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from blockyard.client import Client as Client
     from blockyard.client import Context as Context
-    from blockyard.local import distribute as distribute
-    from blockyard.local import run_blockwise as run_blockwise
+    from blockyard.running import distribute as distribute
+    from blockyard.running import run_blockwise as run_blockwise
     from blockyard.spec.block import Block as Block
     from blockyard.spec.pipeline import Pipeline as Pipeline
     from blockyard.spec.task import Parameter as Parameter
@@ -32,8 +32,8 @@ _HOMES = {
     "Pipeline": "blockyard.spec.pipeline",
     "Roi": "funlib.geometry",
     "Task": "blockyard.spec.task",
-    "distribute": "blockyard.local",
-    "run_blockwise": "blockyard.local",
+    "distribute": "blockyard.running",
+    "run_blockwise": "blockyard.running",
 }
 
 __all__ = [

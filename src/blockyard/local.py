@@ -29,9 +29,9 @@ from typing import Any, Self
 import msgspec
 
 from blockyard.child import Child
-from blockyard.core.status import FailureStatus, RunStatus
 from blockyard.embedded import EmbeddedRedis, Fsync
-from blockyard.spec.errors import BlockyardError, StoreError
+from blockyard.result import RunResult, read_result
+from blockyard.spec.errors import BlockyardError
 from blockyard.spec.model import RunSpec, TaskSpec
 from blockyard.spec.settings import SETTINGS
 
@@ -47,21 +47,6 @@ TUNABLE = {"lease_s", "grace_s", "heartbeat_s", "lock_s", "recycle_after", "drai
 DRAIN_S = 600.0
 """Most that running blocks get to finish after the first Ctrl-C; agents have a limit of their own (`drain_s`)."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """How a run ended."""
-
-    state: str
-    """``done``, ``failed`` or ``cancelled``."""
-    status: RunStatus
-    failures: tuple[FailureStatus, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether every block is done or skipped."""
-        return self.state == "done"
 
 
 @dataclass(slots=True)
@@ -378,18 +363,6 @@ class LocalRun:
         if self._status_mark() == self._old_status:
             return None
         return read_result(self.folder)
-
-
-def read_result(folder: Path) -> RunResult | None:
-    """Give how the run in `folder` ended, or None where it has not."""
-    try:
-        status = msgspec.json.decode((folder / "status.json").read_bytes(), type=RunStatus)
-        failures = msgspec.json.decode((folder / "failures.json").read_bytes(), type=tuple[FailureStatus, ...])
-    except FileNotFoundError:
-        return None
-    except (OSError, msgspec.DecodeError) as error:
-        raise StoreError(f"the result in {folder} cannot be read: {error}") from error
-    return RunResult(status.state, status, failures)
 
 
 def processors() -> int:

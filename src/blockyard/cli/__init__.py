@@ -1,6 +1,7 @@
 """The `blockyard` command."""
 
+from __future__ import annotations
 
-def main() -> int:
-    """Run the command line."""
-    return 0
+from blockyard.cli.app import main
+
+__all__ = ["main"]

@@ -13,6 +13,7 @@ from blockyard.core.status import RunStatus, TaskStatus
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.live import Live
+    from rich.progress_bar import ProgressBar
 
 REPORT_EVERY_S = 10.0
 
@@ -105,7 +106,7 @@ def _drawing(status: RunStatus) -> Group:
     return Group(table, Text(line, style="dim"))
 
 
-def _bar(task: TaskStatus) -> object:
+def _bar(task: TaskStatus) -> ProgressBar:
     from rich.progress_bar import ProgressBar
 
     ended = task.done + task.skipped + task.failed + task.orphaned

@@ -1,0 +1,135 @@
+"""The command line: one parser, one place where errors become a sentence and an exit status.
+
+Exit status: 0 done, 1 blocks failed (or a state that a script asks about), 2 bad input, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from blockyard.spec.errors import BlockyardError, nearest
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+COMMANDS = {
+    "run": "run_command",
+    "plan": "plan_command",
+    "status": "watch_commands",
+    "watch": "watch_commands",
+    "failures": "watch_commands",
+    "explain": "watch_commands",
+    "retry": "steer_commands",
+    "pause": "steer_commands",
+    "resume": "steer_commands",
+    "cancel": "steer_commands",
+    "values": "values_command",
+}
+"""Each command's module, imported when it is asked for: `blockyard --version` must not wait for numpy."""
+SERVICES = {"scheduler": "blockyard_scheduler", "worker": "blockyard_worker"}
+
+OVERVIEW = """\
+run a pipeline on this machine:
+  run FILE          all of it, with a scheduler and workers of its own; Ctrl-C and run again resumes
+  plan FILE         what would run: blocks, levels, the most at once, warnings; runs nothing
+
+look at a run, here or on a cluster (WHERE: its folder, HOST:PORT or URL):
+  status [WHERE]    how far it is
+  watch [WHERE]     the same, until it ends
+  failures [WHERE]  failed blocks, grouped by their error
+  explain TASK INDEX [WHERE]
+                    why a block is in the state it is in
+
+steer a run:
+  retry [WHERE]     try failed blocks again
+  pause, resume, cancel [WHERE]
+
+on a cluster:
+  scheduler, worker the services; every setting is a flag and a variable
+  values FILE       values of the Helm chart for a pipeline file
+
+examples:
+  blockyard plan pipeline.yaml
+  blockyard run pipeline.yaml --workers 8
+  blockyard run pipeline.yaml --request 0:20,512:1024,512:1024
+  blockyard status
+  blockyard explain smooth 0,3,4
+
+'blockyard COMMAND --help' says more about each.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaints are one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the complaint; `main` prints it."""
+        raise BlockyardError(f"{self.prog.removeprefix('blockyard ')}: {message}; see '{self.prog} --help'")
+
+    def parse_all(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse, and name the nearest known flag for one that is not."""
+        namespace, unknown = self.parse_known_args(list(arguments))
+        if unknown:
+            flag = unknown[0].split("=")[0]
+            hint = nearest(flag, self._option_string_actions) if flag.startswith("-") else ""
+            self.error(f"unknown argument '{unknown[0]}'{hint}")
+        return namespace
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; give its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except BlockyardError as error:
+        print(f"blockyard: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # `blockyard failures | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains when it flushes at exit
+        return FAILED
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print("usage: blockyard COMMAND ...\n\nBlock-wise pipelines over volumes too large for one machine.\n")
+        print(OVERVIEW, end="")
+        return DONE if arguments else BAD_INPUT
+    command, rest = arguments[0], arguments[1:]
+    if command == "--version":
+        from blockyard import __version__
+
+        print(f"blockyard {__version__}")
+        return DONE
+    if command in SERVICES:
+        return _run_service(command, rest)
+    if command not in COMMANDS:
+        raise BlockyardError(f"there is no command '{command}'{nearest(command, [*COMMANDS, *SERVICES])}")
+    module = import_module(f"blockyard.cli.{COMMANDS[command]}")
+    parser = Parser(
+        prog=f"blockyard {command}", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    handler = module.prepare(command, parser)
+    status: int = handler(parser.parse_all(rest))
+    return status
+
+
+def _run_service(service: str, arguments: list[str]) -> int:
+    """Become the service: `blockyard worker ...` is `python -m blockyard_worker ...`.
+
+    By name and not by import: the library works without the services, and never depends on them.
+    """
+    from importlib.util import find_spec
+    from runpy import run_module
+
+    package = SERVICES[service]
+    if find_spec(package) is None:
+        raise BlockyardError(f"the {service} is not installed here: there is no package '{package}'")
+    sys.argv = [f"blockyard {service}", *arguments]
+    run_module(package, run_name="__main__", alter_sys=False)
+    return DONE

@@ -1,0 +1,130 @@
+"""`blockyard run FILE`: a whole run on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+from blockyard.cli.app import DONE, FAILED, INTERRUPTED
+from blockyard.cli.plan_command import add_choice
+from blockyard.cli.progress import progress_on
+from blockyard.local import LocalRun
+from blockyard.result import RunResult, summary
+from blockyard.spec.load import load_pipeline
+from blockyard.spec.model import RunSpec
+from blockyard.spec.targets import choose
+
+LOOK_EVERY_S = 0.5
+
+
+def prepare(_command: str, parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
+    """Describe the command; give what runs it."""
+    parser.description = "Run a pipeline on this machine, with a scheduler, workers and a Redis of its own."
+    parser.epilog = (
+        "examples:\n"
+        "  blockyard run pipeline.yaml --workers 8\n"
+        "  blockyard run pipeline.yaml --only smooth --request 0:20,512:1024,512:1024\n"
+        "  blockyard run pipeline.yaml --serial      # one process, for a debugger\n\n"
+        "The state is kept in .blockyard/NAME beside the file: Ctrl-C stops after the blocks that are running (twice:\n"
+        "at once), and the same command goes on from there. 'blockyard status' looks at it from another terminal.\n"
+        "Exit status: 0 all blocks are done, 1 some failed, 2 bad input, 130 interrupted."
+    )
+    add_choice(parser)
+    parser.add_argument("--workers", type=_at_least_one, metavar="N", help="blocks at once in each pool of workers")
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="folder of the run (default: .blockyard/NAME)")
+    parser.add_argument("--fresh", action="store_true", help="start over, also when it has finished")
+    parser.add_argument(
+        "--accept-changes", action="store_true", help="go on although parameters or requirements of tasks changed"
+    )
+    parser.add_argument("--serial", action="store_true", help="run in this process, block by block; nothing is kept")
+    parser.add_argument("--redis-url", default="", metavar="URL", help="use a running Redis instead of an own one")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return run
+
+
+def _at_least_one(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"is '{text}'; it must be a whole number of at least 1")
+    return number
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the pipeline; give the exit status."""
+    chosen = choose(load_pipeline(arguments.file), arguments.only, arguments.request)
+    home = Path(arguments.file).absolute().parent
+    if arguments.serial:
+        return _run_serially(chosen, home)
+    folder = arguments.run_dir or home / ".blockyard" / chosen.pipeline.name
+    local = LocalRun(
+        chosen,
+        folder.absolute(),
+        workers=arguments.workers,
+        fresh=arguments.fresh,
+        accept_changes=arguments.accept_changes,
+        module_path=[str(home)],
+        redis_url=arguments.redis_url,
+    )
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        result = _follow(local)
+    except KeyboardInterrupt:
+        print(f"stopped; finished blocks are kept. To go on: {_command_line()}", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    _print_result(result, folder, as_json=arguments.json)
+    return DONE if result.ok else FAILED
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """Treat SIGTERM as Ctrl-C, so that everything is ended in order."""
+    raise KeyboardInterrupt
+
+
+def _follow(local: LocalRun) -> RunResult:
+    """Run to the end, showing how far it is."""
+    with progress_on(sys.stderr) as progress:
+        local.say = progress.say
+        with local:
+            try:
+                while (result := local.wait(LOOK_EVERY_S)) is None:
+                    if (status := local.status()) is not None:
+                        progress.show(status)
+            except KeyboardInterrupt:
+                progress.say("stopping after the blocks that are running (Ctrl-C again: at once) ...")
+                raise
+            progress.show(result.status)
+            return result
+
+
+def _run_serially(chosen: RunSpec, home: Path) -> int:
+    from blockyard.serial import run_serially
+
+    sys.path.insert(0, str(home))
+    return DONE if run_serially(chosen) else FAILED
+
+
+def _command_line() -> str:
+    """The command as it was typed, without what must not be repeated."""
+    words = [word for word in sys.argv[1:] if word not in ("--fresh", "--accept-changes")]
+    return shlex.join(["blockyard", *words])
+
+
+def _print_result(result: RunResult, folder: Path, *, as_json: bool) -> None:
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(result)).decode())
+        return
+    print(summary(result))
+    if not result.ok:
+        print(f"more: blockyard failures {folder}; try them again: blockyard retry {folder}, then run again")

@@ -1,0 +1,70 @@
+"""How a run ended, and how to say it in a few lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+
+from blockyard.core.report import duration
+from blockyard.core.status import FailureStatus, RunStatus
+from blockyard.spec.errors import StoreError
+
+MOST_ERRORS = 5
+
+
+class RunResult(msgspec.Struct, frozen=True):
+    """How a run ended."""
+
+    state: str
+    """``done``, ``failed`` or ``cancelled``."""
+    status: RunStatus
+    failures: tuple[FailureStatus, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether every block is done or skipped."""
+        return self.state == "done"
+
+
+def read_result(folder: Path) -> RunResult | None:
+    """Give how the run in `folder` ended, or None where it has not. Raises StoreError for files that can't be read."""
+    try:
+        status = msgspec.json.decode((folder / "status.json").read_bytes(), type=RunStatus)
+        failures = msgspec.json.decode((folder / "failures.json").read_bytes(), type=tuple[FailureStatus, ...])
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise StoreError(f"the result in {folder} cannot be read: {error}") from error
+    return RunResult(status.state, status, failures)
+
+
+def summary(result: RunResult) -> str:
+    """Say in a few lines how a run ended, with its errors grouped."""
+    tasks = result.status.tasks
+    total, done = sum(task.total for task in tasks), sum(task.done + task.skipped for task in tasks)
+    skipped = sum(task.skipped for task in tasks)
+    line = f"{result.status.run}: {result.state}, {done:,} of {total:,} blocks"
+    line += f" ({skipped:,} were done before)" if skipped else ""
+    lines = [f"{line} in {duration(result.status.elapsed_s)}"]
+    if not result.ok:
+        failed, orphaned = sum(task.failed for task in tasks), sum(task.orphaned for task in tasks)
+        lines[0] += f"; {failed:,} failed, {orphaned:,} wait for those and never ran"
+        lines += failure_lines(result)
+    return "\n".join(lines)
+
+
+def failure_lines(result: RunResult, most: int = MOST_ERRORS) -> list[str]:
+    """Give one line for each kind of error, the most frequent first."""
+    final = [failure for failure in result.failures if failure.final]
+    groups = Counter((failure.task, failure.kind, failure.message) for failure in final)
+    lines = []
+    for (task, kind, message), count in groups.most_common(most):
+        first = next(f for f in final if (f.task, f.kind, f.message) == (task, kind, message))
+        others = f" and {count - 1:,} more" if count > 1 else ""
+        log = f" (log: {first.log})" if first.log else ""
+        lines.append(f"  {task} {list(first.index)}{others}: {kind}: {message}{log}")
+    if len(groups) > most:
+        lines.append(f"  ... and {len(groups) - most} more kinds of error")
+    return lines

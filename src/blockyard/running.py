@@ -1,0 +1,226 @@
+"""`distribute` and `run_blockwise`: the calls of a script or notebook that run tasks on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from funlib.geometry import Roi
+
+from blockyard.core.report import status_report
+from blockyard.local import LocalRun
+from blockyard.result import RunResult, summary
+from blockyard.spec.errors import SpecError
+from blockyard.spec.pipeline import Pipeline
+from blockyard.spec.task import ResolvedRun, Task, resolve
+
+log = logging.getLogger("blockyard")
+
+REPORT_EVERY_S = 10.0
+
+
+def distribute(
+    targets: Pipeline | Task | Iterable[Any],
+    *,
+    num_workers: int | None = None,
+    workers: int | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    fresh: bool = False,
+    accept_changes: bool = False,
+    serial: bool = False,
+) -> bool:
+    """Run tasks and all they require on this machine; True only if every block is done or skipped.
+
+    `targets` is a Pipeline, a task, or a list of tasks and of ``{"task": task, "request": [Roi, ...]}``. `num_workers`
+    (or `workers`) is how many blocks run at once in each pool; without it the tasks' own `num_workers` say. With
+    `run_dir` the run is kept there, and the same call resumes it; without, it is a fresh one that leaves nothing but
+    the logs of a failure. `serial` runs everything in this process: a debugger works and an exception arrives here.
+
+    Every 10 s the logger ``blockyard`` tells how far it is (level INFO), and in the end which blocks failed and why.
+    Raises SpecError for tasks that cannot be run as they are, before anything runs.
+    """
+    workers = _at_least_one("workers", workers) or _at_least_one("num_workers", num_workers)
+    if serial:
+        return _run_serially(targets)
+    with _folder_of(run_dir) as folder:
+        resolved = resolve(targets, str(folder / "functions"))
+        with _hooks(resolved.tasks.values()):
+            local = LocalRun(
+                resolved.run,
+                folder,
+                workers=workers,
+                fresh=fresh or run_dir is None,
+                accept_changes=accept_changes,
+                module_path=module_path(targets.folder if isinstance(targets, Pipeline) else None),
+                say=log.warning,
+            )
+            with local:
+                result = _follow(local, resolved)
+        _tell(result, folder, private=run_dir is None, resolved=resolved)
+    return result.ok
+
+
+def run_blockwise(
+    total_roi: Roi,
+    read_roi: Roi,
+    write_roi: Roi,
+    process_function: Callable[..., Any],
+    check_function: Any = None,
+    read_write_conflict: bool = True,
+    fit: str = "valid",
+    num_workers: int | None = 1,
+    max_retries: int = 2,
+    *,
+    timeout_s: float | None = None,
+    task_id: str | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    serial: bool = False,
+) -> bool:
+    """Run one function over all blocks of `total_roi`; True only if every block is done or skipped.
+
+    `process_function` takes a block, or nothing: then it is a worker of your own that drives `blockyard.Client`, and
+    `num_workers` of them are started. `read_roi` and `write_roi` say what one block reads and writes; only where they
+    lie relative to each other matters. See `distribute` for the rest.
+    """
+
+    class Blockwise(Task):
+        def prepare(self) -> None:
+            self.schedule(
+                total_roi,
+                read_roi,
+                write_roi,
+                process_function,
+                check_function,
+                read_write_conflict,
+                num_workers,
+                max_retries,
+                fit,
+                timeout_s=timeout_s,
+            )
+
+    task = Blockwise(task_id=task_id or _id_from(process_function))
+    return distribute([{"task": task}], run_dir=run_dir, serial=serial)
+
+
+def module_path(folder: Path | None = None) -> list[str]:
+    """Give the folders where worker processes find what this process can import, `folder` first.
+
+    Those of this process's own module path, without the ones that every Python has.
+    """
+    installed = {Path(path).resolve() for path in sysconfig.get_paths().values()}
+    ours = [Path(entry or ".").resolve() for entry in sys.path]
+    found = [str(path) for path in ours if path.is_dir() and not any(path.is_relative_to(at) for at in installed)]
+    return list(dict.fromkeys([*([str(folder)] if folder else []), *found]))
+
+
+# ----- one run --------------------------------------------------------------------------------------------------------
+
+
+def _follow(local: LocalRun, resolved: ResolvedRun) -> RunResult:
+    """Run to the end, with a report and the tasks' periodic hook every 10 s."""
+    due_s = time.monotonic() + REPORT_EVERY_S
+    while (result := local.wait(max(due_s - time.monotonic(), 0))) is None:
+        if time.monotonic() < due_s:
+            continue
+        due_s += REPORT_EVERY_S
+        if (status := local.status()) is not None:
+            log.info("%s", status_report(status))
+        for task in resolved.tasks.values():
+            try:
+                task._periodic_callback()  # noqa: SLF001 - its name in 0.2
+            except Exception:
+                # A hook that fails is no reason to lose a run of days.
+                log.exception("the periodic callback of task '%s' failed", task.task_id)
+    log.info("%s", status_report(result.status))
+    return result
+
+
+@contextmanager
+def _hooks(tasks: Iterable[Task]) -> Iterator[None]:
+    """Call `cleanup` of each task at the end, whatever the end is; raise what the first of them raised."""
+    try:
+        yield
+    finally:
+        first: Exception | None = None
+        for task in tasks:
+            try:
+                task.cleanup()
+            except Exception as error:  # the others must have their turn
+                log.exception("cleanup of task '%s' failed", task.task_id)
+                first = first or error
+        if first is not None and sys.exception() is None:
+            raise first
+
+
+def _run_serially(targets: Any) -> bool:
+    from blockyard.serial import run_serially
+
+    with tempfile.TemporaryDirectory(prefix="blockyard-") as functions:
+        resolved = resolve(targets, functions)
+        with _hooks(resolved.tasks.values()):
+            return run_serially(resolved.run, pickle_dir=functions)
+
+
+@contextmanager
+def _folder_of(run_dir: str | os.PathLike[str] | None) -> Iterator[Path]:
+    """Give the folder of a run: `run_dir`, or a private one that is removed; after bad input the former too, if new."""
+    if run_dir is not None:
+        folder = Path(run_dir).absolute()
+        existed = folder.exists()
+        try:
+            yield folder
+        except SpecError:
+            if not existed:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return
+    folder = Path(tempfile.mkdtemp(prefix="blockyard-"))
+    try:
+        yield folder
+    finally:
+        if not (folder / KEEP).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+KEEP = "logs/KEPT"
+"""A file that keeps a private run's logs from being removed."""
+
+
+def _tell(result: RunResult, folder: Path, *, private: bool, resolved: ResolvedRun) -> None:
+    """Log how it ended; keep the logs of a private run that failed, or whose tasks want files."""
+    logs = folder / "logs"
+    wanted = any(task.log_to_files for task in resolved.tasks.values())
+    if private and (wanted or not result.ok):
+        for entry in folder.iterdir():
+            if entry != logs:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        (folder / KEEP).touch()
+    if not result.ok:
+        log.error("%s\nlogs of the workers: %s", summary(result), logs)
+    elif wanted:
+        log.info("logs of the workers: %s", logs)
+
+
+def _at_least_one(name: str, value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise SpecError(f"{name} is {value}; it must be at least 1")
+    return value
+
+
+def _id_from(function: Any) -> str:
+    """Give a task id from a function's name."""
+    name = getattr(function, "__name__", None) or type(function).__name__
+    return re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_") or "blocks"
+
+
+__all__ = ["distribute", "run_blockwise"]
