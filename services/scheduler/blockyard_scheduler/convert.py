@@ -109,7 +109,13 @@ def grants(leases: Iterable[SendLeases]) -> Grants:
     """Give one frame's message for all leases of one worker."""
     return Grants(
         tuple(
-            Grant(lease.number, lease.task, np.ascontiguousarray(lease.blocks, IDS).tobytes(), lease.attempts)
+            Grant(
+                lease.number,
+                lease.task,
+                np.ascontiguousarray(lease.blocks, IDS).tobytes(),
+                lease.attempts,
+                lease.at_once,
+            )
             for lease in leases
         )
     )

@@ -35,6 +35,7 @@ class Leadership:
         self._clock = clock
         self._nonce = secrets.token_hex(8)
         self._renewed_s = float("-inf")
+        self._renewed = asyncio.Event()
 
     @property
     def identity(self) -> str:
@@ -44,6 +45,12 @@ class Leadership:
     def holds(self) -> bool:
         """Whether the lock is surely ours at this moment."""
         return self._clock() - self._renewed_s <= self.lock_s
+
+    async def confirmed(self) -> None:
+        """Return when the lock is surely ours; `keep` ends first when it is another's."""
+        while not self.holds():
+            self._renewed.clear()
+            await self._renewed.wait()
 
     async def acquire(self) -> None:
         """Return when this scheduler leads. A dead leader's lock expires within `lock_s`."""
@@ -74,6 +81,7 @@ class Leadership:
                 pause_s = min(FIRST_PAUSE_S * 5, self.lock_s / 3)
             else:
                 self._renewed_s = asked_s
+                self._renewed.set()
                 pause_s = self.lock_s / 3
 
     async def resign(self) -> None:

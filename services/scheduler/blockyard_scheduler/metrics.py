@@ -1,0 +1,204 @@
+"""`/metrics`: gauges are read from the core at the scrape, counters from the meter; a scrape costs O(tasks + workers).
+
+Labels are task, pool, outcome, reason and state, never a block, a worker or a pod. Every name is there from the start,
+with zeros, so that a rule or a dashboard never meets a missing series.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from math import ceil
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from blockyard.core.status import RunStatus, TaskStatus
+from blockyard.wire.messages import Outcome
+from blockyard_scheduler.meter import Meter, Tally
+
+STATES = ("pending", "ready", "leased", "done", "skipped", "failed", "orphaned")
+WORKER_STATES = ("busy", "idle", "disconnected")
+DIRECTIONS = ("up", "down")
+KUBERNETES_VERBS = ("get", "list", "watch", "patch")
+
+
+class Source(Protocol):
+    """What the metrics are read from; the service is one."""
+
+    meter: Meter
+    loop_lag_s: float
+    store_durable: bool
+
+    @property
+    def outcomes(self) -> dict[tuple[str, Outcome], int]:
+        """How many leases ended how, by task, since this scheduler leads."""
+
+    def status(self) -> RunStatus | None:
+        """Give the run, or None while this scheduler does not lead."""
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """All pools of the pipeline."""
+
+    @property
+    def n_connections(self) -> int:
+        """How many peers are connected."""
+
+    @property
+    def n_store_errors(self) -> int:
+        """How often Redis did not do what was asked."""
+
+
+class RunCollector(Collector):
+    """Gives the metrics of one scheduler process."""
+
+    def __init__(self, source: Source) -> None:
+        """Read from `source` at each scrape."""
+        self._source = source
+
+    def describe(self) -> list[Metric]:
+        """Nothing in advance: a registry need not scrape at registration."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Give all families."""
+        status = self._source.status()
+        tasks = status.tasks if status else []
+        yield from self._blocks(tasks)
+        yield from self._workers(status)
+        yield from self._counters(status)
+        yield from self._histograms()
+        yield from self._process(status)
+
+    def _blocks(self, tasks: list[TaskStatus]) -> Iterator[Metric]:
+        blocks = GaugeMetricFamily(
+            "blockyard_blocks", "Blocks of the run, by task and state.", labels=["task", "state"]
+        )
+        progress = GaugeMetricFamily("blockyard_progress_ratio", "Share of blocks that have ended.", labels=["task"])
+        eta = GaugeMetricFamily(
+            "blockyard_eta_seconds", "Time to the end of a task at its rate; NaN while unknown.", labels=["task"]
+        )
+        runnable = GaugeMetricFamily(
+            "blockyard_blocks_runnable", "Blocks that run or could run now: useful parallelism.", labels=["task"]
+        )
+        for task in tasks:
+            for state in STATES:
+                blocks.add_metric([task.id, state], getattr(task, state))
+            ended = task.done + task.skipped + task.failed + task.orphaned
+            progress.add_metric([task.id], ended / task.total if task.total else 1.0)
+            eta.add_metric([task.id], 0.0 if task.over else float("nan") if task.eta_s is None else task.eta_s)
+            runnable.add_metric([task.id], task.leased + task.ready)
+        yield from (blocks, progress, eta, runnable)
+
+    def _workers(self, status: RunStatus | None) -> Iterator[Metric]:
+        workers = GaugeMetricFamily("blockyard_workers", "Workers, by pool and state.", labels=["pool", "state"])
+        desired = GaugeMetricFamily(
+            "blockyard_workers_desired", "Slots that could run a block now, by pool.", labels=["pool"]
+        )
+        actions = CounterMetricFamily(
+            "blockyard_scale_actions", "Changes of a pool's size.", labels=["pool", "direction"]
+        )
+        for pool in self._source.pools:
+            ours = [worker for worker in status.workers if worker.pool == pool] if status else []
+            online = [worker for worker in ours if worker.connected]
+            busy = sum(worker.leases > 0 for worker in online)
+            for state, n in zip(WORKER_STATES, (busy, len(online) - busy, len(ours) - len(online)), strict=True):
+                workers.add_metric([pool, state], n)
+            runnable = sum(t.leased + t.ready for t in status.tasks if t.pool == pool) if status else 0
+            slots = sum(worker.slots for worker in online) / len(online) if online else 1
+            desired.add_metric([pool], ceil(runnable / slots))
+            for direction in DIRECTIONS:
+                actions.add_metric([pool, direction], 0)
+        yield from (workers, desired, actions)
+
+    def _counters(self, status: RunStatus | None) -> Iterator[Metric]:
+        meter = self._source.meter
+        completed = CounterMetricFamily(
+            "blockyard_blocks_completed", "Blocks that ended, by task and outcome.", labels=["task", "outcome"]
+        )
+        for task in meter.tasks:
+            for outcome in (Outcome.SUCCESS, Outcome.SKIPPED):
+                completed.add_metric([task, outcome.name.lower()], self._source.outcomes.get((task, outcome), 0))
+            completed.add_metric([task, "failed"], meter.failed[task])
+        retries = CounterMetricFamily(
+            "blockyard_block_retries", "Attempts that failed and were tried again.", labels=["task", "reason"]
+        )
+        for (task, reason), n in meter.retries.items():
+            retries.add_metric([task, reason], n)
+        wasted = CounterMetricFamily(
+            "blockyard_wasted_seconds", "Time of attempts that came to nothing.", labels=["reason"]
+        )
+        for reason, seconds in meter.wasted_s.items():
+            wasted.add_metric([reason], seconds)
+        refused = CounterMetricFamily(
+            "blockyard_handshakes_refused", "Connections that were not let in.", labels=["reason"]
+        )
+        for reason, n in meter.refused.items():
+            refused.add_metric([reason], n)
+        kubernetes = CounterMetricFamily(
+            "blockyard_kubernetes_requests", "Requests to the Kubernetes API.", labels=["verb", "code"]
+        )
+        for verb in KUBERNETES_VERBS:
+            kubernetes.add_metric([verb, "200"], 0)
+        yield from (completed, retries, wasted, refused, kubernetes)
+        for name, text, value in (
+            ("blockyard_leases_granted", "Leases sent to workers.", meter.granted),
+            ("blockyard_leases_expired", "Leases that ended without a word.", status.leases_expired if status else 0),
+            ("blockyard_stale_releases", "Releases of leases that were over.", status.stale_releases if status else 0),
+            ("blockyard_store_errors", "Commands that Redis did not carry out.", self._source.n_store_errors),
+            ("blockyard_turns", "Turns of the scheduler's loop.", meter.turns),
+        ):
+            yield CounterMetricFamily(name, text, value=value)
+
+    def _histograms(self) -> Iterator[Metric]:
+        meter = self._source.meter
+        durations = HistogramMetricFamily(
+            "blockyard_block_duration_seconds", "How long blocks ran, by task.", labels=["task"]
+        )
+        for task, tally in meter.durations.items():
+            durations.add_metric([task], *_buckets(tally))
+        waits = HistogramMetricFamily(
+            "blockyard_block_wait_seconds", "How long a worker that wanted blocks waited for them."
+        )
+        waits.add_metric([], *_buckets(meter.waits))
+        commits = HistogramMetricFamily("blockyard_store_commit_seconds", "How long one commit to Redis took.")
+        commits.add_metric([], *_buckets(meter.commits))
+        yield from (durations, waits, commits)
+
+    def _process(self, status: RunStatus | None) -> Iterator[Metric]:
+        source = self._source
+        for name, text, value in (
+            ("blockyard_loop_lag_seconds", "Longest time the loop was late in the last seconds.", source.loop_lag_s),
+            ("blockyard_connections", "Peers that are connected.", source.n_connections),
+            ("blockyard_leader", "1 where this scheduler leads its run.", int(status is not None)),
+            ("blockyard_store_durable", "1 where Redis keeps an append-only file.", int(source.store_durable)),
+        ):
+            yield GaugeMetricFamily(name, text, value=value)
+        build = GaugeMetricFamily(
+            "blockyard_build_info", "1; the version is in the labels.", labels=["version", "python"]
+        )
+        build.add_metric([version("blockyard"), platform.python_version()], 1)
+        yield build
+
+
+def _buckets(tally: Tally) -> tuple[list[tuple[str, float]], float]:
+    """Give the cumulated buckets of a histogram as Prometheus wants them, and the sum."""
+    bounds = [*map(float, tally.bounds), float("inf")]
+    names = ["+Inf" if bound == float("inf") else repr(bound) for bound in bounds]
+    return list(zip(names, tally.counts.cumsum().astype(float).tolist(), strict=True)), tally.total
+
+
+def registry_of(source: Source) -> CollectorRegistry:
+    """Give a registry that scrapes `source`, and nothing of other libraries."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(RunCollector(source))
+    return registry
