@@ -94,3 +94,30 @@ class Explanation(msgspec.Struct, kw_only=True):
     """A sentence for a person."""
     waits_for: list[str] = []
     """Up to 10 blocks it waits for, each with its state."""
+
+
+class FailureGroup(msgspec.Struct, kw_only=True):
+    """Failed attempts of one task with the same error, apart from the numbers in its message."""
+
+    task: str
+    kind: str
+    message: str
+    """Of the first of them."""
+    attempts: int
+    failed: int
+    """Blocks among them that have failed for good."""
+    blocks: list[int]
+    """Ids of the first blocks among them."""
+    example: FailureStatus
+
+
+class Failures(msgspec.Struct, kw_only=True):
+    """What failed, as `/api/v1/failures` gives it."""
+
+    attempts: int
+    failed: int
+    """Blocks that have failed for good."""
+    groups: list[FailureGroup]
+    """Most frequent first."""
+    failures: list[FailureStatus]
+    """The first of all, by task, block and attempt."""

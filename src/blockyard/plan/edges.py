@@ -8,6 +8,7 @@ task, over the downstream grid: what B reads below itself lies above X's end, an
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,19 +26,26 @@ class Edge:
 
     def blockers(self, indices: Ints) -> tuple[Ints, Ints]:
         """Give for each downstream block the box [lo, hi) of upstream blocks it waits for, two arrays (n, axes)."""
+        return _boxes([self.axis_blockers(axis, indices[:, axis]) for axis in range(self.downstream.ndim)])
+
+    def axis_blockers(self, axis: int, index: Ints) -> tuple[Ints, Ints]:
+        """Give along one axis the range [lo, hi) of upstream indices that downstream ones wait for; lo >= hi: none."""
         down = self.downstream
-        begin = indices * np.array(down.stride) + np.array(down.total_begin)
-        end = begin + (np.array(down.below) + np.array(down.stride) + np.array(down.above))
+        begin = index * down.stride[axis] + down.total_begin[axis]
+        end = begin + (down.below[axis] + down.stride[axis] + down.above[axis])
         if down.fit == "shrink":
-            end = np.minimum(end, np.array(down.total_end))
-        return _boxes(self.upstream, begin, end)
+            end = np.minimum(end, down.total_end[axis])
+        return _axis_range(self.upstream, axis, begin, end)
 
     def waiters(self, indices: Ints) -> tuple[Ints, Ints]:
         """Give for each upstream block the box [lo, hi) of downstream blocks that wait for it, two arrays (n, axes)."""
         up, down = self.upstream, self.downstream
-        begin = indices * np.array(up.stride) + np.array(up.write_begin)
-        end = np.minimum(begin + np.array(up.stride), np.array(up.write_end))
-        return _boxes(down, begin - np.array(down.above), end + np.array(down.below))
+        ranges = []
+        for axis in range(up.ndim):
+            begin = indices[:, axis] * up.stride[axis] + up.write_begin[axis]
+            end = np.minimum(begin + up.stride[axis], up.write_end[axis])
+            ranges.append(_axis_range(down, axis, begin - down.above[axis], end + down.below[axis]))
+        return _boxes(ranges)
 
     def blockers_of_box(self, lo: Index, hi: Index) -> tuple[Index, Index]:
         """Give the box of upstream blocks that any block of the non-empty downstream box [lo, hi) waits for."""
@@ -66,16 +74,38 @@ class Edge:
         return self.waiters_of_box((0,) * self.upstream.ndim, self.upstream.shape)
 
 
-def _boxes(grid: Grid, begin: Ints, end: Ints) -> tuple[Ints, Ints]:
-    """Give the index boxes of the blocks of `grid` whose write ROI meets [begin, end), row by row."""
-    origin = np.array(grid.write_begin)
-    stride = np.array(grid.stride)
+def _axis_range(grid: Grid, axis: int, begin: Ints, end: Ints) -> tuple[Ints, Ints]:
+    """Give the range [lo, hi) of indices along one axis whose writes meet [begin, end); lo >= hi where none does."""
+    origin, stride = grid.write_begin[axis], grid.stride[axis]
     a = np.maximum(begin - origin, 0)
-    b = np.minimum(end, np.array(grid.write_end)) - origin
+    b = np.minimum(end, grid.write_end[axis]) - origin
     lo = a // stride
-    hi = -(-b // stride)
-    none = (a >= b).any(axis=1)
-    if none.any():
-        lo[none] = 0
-        hi[none] = 0
+    return lo, np.where(a < b, -(-b // stride), lo)
+
+
+def _boxes(ranges: list[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
+    """Join the ranges along each axis to boxes; one that is empty along any axis becomes [0, 0)."""
+    lo = np.stack([lo for lo, _ in ranges], axis=1)
+    hi = np.stack([hi for _, hi in ranges], axis=1)
+    empty = (lo >= hi).any(axis=1)
+    lo[empty] = 0
+    hi[empty] = 0
     return lo, hi
+
+
+def expand(lo: Ints, hi: Ints, *, most: int = 2**18) -> Iterator[Ints]:
+    """Give the index vectors of boxes, row by row, in batches of at most about `most` rows of shape (n, axes).
+
+    A block that lies in several boxes comes once for each.
+    """
+    full = (hi > lo).all(axis=1)
+    if not full.all():
+        lo, hi = lo[full], hi[full]
+    if not len(lo):
+        return
+    width = (hi - lo).max(axis=0)
+    steps = np.stack([axis.ravel() for axis in np.meshgrid(*(np.arange(w) for w in width), indexing="ij")], axis=1)
+    at_once = max(1, most // len(steps))
+    for start in range(0, len(lo), at_once):
+        pairs = lo[start : start + at_once, None, :] + steps[None, :, :]
+        yield pairs[(pairs < hi[start : start + at_once, None, :]).all(axis=2)]

@@ -1,11 +1,12 @@
 """Conflicts within a task, and the order they impose: which blocks a block waits for, by arithmetic.
 
-Blocks i and j = i + d conflict when one's read ROI meets the other's write ROI. With cl, cu the context below and above
-and s the stride, that is ``-ceil(cl/s) <= d <= ceil(cu/s)`` on every axis, or the same for -d; clipping never changes it.
+Blocks i and j = i + d conflict when one's read ROI meets the other's write ROI. With cl, cu the context below and
+above and s the stride, that is ``-ceil(cl/s) <= d <= ceil(cu/s)`` on every axis, or the same for -d; clipping never
+changes it.
 
-A level is one residue ``i mod m`` with ``m = min(1 + ceil(max(cl, cu) / s), n)`` on each axis; levels go in descending C
-order of the residue. Blocks of one level never conflict, so each block waits for its conflicting blocks of lower levels
-and for nothing else, and which of two conflicting blocks runs first never depends on timing::
+A level is one residue ``i mod m`` with ``m = min(1 + ceil(max(cl, cu) / s), n)`` on each axis; levels go in descending
+C order of the residue. Blocks of one level never conflict, so each block waits for its conflicting blocks of lower
+levels and for nothing else, and which of two conflicting blocks runs first never depends on timing::
 
     m = 2 on both axes        residue (1,1) = level 0    1 0 1 0
                                       (1,0) = level 1    3 2 3 2     numbers: level of each block of a 4 x 4 grid,
@@ -60,7 +61,7 @@ class Levels:
 
     def of_blocks(self, indices: Ints) -> Ints:
         """Give the level of each block, shape (n,), from index vectors, shape (n, axes); level 0 runs first."""
-        return self.count - 1 - self._rank(indices)
+        return self.count - 1 - self.rank(indices)
 
     def waiters(self, indices: Ints) -> Iterator[Ints]:
         """Give the blocks that wait for the given ones, in batches of shape (n, axes); once for each pair."""
@@ -72,10 +73,10 @@ class Levels:
 
     def waits(self, indices: Ints, offset: Ints) -> npt.NDArray[np.bool_]:
         """Say for each block whether it waits for the one at `offset` (which must conflict), if that exists."""
-        return self._rank(indices + offset) > self._rank(indices)
+        return self.rank(indices + offset) > self.rank(indices)
 
-    def _rank(self, indices: Ints) -> Ints:
-        """C-order position of each residue; a higher rank is a lower level. The last axis of `indices` holds the axes."""
+    def rank(self, indices: Ints) -> Ints:
+        """Give the C-order position of each residue (a higher rank is a lower level); the last axis holds the axes."""
         rank = indices[..., 0] % self.moduli[0]
         for axis in range(1, len(self.moduli)):
             rank *= self.moduli[axis]
@@ -90,10 +91,10 @@ class Levels:
         shape = np.array(self.shape)
         for start in range(0, len(indices), blocks_at_once):
             batch = indices[start : start + blocks_at_once]
-            rank = self._rank(batch)[:, None]
+            rank = self.rank(batch)[:, None]
             for first in range(0, len(self.offsets), offsets_at_once):
                 pairs = batch[:, None, :] + self.offsets[None, first : first + offsets_at_once, :]
-                other = self._rank(pairs)
+                other = self.rank(pairs)
                 chosen = (other < rank) if higher else (other > rank)
                 chosen &= (pairs >= 0).all(axis=2)
                 chosen &= (pairs < shape).all(axis=2)

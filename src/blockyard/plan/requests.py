@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from blockyard.plan.grid import Grid, Index
-from blockyard.spec.model import RunSpec, TaskSpec
+from blockyard.spec.model import RoiSpec, RunSpec, TaskSpec
 
 Box: TypeAlias = tuple[Index, Index]
 
@@ -63,7 +63,7 @@ def topological(tasks: Sequence[TaskSpec]) -> list[str]:
 
 def volume(box: Box) -> int:
     """Give the number of blocks in an index box."""
-    return math.prod(max(h - l, 0) for l, h in zip(*box, strict=True))
+    return math.prod(max(end - begin, 0) for begin, end in zip(*box, strict=True))
 
 
 def disjoint(boxes: Iterable[Box]) -> tuple[Box, ...]:
@@ -83,7 +83,7 @@ def disjoint(boxes: Iterable[Box]) -> tuple[Box, ...]:
     return tuple(kept)
 
 
-def _targets(run: RunSpec) -> list[tuple[str, tuple[object, ...] | None]]:
+def _targets(run: RunSpec) -> list[tuple[str, tuple[RoiSpec, ...] | None]]:
     if run.targets is None:
         return [(task.id, None) for task in run.pipeline.tasks]
     return [(target.task, target.request) for target in run.targets]
@@ -108,7 +108,7 @@ def _whole(grid: Grid) -> Box:
 def _subtract(box: Box, other: Box) -> list[Box]:
     """Give disjoint boxes that cover `box` without `other`."""
     lo, hi = list(box[0]), list(box[1])
-    if any(l >= oh or h <= ol for l, h, ol, oh in zip(lo, hi, *other, strict=True)):
+    if any(b >= oe or e <= ob for b, e, ob, oe in zip(lo, hi, *other, strict=True)):
         return [box]
     parts: list[Box] = []
     for axis, (ol, oh) in enumerate(zip(*other, strict=True)):

@@ -1,8 +1,8 @@
 """Z-order: one Morton key for the blocks of all tasks, so that tasks advance through space together.
 
-``q_k = (write.begin_k - o_k) // g_k`` on axis k, with g_k the smallest stride and o_k the smallest first write begin over
-the tasks of the run. Axis k has bit_length(max q_k) bits. They are interleaved from bit 0 up, the last axis lowest,
-skipping axes whose bits are used up::
+``q_k = (write.begin_k - o_k) // g_k`` on axis k, with g_k the smallest stride and o_k the smallest first write begin
+over the tasks of the run. Axis k has bit_length(max q_k) bits. They are interleaved from bit 0 up, the last axis
+lowest, skipping axes whose bits are used up::
 
     q = (z: 2 bits, y: 1 bit, x: 3 bits)      key = x2 z1 x1 z0 y0 x0
 

@@ -69,7 +69,8 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", tag_field="t", omit_defaul
     own: bool = False
     """A user's own worker (`blockyard.Client`) that runs its own loop; takes tasks with `worker` set."""
     holds: bytes = b""
-    """Numbers of the leases it still holds (``<i8``)."""
+    """Numbers of the leases it still holds (``<i8``), with those it has released but not seen acknowledged; any other
+    lease of this worker ends here."""
 
 
 class Want(msgspec.Struct, frozen=True, tag="want", tag_field="t"):
@@ -166,6 +167,8 @@ class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
     """Block ids, ``<i8``, in the order in which they should run."""
     attempts: dict[int, int] = {}
     """Position to attempt number, where that is not 1."""
+    at_once: int = 0
+    """The most blocks of this task that the worker may run at once, from now on; 0: as many as it has slots."""
 
 
 class Grants(msgspec.Struct, frozen=True, tag="grants", tag_field="t"):

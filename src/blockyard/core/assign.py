@@ -1,0 +1,161 @@
+"""Handing out ready blocks: lowest Z-order key first, in batches that fit how long blocks take.
+
+A batch is about `batch_s` seconds of work for each slot (with as much again asked for before it is finished), never
+more than the worker's fair share of what is ready, and one block a slot when blocks are slow. A task's `num_workers` is
+kept by allotting each worker a number of blocks that it may run at once, so that it can still hold a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from blockyard.plan.grid import Ints
+
+if TYPE_CHECKING:
+    from blockyard.core.frontier import Frontier
+    from blockyard.core.scheduler import Scheduler, Worker
+    from blockyard.core.task import Task
+
+LEAST_BLOCK_S = 1e-5
+"""A block costs its worker at least this, however little it does."""
+FEWEST_READY = 64
+"""Looked for even when nobody asks, so that the status can say whether more workers would help."""
+MOST_SEGMENTS = 16
+"""A batch of several tasks is handed out in Z-order in at most this many pieces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Connected workers that may run the same tasks."""
+
+    tasks: Sequence[Task]
+    workers: Sequence[Worker]
+
+
+def assign(core: Scheduler, now: float) -> bool:
+    """Hand out what is ready; give whether another turn would find more for workers that still want some."""
+    again = False
+    served: set[int] = set()
+    for group in core.groups():
+        served.update(task.number for task in group.tasks)
+        again |= _assign_group(core, group, now)
+    for task in core.tasks:
+        if task.number not in served:
+            core.frontiers[task.number].advance(FEWEST_READY, 1)
+    return again
+
+
+def _assign_group(core: Scheduler, group: Group, now: float) -> bool:
+    wanting = [worker for worker in group.workers if worker.want > 0]
+    rooms = {worker.id: _room(core, group, worker) for worker in wanting}
+    need = sum(rooms.values())
+    frontiers = [core.frontiers[task.number] for task in group.tasks]
+    slots = sum(max(worker.slots, 1) for worker in group.workers)
+    looks = core.settings.looks_a_turn
+    for frontier in frontiers:
+        looks = frontier.advance(max(2 * slots, 2 * need, FEWEST_READY), looks)
+    if not need:
+        return False
+    available = sum(len(frontier.ready) for frontier in frontiers)
+    for worker in wanting:
+        share = math.ceil(available * max(worker.slots, 1) / slots)
+        most = min(rooms[worker.id], share)
+        if most > 0:
+            _assign_worker(core, group, worker, most, now)
+    hungry = any(worker.want > 0 and not core.leases.held_by(worker.id) for worker in wanting)
+    found = any(len(frontier.ready) for frontier in frontiers)
+    return hungry and not found and any(not frontier.exhausted for frontier in frontiers)
+
+
+def _room(core: Scheduler, group: Group, worker: Worker) -> int:
+    """Give how many more blocks the worker may have: two batches less what it holds, at least its idle slots."""
+    held = 0
+    work_s = 0.0
+    fastest = core.settings.batch_s
+    for task in group.tasks:
+        mean_s = _mean_s(core, task)
+        fastest = min(fastest, mean_s)
+        mine = core.leases.held(task.number, worker.id)
+        held += mine
+        work_s += mine * mean_s
+    slots = max(worker.slots, 1)
+    by_time = int((2 * core.settings.batch_s * slots - work_s) / fastest)
+    return min(worker.want, max(slots - held, by_time, 0), core.settings.most_in_batch)
+
+
+def _mean_s(core: Scheduler, task: Task) -> float:
+    """Give the smoothed seconds of a block; before any is measured, so long that one a slot is handed out."""
+    return max(core.mean_s.get(task.number, 2 * core.settings.batch_s), LEAST_BLOCK_S)
+
+
+def _assign_worker(core: Scheduler, group: Group, worker: Worker, most: int, now: float) -> None:
+    """Hand a worker up to `most` of the ready blocks with the lowest keys."""
+    choices: list[tuple[Task, Frontier, int]] = []
+    for task in group.tasks:
+        frontier = core.frontiers[task.number]
+        if len(frontier.ready):
+            at_once = _at_once(core, task, worker)
+            if at_once is not None:
+                choices.append((task, frontier, at_once))
+    if not choices:
+        return
+    keys = [frontier.ready.keys(most) for _, frontier, _ in choices]
+    which = np.repeat(np.arange(len(choices)), [len(part) for part in keys])
+    order = np.argsort(np.concatenate(keys), kind="stable")[:most] if len(choices) > 1 else np.arange(len(keys[0]))
+    which = which[order]
+    which = which[: _affordable(core, choices, which, worker)]
+    taken = 0
+    for segment in _segments(which):
+        for choice in np.unique(segment).tolist():
+            task, frontier, at_once = choices[choice]
+            addresses = frontier.ready.take(int(np.count_nonzero(segment == choice)))
+            taken += len(addresses)
+            if task.spec.num_workers is not None:
+                core.allotted[task.number][worker.id] = at_once
+            for batch in _apart(core, task, addresses):
+                core.lease(worker, task, batch, now, at_once if task.spec.num_workers is not None else 0)
+    if taken:
+        worker.want = 0
+
+
+def _affordable(core: Scheduler, choices: Sequence[tuple[Task, Frontier, int]], which: Ints, worker: Worker) -> int:
+    """Give how many of the chosen blocks fit the time of two batches, but at least one for each idle slot."""
+    cost = np.array([_mean_s(core, task) for task, _, _ in choices])[which]
+    held_s = sum(core.leases.held(task.number, worker.id) * _mean_s(core, task) for task, _, _ in choices)
+    slots = max(worker.slots, 1)
+    fit = int(np.searchsorted(np.cumsum(cost), 2 * core.settings.batch_s * slots - held_s, side="right"))
+    return max(fit, slots - core.leases.held_by(worker.id))
+
+
+def _at_once(core: Scheduler, task: Task, worker: Worker) -> int | None:
+    """Give how many blocks of the task the worker may run at once; None: the task's `num_workers` are all at work."""
+    slots = max(worker.slots, 1)
+    if task.spec.num_workers is None:
+        return slots
+    allotted = core.allotted[task.number]
+    for other in [other for other in allotted if not core.leases.held(task.number, other)]:
+        del allotted[other]
+    free = task.spec.num_workers - sum(n for other, n in allotted.items() if other != worker.id)
+    return min(slots, free) if free > 0 else None
+
+
+def _segments(which: Ints) -> list[Ints]:
+    """Cut a batch of several tasks where the task changes, or evenly where that would be too often."""
+    cuts = np.flatnonzero(np.diff(which)) + 1
+    if len(cuts) >= MOST_SEGMENTS:
+        return [part for part in np.array_split(which, MOST_SEGMENTS) if len(part)]
+    return [part for part in np.split(which, cuts) if len(part)]
+
+
+def _apart(core: Scheduler, task: Task, addresses: Ints) -> list[Ints]:
+    """Split off the blocks that are leased alone, each a batch of its own."""
+    if not core.alone:
+        return [addresses]
+    alone = np.array([(task.number, address) in core.alone for address in addresses.tolist()])
+    parts = [addresses[~alone], *(addresses[i : i + 1] for i in np.flatnonzero(alone))]
+    return [part for part in parts if len(part)]

@@ -1,0 +1,105 @@
+"""Why a block is in the state it is in, in a sentence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from blockyard.core.status import Explanation
+from blockyard.core.task import Kind, Task, Tries
+from blockyard.plan.edges import expand
+from blockyard.plan.grid import Index, Ints
+from blockyard.spec.errors import SpecError, nearest
+
+if TYPE_CHECKING:
+    from blockyard.core.scheduler import Scheduler
+
+MOST_NAMED = 10
+
+
+def explain(core: Scheduler, task_id: str, block_id: int, now: float) -> Explanation:
+    """Describe one block. Raises SpecError for a task or block that the run does not have."""
+    task = core.by_id.get(task_id)
+    if task is None:
+        raise SpecError(f"this run has no task '{task_id}'{nearest(task_id, core.by_id)}")
+    if not 0 <= block_id < task.grid.size:
+        raise SpecError(f"task '{task_id}' has no block {block_id}; its ids are 0 .. {task.grid.size - 1}")
+    index = task.grid.index_of(block_id)
+    state = block_state(core, task, index)
+    address = _address(task, index)
+    waits = _unfinished_blockers(core, task, index) if state in {"pending", "orphaned"} else []
+    attempt = task.tries.get(address, Tries()).attempt
+    return Explanation(
+        task=task_id,
+        block_id=block_id,
+        index=index,
+        read_roi=str(task.grid.read_roi(index)),
+        write_roi=str(task.grid.write_roi(index)),
+        state=state,
+        attempt=attempt,
+        text=f"block {index} of {task_id} {_text(core, task, address, state, attempt, waits, now)}",
+        waits_for=waits,
+    )
+
+
+def block_state(core: Scheduler, task: Task, index: Index) -> str:
+    """Name the state of one block."""
+    if not task.in_run(np.array([index]))[0]:
+        return "outside"
+    address = _address(task, index)
+    for kind in (Kind.SKIPPED, Kind.DONE, Kind.FAILED, Kind.ORPHANED):
+        if task.bits[kind].test(np.array([address]))[0]:
+            return kind.name.lower()
+    if core.leases.find_block(task.number, address) is not None:
+        return "leased"
+    if core.is_delayed(task.number, address) or address in core.frontiers[task.number].ready.addresses():
+        return "ready"
+    return "pending"
+
+
+def _text(core: Scheduler, task: Task, address: int, state: str, attempt: int, waits: list[str], now: float) -> str:
+    if state == "outside":
+        return "is not part of this run: no request wants it"
+    if state == "leased":
+        found = core.leases.find_block(task.number, address)
+        assert found is not None
+        minutes, seconds = divmod(int(now - found[0].granted_s), 60)
+        return f"is leased to worker {found[0].worker} for {minutes} min {seconds} s, attempt {attempt}"
+    if state == "pending":
+        if not waits:
+            return "waits for nothing and will be found ready when more ready blocks are wanted"
+        return f"waits for {waits[0]}" + (f" and {len(waits) - 1} more" if len(waits) > 1 else "")
+    if state == "orphaned":
+        return f"will not run: it waits for {waits[0]}" if waits else "will not run: a block it waits for has failed"
+    if state == "ready":
+        delayed = core.is_delayed(task.number, address)
+        return f"is ready for attempt {attempt}" + (" after a pause" if delayed else "")
+    return {"done": "is done", "skipped": "was skipped: its check said it was done already"}.get(
+        state, "has failed for good"
+    )
+
+
+def _unfinished_blockers(core: Scheduler, task: Task, index: Index) -> list[str]:
+    """Name up to `MOST_NAMED` blocks that this one waits for."""
+    named: list[str] = []
+    at = np.array([index])
+    for neighbours in task.levels.blockers(at):
+        named += _name(core, task, neighbours[task.in_run(neighbours)], MOST_NAMED - len(named))
+    for edge, up in task.upstream:
+        lo, hi = edge.blockers(at)
+        for blockers in expand(lo, hi):
+            if len(named) >= MOST_NAMED:
+                break
+            named += _name(core, up, blockers, MOST_NAMED - len(named))
+    return named
+
+
+def _name(core: Scheduler, task: Task, indices: Ints, most: int) -> list[str]:
+    undone = indices[~task.bits[Kind.DONE].test(task.layout.addresses(indices))]
+    rows = (tuple(row) for row in undone[: max(most, 0)].tolist())
+    return [f"block {row} of {task.spec.id}, {block_state(core, task, row)}" for row in rows]
+
+
+def _address(task: Task, index: Index) -> int:
+    return int(task.layout.addresses(np.array([index]))[0])

@@ -1,0 +1,44 @@
+"""Failed attempts grouped by what is wrong, so that a thousand failures of one cause are one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from blockyard.core.status import FailureGroup, Failures, FailureStatus
+
+NUMBER = re.compile(r"0x[0-9a-fA-F]+|-?\d+(\.\d+)?")
+BLOCKS_SHOWN = 20
+FAILURES_SHOWN = 1000
+
+
+def group_failures(failures: Sequence[FailureStatus], shown: int = FAILURES_SHOWN) -> Failures:
+    """Group attempts by task, kind and message without its numbers; the most frequent first, `shown` attempts whole."""
+    found: dict[tuple[str, str, str], list[FailureStatus]] = {}
+    for failure in failures:
+        found.setdefault((failure.task, failure.kind, NUMBER.sub("#", failure.message)), []).append(failure)
+    groups = [_group(members) for members in found.values()]
+    groups.sort(key=lambda group: (-group.failed, -group.attempts, group.task, group.message))
+    return Failures(
+        attempts=len(failures),
+        failed=_count_failed(failures),
+        groups=groups,
+        failures=list(failures[:shown]),
+    )
+
+
+def _group(members: Sequence[FailureStatus]) -> FailureGroup:
+    first = members[0]
+    return FailureGroup(
+        task=first.task,
+        kind=first.kind,
+        message=first.message,
+        attempts=len(members),
+        failed=_count_failed(members),
+        blocks=sorted({member.block_id for member in members})[:BLOCKS_SHOWN],
+        example=next((member for member in members if member.final), first),
+    )
+
+
+def _count_failed(failures: Iterable[FailureStatus]) -> int:
+    return len({(failure.task, failure.block_id) for failure in failures if failure.final})

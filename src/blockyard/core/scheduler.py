@@ -1,0 +1,676 @@
+"""The scheduler as a pure state machine: `handle(event, now)` takes what happened and gives what is to be done.
+
+The caller tells it everything that arrived, then `TurnEnded`; only that one gives effects. Of those, a `CommitRecord`
+comes first and must be safe before the rest is carried out (journal before speech). A turn goes: releases are applied
+as they are told; then leases that ran out end, what waited for finished blocks is counted down, ready blocks are looked
+for and handed out, and all that changed becomes one record.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from blockyard.core import events as ev
+from blockyard.core import journal
+from blockyard.core.assign import Group, assign
+from blockyard.core.explain import explain
+from blockyard.core.frontier import Frontier, connect_frontiers
+from blockyard.core.leases import Grant, Leases
+from blockyard.core.orphans import orphan_waiters
+from blockyard.core.rates import Rate
+from blockyard.core.snapshots import Snapshots, load
+from blockyard.core.status import Explanation, RunStatus, TaskStatus, WorkerStatus
+from blockyard.core.task import Kind, Task, Tries, connect, failed_addresses
+from blockyard.plan.grid import Grid, Ints
+from blockyard.plan.requests import run_boxes
+from blockyard.plan.zorder import ZOrder
+from blockyard.spec.model import RunSpec
+from blockyard.wire.messages import BlockError, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class CoreSettings:
+    """What the core needs to know of the settings."""
+
+    lease_s: float = 60.0
+    grace_s: float = 5.0
+    batch_s: float = 0.2
+    """Work in one batch of leases."""
+    most_in_batch: int = 8192
+    looks_a_turn: int = 16
+    """Chunks scanned in one turn at most (about 0.3 ms each)."""
+    kills: int = 3
+    """Slots a block may be seen to kill before it has failed."""
+    losses_alone: int = 3
+    """Losses without a reason after which a block is leased alone, with backoff."""
+    losses: int = 20
+    """Losses without a reason after which a block has failed, so that a run always ends."""
+    retry_backoff_s: float = 0.0
+    """Wait before the first retry; doubled for each further one, up to a minute."""
+    snapshot_records: int = 2048
+    """Journal records after which snapshot pages are written."""
+
+
+@dataclass(slots=True)
+class Worker:
+    """A worker process, connected or not."""
+
+    id: str
+    pool: str = "default"
+    slots: int = 1
+    task: str | None = None
+    own: bool = False
+    connected: bool = False
+    want: int = 0
+    heard_s: float = 0.0
+    last_seq: int = 0
+    finished: int = 0
+    running: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counters since this scheduler began to lead."""
+
+    granted: int = 0
+    expired: int = 0
+    stale: int = 0
+    by_outcome: dict[tuple[str, Outcome], int] = field(default_factory=dict)
+    durations: dict[str, list[npt.NDArray[np.float32]]] = field(default_factory=dict)
+    """Seconds of finished blocks since the last time somebody took them, for a histogram."""
+
+
+class Scheduler:
+    """All blocks, leases and workers of one run."""
+
+    def __init__(
+        self, run: RunSpec, *, epoch: int = 1, settings: CoreSettings | None = None, now: float = 0.0, seed: int = 0
+    ) -> None:
+        """Begin the run; `now` is the time of the caller's clock, `seed` that of the jitter of backoffs."""
+        self.run = run
+        self.epoch = epoch
+        self.settings = settings or CoreSettings()
+        self.state = "running"
+        self.seq = 0
+        """Sequence of the last record given out."""
+        self.totals = Totals()
+        grids = {task.id: Grid.of(task) for task in run.pipeline.tasks}
+        boxes = run_boxes(run, grids)
+        specs = [task for task in run.pipeline.tasks if task.id in boxes]
+        self.tasks = [Task(n, spec, grids[spec.id], boxes[spec.id]) for n, spec in enumerate(specs)]
+        self.by_id = {task.spec.id: task for task in self.tasks}
+        connect(self.tasks)
+        self.leases = Leases()
+        self._delayed: list[tuple[float, int, int]] = []
+        """(when, task, address) of blocks that await the end of a backoff; a heap."""
+        zorder = ZOrder({task.spec.id: task.grid for task in self.tasks})
+        self.frontiers = {task.number: Frontier(task, zorder, self._taken(task.number)) for task in self.tasks}
+        connect_frontiers(self.frontiers)
+        for frontier in self.frontiers.values():
+            frontier.reset()
+        self.workers: dict[str, Worker] = {}
+        self.rates = {task.number: Rate() for task in self.tasks}
+        self.mean_s: dict[int, float] = {}
+        """Smoothed seconds of a block, by task; missing: none measured yet."""
+        self.allotted: dict[int, dict[str, int]] = {task.number: {} for task in self.tasks}
+        """For tasks with `num_workers`: how many blocks each worker may run at once."""
+        self.alone: set[tuple[int, int]] = set()
+        """(task, address) of blocks that are leased alone."""
+        self._started_s = now
+        self._random = random.Random(seed)  # noqa: S311 - jitter, not secrets
+        self._snapshots = Snapshots(self.settings.snapshot_records)
+        self._over: set[int] = set()
+        self._announced = False
+        self._next_expiry_s = 0.0
+        self._begin_turn()
+        self._doors: dict[type, Callable[[Any, float], None]] = {
+            ev.WorkerJoined: self._worker_joined,
+            ev.BlocksWanted: self._blocks_wanted,
+            ev.BlocksReleased: self._blocks_released,
+            ev.WorkerHeard: self._worker_heard,
+            ev.WorkerDisconnected: self._worker_disconnected,
+            ev.WorkerGone: self._worker_gone,
+            ev.RetryRequested: self._retry_requested,
+            ev.PauseRequested: self._pause_requested,
+            ev.ResumeRequested: self._resume_requested,
+            ev.CancelRequested: self._cancel_requested,
+        }
+
+    @classmethod
+    def restore(
+        cls,
+        run: RunSpec,
+        pages: Iterable[ev.Page],
+        records: Iterable[tuple[int, bytes]],
+        *,
+        epoch: int = 1,
+        settings: CoreSettings | None = None,
+        now: float = 0.0,
+        seed: int = 0,
+    ) -> Scheduler:
+        """Go on with a run from its snapshot pages and the journal records (sequence, record) that are left."""
+        self = cls(run, epoch=epoch, settings=settings, now=now, seed=seed)
+        loaded = load(self.tasks, pages, records)
+        self.seq = loaded.seq
+        self.state = loaded.state or "running"
+        self._snapshots.loaded(loaded)
+        self.leases = loaded.leases
+        for worker, seq in loaded.workers.items():
+            self.workers[worker] = Worker(worker, heard_s=now, last_seq=seq)
+        for worker in self.leases.workers() - set(self.workers):
+            self.workers[worker] = Worker(worker, heard_s=now)
+        for task in self.tasks:
+            task.tries = loaded.tries.get(task.number, {})
+            task.retries = loaded.retries.get(task.number, 0)
+        self._rebuild()
+        return self
+
+    def handle(self, event: ev.Event, now: float) -> list[ev.Effect]:
+        """Take one event at time `now`; `TurnEnded` gives the effects of all events since the last one, in order."""
+        if isinstance(event, ev.TurnEnded):
+            return self._end_turn(now)
+        self._doors[type(event)](event, now)
+        return []
+
+    # --- asking ------------------------------------------------------------------------------------------------
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has ended."""
+        return self.state in {"done", "failed", "cancelled"}
+
+    def task_status(self, task: Task, now: float) -> TaskStatus:
+        """Describe one task."""
+        ready, leased = self.ready_count(task.number), self.leases.count_by_task.get(task.number, 0)
+        rate = self.rates[task.number].per_second(now)
+        unfinished = task.unfinished
+        return TaskStatus(
+            id=task.spec.id,
+            pool=task.spec.pool,
+            total=task.total,
+            pending=unfinished - ready - leased,
+            ready=ready,
+            leased=leased,
+            done=task.counts[Kind.DONE] - task.counts[Kind.SKIPPED],
+            skipped=task.counts[Kind.SKIPPED],
+            failed=task.counts[Kind.FAILED],
+            orphaned=task.counts[Kind.ORPHANED],
+            retries=task.retries,
+            num_workers=task.spec.num_workers,
+            rate=rate,
+            eta_s=0.0 if not unfinished else (unfinished / rate if rate else None),
+            over=not unfinished,
+        )
+
+    def status(self, now: float) -> RunStatus:
+        """Describe the run."""
+        tasks = [self.task_status(task, now) for task in self.tasks]
+        etas = [task.eta_s for task in tasks]
+        known = [eta for eta in etas if eta is not None]
+        return RunStatus(
+            run=self.run.pipeline.name,
+            state=self.state,
+            epoch=self.epoch,
+            elapsed_s=now - self._started_s,
+            eta_s=max(known, default=0.0) if len(known) == len(etas) else None,
+            tasks=tasks,
+            workers=[self._worker_status(worker, now) for worker in self.workers.values()],
+            stale_releases=self.totals.stale,
+            leases_expired=self.totals.expired,
+            leases_granted=self.totals.granted,
+        )
+
+    def explain(self, task: str, block_id: int, now: float) -> Explanation:
+        """Say why a block is in the state it is in. Raises SpecError for an unknown task or block."""
+        return explain(self, task, block_id, now)
+
+    def ready_count(self, task: int) -> int:
+        """Count the blocks of a task found ready, those awaiting a retry included."""
+        return len(self.frontiers[task].ready) + sum(1 for _, number, _ in self._delayed if number == task)
+
+    def is_delayed(self, task: int, address: int) -> bool:
+        """Whether a block awaits the end of a backoff."""
+        return any((number, at) == (task, address) for _, number, at in self._delayed)
+
+    def _worker_status(self, worker: Worker, now: float) -> WorkerStatus:
+        held = self.leases.held_by(worker.id)
+        return WorkerStatus(
+            id=worker.id,
+            pool=worker.pool,
+            slots=worker.slots,
+            task=worker.task,
+            connected=worker.connected,
+            leases=held,
+            busy=min(held, max(worker.slots, 1)),
+            heard_s_ago=now - worker.heard_s,
+            finished=worker.finished,
+        )
+
+    def _taken(self, number: int) -> Callable[[], Ints]:
+        def taken() -> Ints:
+            delayed = np.array([at for _, task, at in self._delayed if task == number], np.int64)
+            return np.concatenate([self.leases.addresses(number), delayed])
+
+        return taken
+
+    # --- workers -----------------------------------------------------------------------------------------------
+
+    def _worker_joined(self, event: ev.WorkerJoined, now: float) -> None:
+        worker = self.workers.setdefault(event.worker, Worker(event.worker))
+        worker.pool, worker.slots, worker.task, worker.own = event.pool, event.slots, event.task, event.own
+        worker.connected, worker.want, worker.heard_s, worker.running = True, 0, now, ()
+        revoked = np.empty(0, np.int64)
+        if event.holds is not None:
+            revoked = self._reconcile(worker, np.unique(event.holds), now)
+        self._effects.append(ev.SendWelcome(worker.id, revoked))
+        if self.is_over:
+            self._effects.append(ev.AnnounceRunOver(self.state))
+        elif event.task in self.by_id and self.by_id[event.task].number in self._over:
+            self._effects.append(ev.AnnounceTaskOver(event.task))
+
+    def _reconcile(self, worker: Worker, holds: Ints, now: float) -> Ints:
+        """Free what the worker no longer holds; give what it holds but must not."""
+        kept = []
+        for grant in self.leases.of_worker(worker.id):
+            numbers = grant.number + np.arange(len(grant.addresses))
+            claimed = np.isin(numbers, holds)
+            kept.append(numbers[grant.live & claimed])
+            dropped = np.flatnonzero(grant.live & ~claimed)
+            if len(dropped):
+                self._release(worker, grant, dropped, np.full(len(dropped), Outcome.RETURNED, np.uint8), now)
+        return holds if not kept else holds[~np.isin(holds, np.concatenate(kept))]
+
+    def _blocks_wanted(self, event: ev.BlocksWanted, now: float) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is not None and worker.connected:
+            worker.want = max(event.n, 0)
+            worker.heard_s = now
+
+    def _worker_heard(self, event: ev.WorkerHeard, now: float) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is not None:
+            worker.heard_s = now
+            worker.running = event.running
+
+    def _worker_disconnected(self, event: ev.WorkerDisconnected, now: float) -> None:  # noqa: ARG002 - a door
+        worker = self.workers.get(event.worker)
+        if worker is not None:
+            worker.connected, worker.want = False, 0
+
+    def _worker_gone(self, event: ev.WorkerGone, now: float) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is not None:
+            self._lose(worker, now, killed=event.killed, reason=event.reason)
+            self._forget(worker)
+
+    def _forget(self, worker: Worker) -> None:
+        del self.workers[worker.id]
+        self._record.workers[worker.id] = -1
+        for allotted in self.allotted.values():
+            allotted.pop(worker.id, None)
+
+    def _lose(self, worker: Worker, now: float, *, killed: bool, reason: str) -> None:
+        """End all leases of a worker: what it ran is lost (or killed it), what it had not begun is returned."""
+        running = {number for number, _ in worker.running}
+        begun_unknown = max(worker.slots, 1) if not running else 0
+        for grant in self.leases.of_worker(worker.id):
+            live = np.flatnonzero(grant.live)
+            outcomes = np.full(len(live), Outcome.RETURNED, np.uint8)
+            for row, position in enumerate(live.tolist()):
+                if grant.number + position in running or begun_unknown > 0:
+                    outcomes[row] = Outcome.KILLED if killed else Outcome.LOST
+                    begun_unknown -= 1
+                elif not running and begun_unknown <= 0:
+                    break
+            kind = "exit" if killed else "lost"
+            message = reason or f"worker {worker.id} was lost while it ran this block"
+            errors = {
+                grant.number + int(p): BlockError(grant.number + int(p), kind, message, worker=worker.id)
+                for p, outcome in zip(live, outcomes, strict=True)
+                if outcome != Outcome.RETURNED
+            }
+            self._release(worker, grant, live, outcomes, now, errors=errors)
+
+    def _expire(self, now: float) -> None:
+        """End the leases of workers that were not heard of in time."""
+        if now < self._next_expiry_s:
+            return
+        patience = self.settings.lease_s + self.settings.grace_s
+        following = now + patience
+        for worker in list(self.workers.values()):
+            deadline = worker.heard_s + patience
+            if deadline > now:
+                following = min(following, deadline)
+                continue
+            self.totals.expired += self.leases.held_by(worker.id)
+            self._lose(worker, now, killed=False, reason=f"no heartbeat from worker {worker.id} for {patience:g} s")
+            if not worker.connected:
+                self._forget(worker)
+        self._next_expiry_s = following
+
+    # --- releases ----------------------------------------------------------------------------------------------
+
+    def _blocks_released(self, event: ev.BlocksReleased, now: float) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is None:
+            self.totals.stale += len(event.numbers)
+            self._effects.append(ev.SendAck(event.worker, event.seq, len(event.numbers)))
+            return
+        worker.heard_s = now
+        if event.seq <= worker.last_seq:  # sent again after a reconnect: it was accepted, say so again
+            self._effects.append(ev.SendAck(worker.id, event.seq))
+            return
+        worker.last_seq = event.seq
+        self._record.workers[worker.id] = event.seq
+        numbers, rows = np.unique(event.numbers, return_index=True)
+        stale = len(event.numbers) - len(numbers)
+        errors = {error.number: error for error in event.errors}
+        for grant, found, positions in self.leases.find(numbers):
+            if grant is None or grant.worker != worker.id:
+                stale += len(found)
+                continue
+            live = grant.live[positions]
+            stale += int(np.count_nonzero(~live))
+            chosen = rows[found[live]]
+            seconds = None if event.seconds is None else event.seconds[chosen]
+            self._release(worker, grant, positions[live], event.outcomes[chosen], now, seconds=seconds, errors=errors)
+        self.totals.stale += stale
+        self._effects.append(ev.SendAck(worker.id, event.seq, stale))
+
+    def _release(
+        self,
+        worker: Worker,
+        grant: Grant,
+        positions: Ints,
+        outcomes: npt.NDArray[np.uint8],
+        now: float,
+        *,
+        seconds: npt.NDArray[np.float32] | None = None,
+        errors: dict[int, BlockError] | None = None,
+    ) -> None:
+        """End live leases of one grant with what became of their blocks."""
+        if not len(positions):
+            return
+        task = self.tasks[grant.task]
+        addresses = grant.addresses[positions]
+        which = b"" if len(positions) == grant.alive else positions.astype("<u4").tobytes()
+        self._record.ends.append(journal.EndRecord(grant.number, len(grant.addresses), which))
+        self.leases.end(grant, positions)
+        for outcome in np.unique(outcomes).tolist():
+            key = (task.spec.id, Outcome(outcome))
+            chosen = outcomes == outcome
+            self.totals.by_outcome[key] = self.totals.by_outcome.get(key, 0) + int(np.count_nonzero(chosen))
+            if outcome in {Outcome.SUCCESS, Outcome.SKIPPED}:
+                self._done(task, Kind.DONE if outcome == Outcome.SUCCESS else Kind.SKIPPED, addresses[chosen], now)
+                worker.finished += int(np.count_nonzero(chosen))
+                if seconds is not None and outcome == Outcome.SUCCESS:
+                    self._measure(task, seconds[chosen])
+            elif outcome == Outcome.RETURNED:
+                self.frontiers[task.number].push_back(addresses[chosen])
+            else:
+                for position in positions[chosen].tolist():
+                    error = (errors or {}).get(grant.number + position)
+                    self._trouble(task, int(grant.addresses[position]), Outcome(outcome), worker, error, now)
+
+    def _measure(self, task: Task, seconds: npt.NDArray[np.float32]) -> None:
+        mean = float(seconds.mean())
+        known = self.mean_s.get(task.number)
+        self.mean_s[task.number] = mean if known is None else 0.7 * known + 0.3 * mean
+        self.totals.durations.setdefault(task.spec.id, []).append(seconds)
+
+    def _done(self, task: Task, kind: Kind, addresses: Ints, now: float) -> None:
+        closed = task.mark(kind, addresses, self.seq + 1)
+        self._note_bits(task, kind, addresses, value=True)
+        self.frontiers[task.number].close(closed)
+        self._finished.setdefault(task.number, []).append(addresses)
+        self.rates[task.number].add(len(addresses), now)
+        if task.tries:
+            for address in addresses.tolist():
+                self._set_tries(task, address, None)
+
+    def _trouble(
+        self, task: Task, address: int, outcome: Outcome, worker: Worker, error: BlockError | None, now: float
+    ) -> None:
+        """One block was not done: again, later, or failed for good."""
+        tries = task.tries.get(address, Tries())
+        attempt = tries.attempt
+        settings = self.settings
+        final, backoff = outcome == Outcome.FATAL, 0.0
+        if outcome == Outcome.FAILED:
+            tries = Tries(tries.failures + 1, tries.kills, tries.losses)
+            final = tries.failures > task.spec.max_retries
+            backoff = settings.retry_backoff_s * 2.0 ** (tries.failures - 1)
+        elif outcome == Outcome.KILLED:
+            tries = Tries(tries.failures, tries.kills + 1, tries.losses)
+            final = tries.kills >= settings.kills
+            backoff = settings.retry_backoff_s * 2.0 ** (tries.kills - 1)
+        elif outcome == Outcome.LOST:
+            tries = Tries(tries.failures, tries.kills, tries.losses + 1)
+            final = tries.losses >= settings.losses
+            if tries.losses >= settings.losses_alone:
+                self.alone.add((task.number, address))
+                backoff = 2.0 ** (tries.losses - settings.losses_alone)
+        self._set_tries(task, address, tries)
+        if outcome != Outcome.LOST or final:
+            error = error or BlockError(-1, outcome.name.lower(), "no reason was given", worker=worker.id)
+            self._errors.append(ev.FailureNote(task.spec.id, self._block_id(task, address), attempt, final, error))
+        if final:
+            self._fail(task, np.array([address]))
+            return
+        if outcome != Outcome.LOST:
+            task.retries += 1
+            self._record.retries[task.number] = task.retries
+        if backoff > 0:
+            wait = min(backoff, 60.0) * self._random.uniform(0.5, 1.0)
+            heapq.heappush(self._delayed, (now + wait, task.number, address))
+        else:
+            self.frontiers[task.number].push_back(np.array([address]))
+
+    def _fail(self, task: Task, addresses: Ints) -> None:
+        closed = task.mark(Kind.FAILED, addresses, self.seq + 1)
+        self._note_bits(task, Kind.FAILED, addresses, value=True)
+        self.frontiers[task.number].close(closed)
+        orphan_waiters(task, task.layout.indices(addresses), self.seq + 1, self._orphaned)
+
+    def _orphaned(self, task: Task, addresses: Ints, closed: Ints) -> None:
+        frontier = self.frontiers[task.number]
+        frontier.take_out(addresses)
+        frontier.close(closed)
+
+    # --- operating ---------------------------------------------------------------------------------------------
+
+    def _retry_requested(self, event: ev.RetryRequested, now: float) -> None:  # noqa: ARG002 - a door
+        """Make failed blocks pending again, and the orphans of none but them."""
+        for task in self.tasks:
+            if event.task is not None and task.spec.id != event.task:
+                continue
+            addresses = failed_addresses(task)
+            if event.roi is not None:
+                lo, hi = task.grid.writers(event.roi)
+                indices = task.layout.indices(addresses)
+                addresses = addresses[((indices >= np.array(lo)) & (indices < np.array(hi))).all(axis=1)]
+            if not len(addresses):
+                continue
+            task.bits[Kind.FAILED].clear(addresses, self.seq + 1)
+            self._note_bits(task, Kind.FAILED, addresses, value=False)
+            for address in addresses.tolist():
+                self._set_tries(task, address, None)
+        self._finished.clear()  # the bits say it all, and everything is looked at again
+        self._rebuild()
+        if self.state in {"done", "failed"} and any(task.unfinished for task in self.tasks):
+            self._set_state("running")
+
+    def _rebuild(self) -> None:
+        """Derive anew what follows from the durable state: counts, orphans, frontiers."""
+        for task in self.tasks:
+            task.bits[Kind.ORPHANED].zero(0)
+            task.recount()
+        for task in self.tasks:
+            failed = failed_addresses(task)
+            if len(failed):
+                orphan_waiters(task, task.layout.indices(failed), 0, lambda *_: None)
+        for frontier in self.frontiers.values():
+            frontier.reset()
+        self._over.clear()
+
+    def _pause_requested(self, event: ev.PauseRequested, now: float) -> None:  # noqa: ARG002 - a door
+        if self.state == "running":
+            self._set_state("paused")
+
+    def _resume_requested(self, event: ev.ResumeRequested, now: float) -> None:  # noqa: ARG002 - a door
+        if self.state in {"paused", "cancelled"}:
+            self._set_state("running")
+
+    def _cancel_requested(self, event: ev.CancelRequested, now: float) -> None:  # noqa: ARG002 - a door
+        if self.is_over:
+            return
+        for worker in self.workers.values():
+            numbers = []
+            for grant in self.leases.of_worker(worker.id):
+                live = np.flatnonzero(grant.live)
+                numbers.append(grant.number + live)
+                self._release(worker, grant, live, np.full(len(live), Outcome.RETURNED, np.uint8), now)
+            if numbers:
+                self._effects.append(ev.SendRevoke(worker.id, np.concatenate(numbers)))
+        self._set_state("cancelled")
+
+    def _set_state(self, state: str) -> None:
+        self.state = state
+        self._record.state = state
+        self._announced = False
+
+    # --- a turn ------------------------------------------------------------------------------------------------
+
+    def _begin_turn(self) -> None:
+        self._effects: list[ev.Effect] = []
+        self._errors: list[ev.FailureNote] = []
+        self._record = journal.Record()
+        self._finished: dict[int, list[Ints]] = {}
+
+    def _end_turn(self, now: float) -> list[ev.Effect]:
+        self._expire(now)
+        self._end_backoffs(now)
+        for number, addresses in self._finished.items():
+            task = self.tasks[number]
+            self.frontiers[number].finished(task.layout.indices(np.concatenate(addresses)))
+        again = False
+        if self.state == "running":
+            again = assign(self, now)
+            self._announce_overs()
+        if self.is_over and not self._announced:
+            self._announced = True
+            self._effects.append(ev.AnnounceRunOver(self.state))
+        effects = self._effects
+        commit = self._commit()
+        if commit is not None:
+            effects.insert(0, commit)
+        backoff_s = self._delayed[0][0] if self._delayed else self._next_expiry_s
+        effects.append(ev.WakeAt(min(self._next_expiry_s, backoff_s)))
+        if again:
+            effects.append(ev.ContinueTurn())
+        self._begin_turn()
+        return effects
+
+    def _end_backoffs(self, now: float) -> None:
+        while self._delayed and self._delayed[0][0] <= now:
+            _, number, address = heapq.heappop(self._delayed)
+            self.frontiers[number].push_back(np.array([address]))
+
+    def _announce_overs(self) -> None:
+        for task in self.tasks:
+            if not task.unfinished and task.number not in self._over:
+                self._over.add(task.number)
+                self._effects.append(ev.AnnounceTaskOver(task.spec.id))
+        if len(self._over) == len(self.tasks):
+            bad = any(task.counts[Kind.FAILED] or task.counts[Kind.ORPHANED] for task in self.tasks)
+            self._set_state("failed" if bad else "done")
+
+    def lease(self, worker: Worker, task: Task, addresses: Ints, now: float, at_once: int) -> None:
+        """Lease blocks to a worker (called by `assign`)."""
+        grant = self.leases.grant(task.number, worker.id, addresses, now)
+        self.rates[task.number].start(now)
+        self.totals.granted += len(addresses)
+        packed = addresses.astype(task.address_dtype).tobytes()
+        self._record.grants.append(journal.GrantRecord(grant.number, task.number, worker.id, packed))
+        attempts = {}
+        if task.tries:
+            for position, address in enumerate(addresses.tolist()):
+                tries = task.tries.get(address)
+                if tries is not None and tries.attempt > 1:
+                    attempts[position] = tries.attempt
+        blocks = task.grid.ravel(task.layout.indices(addresses))
+        self._effects.append(ev.SendLeases(worker.id, grant.number, task.spec.id, blocks, attempts, at_once))
+
+    def groups(self) -> Sequence[Group]:
+        """Give the connected workers by what they may run (for `assign`)."""
+        found: dict[tuple[str, bool, str | None], list[Worker]] = {}
+        for worker in self.workers.values():
+            if worker.connected:
+                found.setdefault((worker.pool, worker.own, worker.task), []).append(worker)
+        return [Group(self._eligible(*key), workers) for key, workers in found.items()]
+
+    def _eligible(self, pool: str, own: bool, only: str | None) -> list[Task]:
+        return [
+            task
+            for task in self.tasks
+            if task.spec.pool == pool
+            and (task.spec.worker is not None) == own
+            and only in {None, task.spec.id}
+            and task.number not in self._over
+        ]
+
+    # --- the record --------------------------------------------------------------------------------------------
+
+    def _commit(self) -> ev.CommitRecord | None:
+        record = self._record
+        if record == journal.Record() and not self._errors:
+            return None
+        self.seq += 1
+        packed = journal.encode(record)
+        pages, drop_below = self._snapshots.due(self.seq, self.tasks, self._head)
+        return ev.CommitRecord(self.seq, packed, tuple(self._errors), pages, drop_below)
+
+    def _head(self) -> journal.Head:
+        grants = []
+        for grant in self.leases.grants():
+            # Only live leases are kept; a grant with ended ones is written as one grant for each run of live ones.
+            task = self.tasks[grant.task]
+            live = np.flatnonzero(grant.live)
+            for run in np.split(live, np.flatnonzero(np.diff(live) != 1) + 1):
+                packed = grant.addresses[run].astype(task.address_dtype).tobytes()
+                grants.append(journal.GrantRecord(grant.number + int(run[0]), grant.task, grant.worker, packed))
+        return journal.Head(
+            grants=grants,
+            next_number=self.leases.next_number,
+            tries=[
+                journal.TriesRecord(task.number, address, tries)
+                for task in self.tasks
+                for address, tries in task.tries.items()
+            ],
+            workers={worker.id: worker.last_seq for worker in self.workers.values()},
+            state=self.state,
+            retries={task.number: task.retries for task in self.tasks if task.retries},
+        )
+
+    def _note_bits(self, task: Task, kind: Kind, addresses: Ints, *, value: bool) -> None:
+        packed = addresses.astype(task.address_dtype).tobytes()
+        self._record.bits.append(journal.BitsRecord(task.number, kind, value, packed))
+
+    def _set_tries(self, task: Task, address: int, tries: Tries | None) -> None:
+        if tries is None:
+            if task.tries.pop(address, None) is None:
+                return
+            self.alone.discard((task.number, address))
+        else:
+            task.tries[address] = tries
+        self._record.tries.append(journal.TriesRecord(task.number, address, tries))
+
+    def _block_id(self, task: Task, address: int) -> int:
+        return int(task.grid.ravel(task.layout.indices(np.array([address])))[0])
