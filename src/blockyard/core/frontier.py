@@ -23,7 +23,6 @@ import enum
 import heapq
 from collections import deque
 from collections.abc import Callable
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +31,9 @@ from blockyard.core.ready import ReadyQueue
 from blockyard.core.task import Task
 from blockyard.plan.edges import Edge, expand
 from blockyard.plan.grid import Index, Ints
+from blockyard.plan.levels import Counts
+from blockyard.plan.requests import volume
 from blockyard.plan.zorder import ZOrder
-
-Counters: TypeAlias = npt.NDArray[np.int32]
 
 TAKEN = -(2**30)
 """Counter of a block that is ready, leased or finished, or no block of the run; counting down never brings it to 0."""
@@ -44,6 +43,8 @@ MOST_READY = 32_768
 """Ready blocks in hand, beyond which chunks become dirty instead."""
 WIDE = 4096
 """A fan-out of more blocks than this is counted by boxes."""
+DENSE = 64
+"""A chunk with more than 1/64 of its blocks finished in a turn is counted as an array (measured: 10 times faster)."""
 REGION_AT_ONCE = 2**20
 """Upstream blocks counted in one array; larger regions go chunk by chunk."""
 
@@ -77,6 +78,7 @@ class Frontier:
         self._rank = np.empty(layout.chunks, np.int64)
         self._rank[self._order] = np.arange(layout.chunks)
         self._waits = bool(task.upstream) or len(task.levels.offsets) > 0
+        self._feeds = bool(task.downstream) or len(task.levels.offsets) > 0
         self.state: npt.NDArray[np.uint8] = np.zeros(layout.chunks, np.uint8)
         self._slot = np.full(layout.chunks, -1, np.int32)
         self._missing = np.empty((0, layout.capacity), np.int32)
@@ -197,7 +199,7 @@ class Frontier:
             self.state[chunk] = ChunkState.EMITTED
             self._emit(addresses[waiting])
             return
-        missing = self._missing_neighbours(lo, hi)
+        missing = self._count_conflicting(lo, hi)
         for edge, up in self.upstream:
             missing += up.count_undone(edge, lo, hi)
         ready = waiting & (missing == 0)
@@ -234,84 +236,82 @@ class Frontier:
                 return True
         return False
 
-    def _missing_neighbours(self, lo: Index, hi: Index) -> Counters:
+    def _count_conflicting(self, lo: Index, hi: Index) -> Counts:
         """Count for each block of a box the conflicting blocks of lower levels that are not done."""
-        shape = tuple(e - b for b, e in zip(lo, hi, strict=True))
-        missing = np.zeros(shape, np.int32)
         levels = self.task.levels
         if not len(levels.offsets):
-            return missing
-        reach = np.abs(levels.offsets).max(axis=0).tolist()
-        first = tuple(max(b - r, 0) for b, r in zip(lo, reach, strict=True))
-        last = tuple(min(e + r, n) for e, r, n in zip(hi, reach, self.task.grid.shape, strict=True))
-        undone = np.zeros(tuple(s + 2 * r for s, r in zip(shape, reach, strict=True)), np.bool_)
-        origin = [b - r for b, r in zip(lo, reach, strict=True)]
-        inner = tuple(slice(f - o, t - o) for f, t, o in zip(first, last, origin, strict=True))
-        undone[inner] = self.task.undone_box(first, last)
-        axes = np.meshgrid(*(np.arange(o, o + n) for o, n in zip(origin, undone.shape, strict=True)), indexing="ij")
-        rank = levels.rank(np.stack(axes, axis=-1))
-        centre = tuple(slice(r, r + s) for r, s in zip(reach, shape, strict=True))
-        own = rank[centre]
-        for offset in levels.offsets.tolist():
-            at = tuple(slice(r + d, r + d + s) for r, d, s in zip(reach, offset, shape, strict=True))
-            missing += undone[at] & (rank[at] > own)
-        return missing
+            return np.zeros(tuple(e - b for b, e in zip(lo, hi, strict=True)), np.int32)
+        first, last = self._grown(lo, hi)
+        return levels.count_blockers(self.task.undone_box(first, last), first, lo, hi)
 
-    def count_undone(self, edge: Edge, lo: Index, hi: Index) -> Counters:
-        """Count for each block of a downstream box the blocks of this task that it waits for and that are not done.
-
-        Each waits for a box of blocks here, separable by axis: a running sum along an axis and two look-ups.
-        """
-        shape = tuple(e - b for b, e in zip(lo, hi, strict=True))
-        counts = np.zeros(shape, np.int32)
+    def count_undone(self, edge: Edge, lo: Index, hi: Index) -> Counts:
+        """Count for each block of a downstream box the blocks of this task that it waits for and that are not done."""
+        counts = np.zeros(tuple(e - b for b, e in zip(lo, hi, strict=True)), np.int32)
         first, last = edge.blockers_of_box(lo, hi)
-        if any(b >= e for b, e in zip(first, last, strict=True)):
+        if volume((first, last)) <= REGION_AT_ONCE:
+            if volume((first, last)):
+                counts += edge.count_blockers(self.task.undone_box(first, last), first, lo, hi)
             return counts
-        begins, ends = [], []
-        for axis in range(len(shape)):
-            begin, end = edge.axis_blockers(axis, np.arange(lo[axis], hi[axis]))
-            begins.append(begin)
-            ends.append(end)
-        if int(np.prod([e - b for b, e in zip(first, last, strict=True)])) <= REGION_AT_ONCE:
-            return counts + self._sums(first, last, begins, ends)
         layout = self.task.layout
         chunks = np.arange(layout.chunks).reshape(layout.counts)[layout.chunks_meeting(first, last)].ravel()
-        unfinished = chunks[self.task.remaining[chunks] > 0]
-        for chunk in unfinished.tolist():
+        for chunk in chunks[self.task.remaining[chunks] > 0].tolist():
             box_lo, box_hi = layout.chunk_box(chunk)
-            part_lo = tuple(max(a, b) for a, b in zip(box_lo, first, strict=True))
-            part_hi = tuple(min(a, b) for a, b in zip(box_hi, last, strict=True))
-            counts += self._sums(part_lo, part_hi, begins, ends)
+            counts += edge.count_blockers(self.task.undone_box(box_lo, box_hi), box_lo, lo, hi)
         return counts
 
-    def _sums(self, lo: Index, hi: Index, begins: list[Ints], ends: list[Ints]) -> Counters:
-        """Count undone blocks of [lo, hi) in the boxes given by their ends along each axis."""
-        counts: Counters = self.task.undone_box(lo, hi).astype(np.int32)
-        for axis in range(counts.ndim):
-            sums = np.cumsum(counts, axis=axis, dtype=np.int32)
-            sums = np.concatenate([np.zeros_like(np.take(sums, [0], axis=axis)), sums], axis=axis)
-            size = hi[axis] - lo[axis]
-            end = np.clip(ends[axis] - lo[axis], 0, size)
-            begin = np.minimum(np.clip(begins[axis] - lo[axis], 0, size), end)
-            counts = np.take(sums, end, axis=axis) - np.take(sums, begin, axis=axis)
-        return counts
+    def _grown(self, lo: Index, hi: Index) -> tuple[Index, Index]:
+        """Give an index box grown by the reach of conflicts, inside the grid."""
+        reach = np.abs(self.task.levels.offsets).max(axis=0).tolist()
+        first = tuple(max(b - r, 0) for b, r in zip(lo, reach, strict=True))
+        return first, tuple(min(e + r, n) for e, r, n in zip(hi, reach, self.task.grid.shape, strict=True))
 
     # --- finishing ---------------------------------------------------------------------------------------------
 
-    def finished(self, indices: Ints) -> None:
-        """Count down what waits for these blocks, shape (n, axes), that were just done."""
+    def finished(self, addresses: Ints) -> None:
+        """Count down what waits for these blocks, that were just done; each once.
+
+        Where many of a chunk's blocks are among them, all that waits for any is counted at once as an array.
+        """
+        if not self._feeds:
+            return
+        capacity = self.task.layout.capacity
+        ordered = np.sort(addresses)
+        chunk, first, counts = np.unique(ordered // capacity, return_index=True, return_counts=True)
+        dense = counts >= max(capacity // DENSE, 1)
+        for number, start, count in np.stack([chunk, first, counts], axis=1)[dense].tolist():
+            self._finished_together(number, ordered[start : start + count] - number * capacity)
+        sparse = ordered[np.repeat(~dense, counts)]
+        if len(sparse):
+            self._finished_apart(self.task.layout.indices(sparse))
+
+    def _finished_together(self, chunk: int, places: Ints) -> None:
+        """Count down what waits for these places of one chunk."""
+        layout = self.task.layout
+        lo, hi = layout.chunk_box(chunk)
+        flags = np.zeros(layout.side, np.bool_)
+        flags.reshape(-1)[places] = True
+        if len(self.task.levels.offsets):
+            first, last = self._grown(lo, hi)
+            self._count_down_array(first, self.task.levels.count_blockers(flags, lo, first, last))
+        for edge, down in self.downstream:
+            first, last = edge.waiters_of_box(lo, hi)
+            if volume((first, last)) > REGION_AT_ONCE:
+                down._count_down_boxes(*edge.waiters(layout.indices(chunk * layout.capacity + places)))  # noqa: SLF001
+            elif volume((first, last)):
+                down._count_down_array(first, edge.count_blockers(flags, lo, first, last))  # noqa: SLF001
+
+    def _finished_apart(self, indices: Ints) -> None:
+        """Count down what waits for these blocks, wherever they are."""
         for waiters in self.task.levels.waiters(indices):
-            self._count_down(waiters)
+            self._count_down_indices(waiters)
         for edge, down in self.downstream:
             lo, hi = edge.waiters(indices)
             width = np.clip(hi - lo, 0, None)
-            if int(width.max(axis=0, initial=0).prod()) <= WIDE:
-                for waiters in expand(lo, hi):
-                    down._count_down(waiters)  # noqa: SLF001 - same class
+            if int(width.max(axis=0, initial=0).prod()) > WIDE:
+                down._count_down_boxes(lo, hi)  # noqa: SLF001 - same class
                 continue
-            boxes, counts = np.unique(np.concatenate([lo, hi], axis=1), axis=0, return_counts=True)
-            for box, count in zip(boxes.tolist(), counts.tolist(), strict=True):
-                down._count_down_box(tuple(box[: len(box) // 2]), tuple(box[len(box) // 2 :]), count)  # noqa: SLF001
+            for waiters in expand(lo, hi):
+                down._count_down_indices(waiters)  # noqa: SLF001
 
     def close(self, chunks: Ints) -> None:
         """Chunks of this task are finished: forget their counters, look again at what was parked on them."""
@@ -333,12 +333,22 @@ class Frontier:
         """Blocks that were handed out are ready again."""
         self._push(addresses, self.task.layout.indices(addresses))
 
-    def _count_down(self, indices: Ints) -> None:
+    def _count_down_indices(self, indices: Ints) -> None:
         """Count down the given blocks by 1 for each time they are named."""
-        if not len(indices):
+        addresses, counts = np.unique(self.task.layout.addresses(indices), return_counts=True)
+        self._count_down(addresses, counts.astype(np.int32))
+
+    def _count_down_array(self, lo: Index, counts: Counts) -> None:
+        """Count down the blocks of the box that begins at `lo` by these counts."""
+        hi = tuple(b + n for b, n in zip(lo, counts.shape, strict=True))
+        some = counts > 0
+        self._count_down(self.task.layout.box_addresses(lo, hi)[some], counts[some])
+
+    def _count_down(self, addresses: Ints, counts: Counts) -> None:
+        """Count down blocks, each named once; those that reach 0 are ready. Wakes dormant chunks."""
+        if not len(addresses):
             return
         capacity = self.task.layout.capacity
-        addresses = self.task.layout.addresses(indices)
         chunk = addresses // capacity
         slot = self._slot[chunk]
         is_open = slot >= 0
@@ -346,34 +356,29 @@ class Frontier:
             closed = np.unique(chunk[~is_open])
             for dormant in closed[self.state[closed] == ChunkState.DORMANT].tolist():
                 self._make_dirty(dormant)
-            if not is_open.any():
-                return
-            addresses, chunk, slot = addresses[is_open], chunk[is_open], slot[is_open]
+            addresses, counts, chunk, slot = addresses[is_open], counts[is_open], chunk[is_open], slot[is_open]
         flat = slot.astype(np.int64) * capacity + (addresses - chunk * capacity)
         counters = self._missing.reshape(-1)
-        np.subtract.at(counters, flat, 1)
-        self._emit_zeros(np.unique(addresses[counters[flat] == 0]))
+        left = counters[flat] - counts
+        counters[flat] = left
+        self._emit_zeros(addresses[left == 0])
 
-    def _count_down_box(self, lo: Index, hi: Index, count: int) -> None:
-        """Count down all blocks of a large box by `count`."""
-        if any(b >= e for b, e in zip(lo, hi, strict=True)):
-            return
+    def _count_down_boxes(self, lo: Ints, hi: Ints) -> None:
+        """Count down all blocks of each of these large boxes, rows of two arrays, by 1."""
+        boxes, counts = np.unique(np.concatenate([lo, hi], axis=1), axis=0, return_counts=True)
         layout = self.task.layout
-        chunks = np.arange(layout.chunks).reshape(layout.counts)[layout.chunks_meeting(lo, hi)].ravel()
-        states = self.state[chunks]
-        for dormant in chunks[states == ChunkState.DORMANT].tolist():
-            self._make_dirty(dormant)
-        for chunk in chunks[states == ChunkState.OPEN].tolist():
-            first, last = layout.chunk_box(chunk)
-            view = self._missing[self._slot[chunk], : int(np.prod(layout.side))].reshape(layout.side)
-            part = view[
-                tuple(slice(max(b, f) - f, min(e, t) - f) for b, e, f, t in zip(lo, hi, first, last, strict=True))
-            ]
-            part -= count
-            begin = tuple(max(b, f) for b, f in zip(lo, first, strict=True))
-            zeros = np.argwhere(part == 0) + np.array(begin)
-            if len(zeros):
-                self._emit_zeros(layout.addresses(zeros))
+        for box, count in zip(boxes.tolist(), counts.tolist(), strict=True):
+            first, last = tuple(box[: len(box) // 2]), tuple(box[len(box) // 2 :])
+            if not volume((first, last)):
+                continue
+            chunks = np.arange(layout.chunks).reshape(layout.counts)[layout.chunks_meeting(first, last)].ravel()
+            for dormant in chunks[self.state[chunks] == ChunkState.DORMANT].tolist():
+                self._make_dirty(dormant)
+            for chunk in chunks[self.state[chunks] == ChunkState.OPEN].tolist():
+                begin, end = layout.chunk_box(chunk)
+                begin = tuple(max(a, b) for a, b in zip(begin, first, strict=True))
+                shape = tuple(min(a, b) - c for a, b, c in zip(end, last, begin, strict=True))
+                self._count_down_array(begin, np.full(shape, count, np.int32))
 
     def _emit_zeros(self, addresses: Ints) -> None:
         """Blocks of open chunks wait for nothing any more: ready, or their chunks dirty where enough is ready."""
@@ -400,7 +405,7 @@ class Frontier:
         self.state[chunk] = ChunkState.DIRTY
         heapq.heappush(self._dirty, int(self._rank[chunk]))
 
-    def _open(self, chunk: int) -> Counters:
+    def _open(self, chunk: int) -> Counts:
         """Give the chunk a row of counters."""
         if not self._free:
             if len(self._missing) < MOST_OPEN:

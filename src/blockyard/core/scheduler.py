@@ -558,8 +558,7 @@ class Scheduler:
         self._expire(now)
         self._end_backoffs(now)
         for number, addresses in self._finished.items():
-            task = self.tasks[number]
-            self.frontiers[number].finished(task.layout.indices(np.concatenate(addresses)))
+            self.frontiers[number].finished(np.concatenate(addresses))
         again = False
         if self.state == "running":
             again = assign(self, now)

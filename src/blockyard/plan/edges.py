@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blockyard.plan.grid import Grid, Index, Ints
+from blockyard.plan.levels import Counts, Flags
 from blockyard.spec.model import RoiSpec
 
 
@@ -46,6 +47,23 @@ class Edge:
             end = np.minimum(begin + up.stride[axis], up.write_end[axis])
             ranges.append(_axis_range(down, axis, begin - down.above[axis], end + down.below[axis]))
         return _boxes(ranges)
+
+    def count_blockers(self, flags: Flags, origin: Index, lo: Index, hi: Index) -> Counts:
+        """Give for each downstream block of the box [lo, hi) how many of the flagged upstream blocks it waits for.
+
+        `flags` is an array over the upstream box that begins at `origin`; blocks outside it are not flagged. A block
+        waits for a box, separable by axis: a running sum along each axis and two look-ups in it.
+        """
+        counts = flags.astype(np.int32)
+        for axis in range(counts.ndim):
+            begin, end = self.axis_blockers(axis, np.arange(lo[axis], hi[axis]))
+            size = counts.shape[axis]
+            end = np.clip(end - origin[axis], 0, size)
+            begin = np.minimum(np.clip(begin - origin[axis], 0, size), end)
+            sums = np.zeros((*counts.shape[:axis], size + 1, *counts.shape[axis + 1 :]), np.int32)
+            np.cumsum(counts, axis=axis, dtype=np.int32, out=sums[(slice(None),) * axis + (slice(1, None),)])
+            counts = np.take(sums, end, axis=axis) - np.take(sums, begin, axis=axis)
+        return counts
 
     def blockers_of_box(self, lo: Index, hi: Index) -> tuple[Index, Index]:
         """Give the box of upstream blocks that any block of the non-empty downstream box [lo, hi) waits for."""

@@ -17,13 +17,17 @@ levels and for nothing else, and which of two conflicting blocks runs first neve
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from blockyard.plan.grid import Grid, Index, Ints, ceil_div
+
+Flags: TypeAlias = npt.NDArray[np.bool_]
+Counts: TypeAlias = npt.NDArray[np.int32]
 
 PAIRS_AT_ONCE = 2**18
 """Neighbour pairs expanded at a time, so that memory stays small with large contexts."""
@@ -71,9 +75,27 @@ class Levels:
         """Give the blocks that the given ones wait for, in batches of shape (n, axes); once for each pair."""
         return self._neighbours(indices, higher=False)
 
-    def waits(self, indices: Ints, offset: Ints) -> npt.NDArray[np.bool_]:
-        """Say for each block whether it waits for the one at `offset` (which must conflict), if that exists."""
-        return self.rank(indices + offset) > self.rank(indices)
+    def count_blockers(self, flags: Flags, origin: Index, lo: Index, hi: Index) -> Counts:
+        """Give for each block of the box [lo, hi) how many of the flagged blocks it waits for, shape of the box.
+
+        `flags` is an array over the box that begins at `origin`; blocks outside it are not flagged.
+        """
+        shape = tuple(e - b for b, e in zip(lo, hi, strict=True))
+        if not len(self.offsets):
+            return np.zeros(shape, np.int32)
+        reach = np.abs(self.offsets).max(axis=0).tolist()
+        begin = [b - r for b, r in zip(lo, reach, strict=True)]
+        around = np.zeros([n + 2 * r for n, r in zip(shape, reach, strict=True)], np.bool_)
+        place(flags, origin, around, begin)
+        axes = np.meshgrid(*(np.arange(b, b + n) for b, n in zip(begin, around.shape, strict=True)), indexing="ij")
+        # The smallest types that hold them: these few lines are most of the work of a scan.
+        rank = self.rank(np.stack(axes, axis=-1)).astype(np.min_scalar_type(self.count))
+        own = rank[tuple(slice(r, r + n) for r, n in zip(reach, shape, strict=True))]
+        counts = np.zeros(shape, np.min_scalar_type(len(self.offsets)))
+        for offset in self.offsets.tolist():
+            at = tuple(slice(r + d, r + d + n) for r, d, n in zip(reach, offset, shape, strict=True))
+            counts += around[at] & (rank[at] > own)
+        return counts.astype(np.int32)
 
     def rank(self, indices: Ints) -> Ints:
         """Give the C-order position of each residue (a higher rank is a lower level); the last axis holds the axes."""
@@ -99,3 +121,15 @@ class Levels:
                 chosen &= (pairs >= 0).all(axis=2)
                 chosen &= (pairs < shape).all(axis=2)
                 yield pairs[chosen]
+
+
+def place(flags: Flags, origin: Sequence[int], into: Flags, begin: Sequence[int]) -> None:
+    """Copy the part of `flags`, a box that begins at `origin`, that lies in the box `into`, which begins at `begin`."""
+    source, target = [], []
+    for o, n, b, m in zip(origin, flags.shape, begin, into.shape, strict=True):
+        first, last = max(o, b), min(o + n, b + m)
+        if first >= last:
+            return
+        source.append(slice(first - o, last - o))
+        target.append(slice(first - b, last - b))
+    into[tuple(target)] = flags[tuple(source)]
