@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
@@ -17,10 +18,12 @@ from typing import Any
 
 from funlib.geometry import Roi
 
+from blockyard.client.calls import Call, Checks, parameter_names
 from blockyard.core.report import status_report
 from blockyard.local import LocalRun
 from blockyard.result import RunResult, summary
 from blockyard.spec.errors import SpecError
+from blockyard.spec.functions import is_own_worker, load_function
 from blockyard.spec.pipeline import Pipeline
 from blockyard.spec.task import ResolvedRun, Task, resolve
 
@@ -162,13 +165,42 @@ def _hooks(tasks: Iterable[Task]) -> Iterator[None]:
             raise first
 
 
-def _run_serially(targets: Any) -> bool:
+def _run_serially(targets: Pipeline | Task | Iterable[Any]) -> bool:
+    """Run in this process, with the functions themselves: a closure may fill a list of the caller's."""
     from blockyard.serial import run_serially
 
-    with tempfile.TemporaryDirectory(prefix="blockyard-") as functions:
-        resolved = resolve(targets, functions)
-        with _hooks(resolved.tasks.values()):
-            return run_serially(resolved.run, pickle_dir=functions)
+    pipeline = targets if isinstance(targets, Pipeline) else Pipeline.from_tasks(targets)
+    resolved = pipeline.resolve_here()
+    with _hooks(resolved.tasks.values()):
+        result = run_serially(
+            resolved.run,
+            calls={task_id: _call_of(task) for task_id, task in resolved.tasks.items()},
+            report=lambda status: log.info("%s", status_report(status)),
+        )
+    log.log(logging.INFO if result.ok else logging.ERROR, "%s", summary(result))
+    return result.ok
+
+
+def _call_of(task: Task) -> Call | None:
+    """Give what runs a block of a task, made of its functions as they are; None: what its specification says."""
+    plan = task.scheduled
+    if plan.process_function is None or is_own_worker(plan.process_function):
+        return None
+    call = _bound(plan.process_function, plan.params)
+    before, after = (_bound(check, plan.params, by_name=True) for check in (plan.before, plan.after))
+    return Checks(before, after).around(call) if before or after else call
+
+
+def _bound(function: Any, params: dict[str, Any], *, by_name: bool = False) -> Any:
+    """Give a function with its parameters (`by_name`: those that it has names for), a class as an instance."""
+    if function is None:
+        return None
+    if isinstance(function, str):
+        function = load_function(function, pickle_dir=None)
+    given = {name: params[name] for name in parameter_names(function, params)} if by_name else params
+    if isinstance(function, type):
+        return function(**given)
+    return functools.partial(function, **given) if given else function
 
 
 @contextmanager

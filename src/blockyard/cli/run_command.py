@@ -6,6 +6,7 @@ import argparse
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -15,8 +16,11 @@ import msgspec
 from blockyard.cli.app import DONE, FAILED, INTERRUPTED
 from blockyard.cli.plan_command import add_choice
 from blockyard.cli.progress import progress_on
+from blockyard.client.calls import BlockFailedError
+from blockyard.core.report import status_report
 from blockyard.local import LocalRun
 from blockyard.result import RunResult, summary
+from blockyard.spec.errors import FatalBlockError
 from blockyard.spec.load import load_pipeline
 from blockyard.spec.model import RunSpec
 from blockyard.spec.targets import choose
@@ -64,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = choose(load_pipeline(arguments.file), arguments.only, arguments.request)
     home = Path(arguments.file).absolute().parent
     if arguments.serial:
-        return _run_serially(chosen, home)
+        return _run_serially(chosen, home, as_json=arguments.json)
     folder = arguments.run_dir or home / ".blockyard" / chosen.pipeline.name
     local = LocalRun(
         chosen,
@@ -108,11 +112,21 @@ def _follow(local: LocalRun) -> RunResult:
             return result
 
 
-def _run_serially(chosen: RunSpec, home: Path) -> int:
+def _run_serially(chosen: RunSpec, home: Path, *, as_json: bool) -> int:
+    """Run in this process. What user code raises passes through, traceback and all: that is what it is for."""
     from blockyard.serial import run_serially
 
     sys.path.insert(0, str(home))
-    return DONE if run_serially(chosen) else FAILED
+    try:
+        result = run_serially(chosen, report=lambda status: print(status_report(status), file=sys.stderr))
+    except (BlockFailedError, FatalBlockError):  # not bad input, though of our own classes
+        traceback.print_exc()
+        return FAILED
+    if as_json:
+        _print_json(result)
+    else:
+        print(summary(result))
+    return DONE if result.ok else FAILED
 
 
 def _command_line() -> str:
@@ -123,8 +137,12 @@ def _command_line() -> str:
 
 def _print_result(result: RunResult, folder: Path, *, as_json: bool) -> None:
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(result)).decode())
+        _print_json(result)
         return
     print(summary(result))
     if not result.ok:
         print(f"more: blockyard failures {folder}; try them again: blockyard retry {folder}, then run again")
+
+
+def _print_json(result: RunResult) -> None:
+    print(msgspec.json.format(msgspec.json.encode(result)).decode())
