@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
     out = Path(args.out).resolve()
     try:
+        refuse_odd(args)
         if args.resume:
             refuse_to_resume_nothing(out)
         else:
@@ -107,6 +108,19 @@ def numbers(kind: type) -> Any:
     return parsed
 
 
+def refuse_odd(args: argparse.Namespace) -> None:
+    """Raise InputError for numbers that have no meaning."""
+    for flag, value, least, most in (
+        ("--workers", args.workers, 1, math.inf),
+        ("--sigma", args.sigma, 0.1, math.inf),
+        ("--peak", args.peak, 0, 100),
+    ):
+        if value is not None and not least <= value <= most:
+            raise InputError(
+                f"{flag} is {value:g}; it must be {f'at least {least}' if most > 100 else f'{least} to {most}'}"
+            )
+
+
 def refuse_to_resume_nothing(out: Path) -> None:
     """Raise InputError where no run was begun."""
     if not (out / "pipeline.yaml").exists():
@@ -119,7 +133,9 @@ def refuse_to_resume_nothing(out: Path) -> None:
 def prepare(args: argparse.Namespace, out: Path) -> None:
     """Start over in `out`: the input as zarr, empty arrays for the tasks, the pipeline file and its module."""
     volume = inputs.load(args.input or inputs.head(), args.array, args.voxel_size)
-    settings = choose(volume, args.block, args.sigma, args.peak or (100.0 if args.input is None else 85.0))
+    settings = choose(
+        volume, args.block, args.sigma, args.peak if args.peak is not None else 100.0 if args.input is None else 85.0
+    )
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name in ("volume.zarr", "record"):
