@@ -25,8 +25,10 @@ from typing import Any
 from blockyard.spec.errors import SpecError, nearest
 
 PICKLE = "pickle:"
-_IDENTIFIER = r"[^\W\d]\w*"
-_REFERENCE = re.compile(rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}(\.{_IDENTIFIER})*")
+_IDENTIFIER = "[A-Za-z_][A-Za-z0-9_]*"
+REFERENCE_PATTERN = rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}(\.{_IDENTIFIER})*"
+"""A regular expression in words that Python, JSON schema and Go read alike."""
+_REFERENCE = re.compile(REFERENCE_PATTERN)
 _MAIN = frozenset({"__main__", "__mp_main__"})
 _ONLY_LOCAL = (
     "closures, lambdas and functions of a script or notebook only work in local runs, because code never travels over"
@@ -89,7 +91,7 @@ def is_own_worker(function: Any) -> bool:
     What could take a block takes one: ``def f(x=1)`` is a block function. A class is judged by its ``__call__``, since
     its instances are what gets called; a class without one by its constructor. What cannot be inspected takes a block.
     """
-    called = types.MethodType(function.__call__, object()) if is_built(function) else function
+    called = types.MethodType(function.__call__, object()) if has_call(function) else function
     try:
         signature = inspect.signature(called)
     except (TypeError, ValueError):
@@ -97,11 +99,8 @@ def is_own_worker(function: Any) -> bool:
     return _accepts(signature) and not _accepts(signature, None)
 
 
-def is_built(function: Any) -> bool:
-    """Tell whether `function` is a class to be built once a slot, ``name(**params)``, and then called for each block.
-
-    That is a class whose instances can be called; any other class is called with the block like a function.
-    """
+def has_call(function: Any) -> bool:
+    """Tell whether `function` is a class whose instances can be called."""
     return isinstance(function, type) and any("__call__" in vars(base) for base in function.__mro__)
 
 

@@ -56,7 +56,9 @@ class CheckSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Two check functions, each ``"module:name"``: `before` skips a finished block, `after` fails an unfinished one."""
 
     before: str | None = None
+    """Called before each block; true: the block is done already, and skipped."""
     after: str | None = None
+    """Called after each block; false: the attempt has failed."""
 
 
 class TaskSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -100,7 +102,9 @@ class PipelineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """A pipeline file: a name, which names the run, and its tasks in any order."""
 
     name: str
+    """Names the run: the same name on the same Redis resumes it."""
     tasks: tuple[TaskSpec, ...]
+    """In any order; `requires` says what waits for what."""
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

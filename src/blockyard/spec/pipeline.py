@@ -51,7 +51,7 @@ class Pipeline:
         return ResolvedRun(RunSpec(self._spec), {})
 
     def resolve_here(self) -> ResolvedRun:
-        """Give the run of this pipeline for this process alone; see `blockyard.spec.task.PreparedTasks.resolve_here`."""
+        """Give the run of this pipeline for this process alone; see `PreparedTasks.resolve_here`."""
         if self._prepared is not None:
             return self._prepared.resolve_here()
         return self.resolve(None)

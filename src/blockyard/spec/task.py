@@ -152,7 +152,7 @@ class Task:
 
     # --- for tasks to call -----------------------------------------------------------------------------------
 
-    def schedule(  # noqa: PLR0917 - the positions are those of 0.2
+    def schedule(
         self,
         total_roi: Roi | RoiSpec,
         read_roi: Roi | RoiSpec,
@@ -318,6 +318,12 @@ class PreparedTasks:
         """Give the run. Its specification is checked before the first function is pickled: bad input leaves nothing."""
         validate_run(self._run(lambda _function, _what: "not.yet:named"))
         return ResolvedRun(self._run(lambda function, what: _refer(function, what, pickle_dir)), dict(self.tasks))
+
+    def resolve_here(self) -> ResolvedRun:
+        """Give the run for this process alone: functions stay the objects that `tasks` hold, nothing is pickled."""
+        run = self._run(lambda function, _: function if isinstance(function, str) else "this.process:function")
+        validate_run(run)
+        return ResolvedRun(run, dict(self.tasks))
 
     def _run(self, refer: Callable[[Any, str], str]) -> RunSpec:
         specs = tuple(task_spec(task, self.requires[name], refer) for name, task in self.tasks.items())

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import math
-import os
 import re
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, get_args
 
-import msgspec
-
 from blockyard.spec.errors import SpecError, nearest
-from blockyard.spec.functions import PICKLE, is_built, is_own_worker, is_reference, load_function
+from blockyard.spec.functions import is_reference
 from blockyard.spec.model import CheckSpec, Fit, PipelineSpec, RoiSpec, RunSpec, TaskSpec
 
 LONGEST_ID = 200
@@ -91,7 +84,7 @@ def check_task(task: TaskSpec, where: Where) -> None:
 def _check_code(task: TaskSpec, where: Where) -> None:
     given = [name for name in ("function", "worker", "command") if getattr(task, name) is not None]
     if len(given) != 1:
-        has = f"has both {' and '.join(given)}" if given else "says not what to run"
+        has = f"has both {' and '.join(given)}" if given else "does not say what to run"
         raise SpecError.at(where, f"task '{task.id}' {has}; write exactly one of function, worker and command")
     for name, reference in code_references(task):
         if not is_reference(reference):
@@ -260,110 +253,3 @@ def _check_request(request: RoiSpec, task: TaskSpec) -> None:
                 f"the request {request} for task '{task.id}' reaches outside its total_roi {total} on axis {axis}:"
                 f" {rb}:{re_} is not inside {tb}:{te}"
             )
-
-
-# ----- user code --------------------------------------------------------------------------------------------------
-
-
-def check_functions(pipeline: PipelineSpec, module_path: Sequence[str]) -> None:
-    """Import all user code that a pipeline names, as a worker would, and see that it can be called as it will be.
-
-    Runs the modules' code in this process, with `module_path` put before its own; `check_functions_apart` does the same
-    in a child. Raises SpecError that names task, field, function and where it was looked for.
-    """
-    with _module_path(module_path):
-        for number, task in enumerate(pipeline.tasks):
-            for name, reference in code_references(task):
-                if not reference.startswith(PICKLE):
-                    where: Where = ("tasks", number, *name.split("."))
-                    _check_function(task, name, reference, where)
-
-
-def _check_function(task: TaskSpec, name: str, reference: str, where: Where) -> None:
-    try:
-        found = load_function(reference, pickle_dir=None)
-        fault = call_fault(found, name, task.params)
-    except SpecError as error:
-        raise SpecError.at(where, f"task '{task.id}', {name}: {error}") from error
-    if fault:
-        raise SpecError.at(where, f"task '{task.id}', {name}: '{reference}' {fault}")
-
-
-def call_fault(found: Any, name: str, params: dict[str, Any]) -> str | None:
-    """Say why ``found`` cannot be called as field `name` of a task calls it, or None where it can or nobody knows."""
-    try:
-        signature = inspect.signature(found)
-    except (TypeError, ValueError):
-        return None
-    if name == "worker":
-        return None if is_own_worker(found) else "takes arguments, but a worker is called without any; use function"
-    if name != "function":
-        return _bind_fault(signature, (None,), {})
-    if is_own_worker(found) and not params:
-        return "takes no argument, but a function is called with a block; use worker if it drives a Client itself"
-    return _bind_fault(signature, () if is_built(found) else (None,), params)
-
-
-def _bind_fault(signature: inspect.Signature, args: tuple[Any, ...], params: dict[str, Any]) -> str | None:
-    takes = signature.parameters.values()
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes):
-        known = [parameter.name for parameter in takes if parameter.kind is not parameter.POSITIONAL_ONLY][len(args) :]
-        for key in params:
-            if key not in known:
-                return f"takes no parameter '{key}' (params){nearest(key, known)}"
-    try:
-        signature.bind(*args, **params)
-    except TypeError as error:
-        given = ", ".join(["block"] * len(args) + [f"{key}=..." for key in params])
-        return f"cannot be called as ({given}): {error}"
-    return None
-
-
-@contextmanager
-def _module_path(folders: Sequence[str]) -> Iterator[None]:
-    before = list(sys.path)
-    sys.path[:0] = [folder for folder in folders if folder]
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        sys.path[:] = before
-
-
-def check_functions_apart(pipeline: PipelineSpec, module_path: Sequence[str]) -> None:
-    """Do what `check_functions` does in a child process, which all that user code does on import leaves with.
-
-    So a scheduler or command line stays as small and as whole as it was. Costs the start of a Python and the imports.
-    """
-    import subprocess
-
-    body = msgspec.json.encode((pipeline, tuple(module_path)))
-    child = subprocess.run([sys.executable, "-m", __name__], input=body, capture_output=True, check=False)
-    if child.returncode == 0:
-        return
-    try:
-        where, message = msgspec.json.decode(child.stdout, type=tuple[list[str | int], str])
-    except msgspec.DecodeError:
-        last = child.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        how = f"signal {-child.returncode}" if child.returncode < 0 else f"exit status {child.returncode}"
-        raise SpecError(
-            f"importing the functions of pipeline '{pipeline.name}' ended in {how}: {' '.join(last)}"
-        ) from None
-    raise SpecError.at(where, message)
-
-
-def _child() -> int:
-    """Check what standard input says; tell the fault on standard output, which user code must not write on."""
-    pipeline, folders = msgspec.json.decode(sys.stdin.buffer.read(), type=tuple[PipelineSpec, tuple[str, ...]])
-    answer = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        check_functions(pipeline, folders)
-    except SpecError as error:
-        os.write(answer, msgspec.json.encode((error.where, str(error))))
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_child())

@@ -1,0 +1,83 @@
+"""The check that user code can be imported and called, in a process of its own, beside whatever else starts.
+
+What modules do when they are imported (threads, a GPU's context, gigabytes) leaves with that process, and a module that
+crashes takes nothing else along::
+
+    check = FunctionCheck(pipeline, module_path)   # starts it
+    ...                                            # Redis and the scheduler start meanwhile
+    check.finish()                                 # SpecError where a task could not run
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import IO, Self
+
+from blockyard.spec.errors import SpecError
+from blockyard.spec.model import PipelineSpec
+from blockyard.spec.user_code import fault_in, question
+
+
+class FunctionCheck:
+    """A running check of all functions that a pipeline names; leave it by `finish` or `close`, or use it in `with`."""
+
+    def __init__(
+        self, pipeline: PipelineSpec, module_path: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Start it. `module_path` is what workers get; `environment` too, None for that of this process."""
+        self._name = pipeline.name
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this object
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - files, not pipes: nobody reads while it runs
+        with tempfile.TemporaryFile() as asked:
+            asked.write(question(pipeline, module_path))
+            asked.seek(0)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "blockyard.spec.user_code"],
+                stdin=asked,
+                stdout=self._output,
+                stderr=self._errors,
+                env=environment,
+            )
+
+    def finish(self) -> None:
+        """Wait for it. Raises SpecError that names task, field and function where one cannot be used."""
+        try:
+            status = self._process.wait()
+            if status == 0:
+                return
+            fault = fault_in(_content(self._output))
+            if fault is not None:
+                raise fault
+            last = _content(self._errors).decode(errors="replace").strip().splitlines()[-1:]
+            how = f"signal {-status}" if status < 0 else f"exit status {status}"
+            raise SpecError(
+                f"importing the functions of pipeline '{self._name}' ended its process with {how}: {' '.join(last)}"
+            )
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End it, whatever it is doing."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        self._process.wait()
+        self._output.close()
+        self._errors.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _content(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()

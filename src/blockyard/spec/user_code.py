@@ -1,0 +1,124 @@
+"""Is the user code that a pipeline names there, and can it be called as it will be?
+
+The only way to know whether a module can be imported is to import it, which runs it. So `python -m` of this module does
+it in a process of its own (`blockyard.preflight` starts that), where nothing of it stays behind.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from blockyard.spec.errors import SpecError, nearest
+from blockyard.spec.functions import PICKLE, has_call, is_own_worker, load_function
+from blockyard.spec.model import PipelineSpec, TaskSpec
+from blockyard.spec.validate import Where, code_references
+
+BAD = 2
+"""Exit status when the fault is on standard output."""
+
+
+def check_functions(pipeline: PipelineSpec, module_path: Sequence[str]) -> None:
+    """Import all user code that a pipeline names, as a worker would, and see that it can be called as it will be.
+
+    Runs the modules' code in this process, with `module_path` put before its own. Raises SpecError that names task,
+    field, function and where it was looked for, with the nearest name there is. Pickles of a local run are passed over.
+    """
+    with _searching(module_path):
+        for number, task in enumerate(pipeline.tasks):
+            for name, reference in code_references(task):
+                if not reference.startswith(PICKLE):
+                    _check(task, name, reference, ("tasks", number, *name.split(".")))
+
+
+def call_fault(found: Any, name: str, params: Mapping[str, Any]) -> str | None:
+    """Say why ``found`` cannot be called as field `name` of a task calls it, or None where it can or nobody knows."""
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):
+        return None
+    if name == "worker":
+        return None if is_own_worker(found) else "takes arguments, but a worker is called without any; use function"
+    if isinstance(found, type) and not has_call(found):
+        return "is a class without __call__(self, block): it is built once a slot, and then called with each block"
+    if name != "function":
+        return _bind_fault(signature, found, {key: params[key] for key in params if key in signature.parameters})
+    if is_own_worker(found):
+        return "takes no block, but a function is called with one; use worker if it drives a Client itself"
+    return _bind_fault(signature, found, params)
+
+
+def _check(task: TaskSpec, name: str, reference: str, where: Where) -> None:
+    try:
+        fault = call_fault(load_function(reference, pickle_dir=None), name, task.params)
+    except SpecError as error:
+        raise SpecError.at(where, f"task '{task.id}', {name}: {error}") from error
+    if fault is not None:
+        raise SpecError.at(where, f"task '{task.id}', {name}: '{reference}' {fault}")
+
+
+def _bind_fault(signature: inspect.Signature, found: Any, params: Mapping[str, Any]) -> str | None:
+    """Bind ``(block, **params)``, or ``(**params)`` to build a class."""
+    args = () if isinstance(found, type) else (None,)
+    takes = list(signature.parameters.values())
+    known = [parameter.name for parameter in takes if parameter.kind is not parameter.POSITIONAL_ONLY][len(args) :]
+    for key in params:
+        if key not in known and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes):
+            return f"has no parameter '{key}', which params gives{nearest(key, known)}"
+    try:
+        signature.bind(*args, **params)
+    except TypeError as error:
+        return f"cannot be called as ({', '.join([*['block'] * len(args), *params])}): {error}"
+    return None
+
+
+@contextmanager
+def _searching(folders: Sequence[str]) -> Iterator[None]:
+    before = list(sys.path)
+    sys.path[:0] = [folder for folder in folders if folder]
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+# ----- in a process of its own ------------------------------------------------------------------------------------
+
+
+def question(pipeline: PipelineSpec, module_path: Sequence[str]) -> bytes:
+    """Give the standard input of ``python -m blockyard.spec.user_code``."""
+    return msgspec.json.encode((pipeline, tuple(module_path)))
+
+
+def fault_in(answer: bytes) -> SpecError | None:
+    """Give the fault that it wrote on its standard output before it ended with status `BAD`; None: it wrote none."""
+    try:
+        where, message = msgspec.json.decode(answer, type=tuple[tuple[str | int, ...], str])
+    except msgspec.DecodeError:
+        return None
+    return SpecError.at(where, message)
+
+
+def main() -> int:
+    """Answer the question on standard input."""
+    pipeline, folders = msgspec.json.decode(sys.stdin.buffer.read(), type=tuple[PipelineSpec, tuple[str, ...]])
+    answer = os.dup(1)
+    os.dup2(2, 1)  # user code may print when it is imported
+    try:
+        check_functions(pipeline, folders)
+    except SpecError as error:
+        os.write(answer, msgspec.json.encode((error.where, str(error))))
+        return BAD
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
