@@ -20,8 +20,10 @@ import secrets
 import shutil
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +31,7 @@ from typing import Any, Self
 import msgspec
 
 from blockyard.child import Child
+from blockyard.core.status import RunStatus
 from blockyard.embedded import EmbeddedRedis, Fsync
 from blockyard.result import RunResult, read_result
 from blockyard.spec.errors import BlockyardError
@@ -156,6 +159,14 @@ class LocalRun:
     def http_url(self) -> str:
         """Address of page, API and metrics."""
         return f"http://{self._address['http_host']}:{self._address['http_port']}"
+
+    def status(self) -> RunStatus | None:
+        """Ask how far the run is; None while the scheduler does not answer."""
+        try:
+            with urllib.request.urlopen(f"{self.http_url}/api/v1/status", timeout=5) as answer:
+                return msgspec.json.decode(answer.read(), type=RunStatus)
+        except (OSError, msgspec.DecodeError, HTTPException):
+            return None
 
     # --- starting ----------------------------------------------------------------------------------------------
 
