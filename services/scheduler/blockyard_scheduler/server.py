@@ -25,7 +25,7 @@ from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 from tornado.tcpserver import TCPServer
 
 from blockyard.core.events import WorkerDisconnected
-from blockyard.spec.errors import ProtocolError
+from blockyard.spec.errors import ProtocolError, StoreError
 from blockyard.spec.model import PipelineSpec
 from blockyard.wire.frames import HELLO_LIMIT_BYTES, LIMIT_BYTES, Decoder, encode
 from blockyard.wire.messages import (
@@ -65,9 +65,12 @@ class Gate(Protocol):
 
     leadership: Leadership
     meter: Meter
-    pipeline: PipelineSpec
     turns: Turns | None
     """None while this scheduler waits or loads."""
+
+    @property
+    def pipeline(self) -> PipelineSpec:
+        """The pipeline that runs."""
 
 
 class Session:
@@ -130,14 +133,10 @@ class Session:
                 if self.unheard > UNHEARD and turns is not None:
                     await turns.turned()
                 messages = self._decoder.feed(await self._read())
-        except StreamClosedError:
-            pass
+        except (StreamClosedError, StoreError):
+            pass  # the peer left, or the scheduler ends
         except ProtocolError as error:
             log.warning("%s: connection closed: %s", self.name, error)
-        except asyncio.CancelledError:
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise  # the service ends
-            log.debug("%s: nobody leads any more", self.name)
         finally:
             self._stream.close()
             if self.worker and (turns := self._server.gate.turns) is not None:

@@ -38,7 +38,7 @@ from blockyard.core.events import (
     WorkerJoined,
 )
 from blockyard.core.scheduler import Scheduler
-from blockyard.spec.errors import ProtocolError
+from blockyard.spec.errors import ProtocolError, StoreError
 from blockyard.wire.frames import encode
 from blockyard.wire.messages import Ack, Revoke, RunOver, TaskOver, Welcome
 from blockyard_scheduler import convert
@@ -48,6 +48,7 @@ from blockyard_scheduler.store import Store
 
 log = logging.getLogger(__name__)
 
+ENDING = "this scheduler ends, and does not know whether that was done; ask the next one"
 SHORTEST_NAP_S = 0.001
 """A timer that is due at once still lets the loop serve its sockets first."""
 
@@ -89,6 +90,7 @@ class Turns:
         self._clock = clock
         self._arrived: list[tuple[Event, Voice | None]] = []
         self._asked: list[asyncio.Future[None]] = []
+        self._ended = False
         self._bell = asyncio.Event()
         self._bell.set()  # the first turn scans what is ready
         self._voices: dict[str, Voice] = {}
@@ -113,7 +115,9 @@ class Turns:
         await self.turned()
 
     async def turned(self) -> None:
-        """Return when all that arrived until now was decided and committed."""
+        """Return when all that arrived until now was decided and committed. Raises StoreError when it never will."""
+        if self._ended:
+            raise StoreError(ENDING)
         future = asyncio.get_running_loop().create_future()
         self._asked.append(future)
         self._bell.set()
@@ -130,8 +134,8 @@ class Turns:
         finally:
             if self._timer is not None:
                 self._timer.cancel()
-            for future in self._asked:
-                future.cancel()
+            _fail(self._asked)
+            self._ended = True
 
     # --- one turn ----------------------------------------------------------------------------------------------
 
@@ -148,8 +152,7 @@ class Turns:
             self._speak(effects)
             self._part()
         except BaseException:
-            for future in asked:
-                future.cancel()
+            _fail(asked)
             raise
         for event, _ in arrived:
             if isinstance(event, RetryRequested):
@@ -295,3 +298,11 @@ class Turns:
     def _ring(self) -> None:
         self._timer = None
         self._bell.set()
+
+
+def _fail(futures: Iterable[asyncio.Future[None]]) -> None:
+    """Tell those who wait that the answer will not come."""
+    for future in futures:
+        if not future.done():
+            future.set_exception(StoreError(ENDING))
+            future.exception()  # whoever waited may be gone, and then nobody takes it

@@ -1,0 +1,370 @@
+"""The HTTP side: health, metrics, the API as JSON, and the page.
+
+Who may ask what: `/healthz`, `/readyz`, `/metrics` and the page's own files (which hold nothing of the run) are open.
+`/api` needs ``Authorization: Bearer TOKEN``, except that a listener on loopback answers GET without. A request that
+changes something must also come from where it seems to: a browser that some other page tells to send one either names
+a foreign Origin or cannot set the header that we want.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPServerRequest
+from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
+
+from blockyard.core.events import CancelRequested, Event, PauseRequested, ResumeRequested, RetryRequested
+from blockyard.core.grouping import group_failures
+from blockyard.core.status import Explanation, FailureStatus, RunStatus
+from blockyard.plan.grid import Grid
+from blockyard.spec.errors import BlockyardError, SpecError, StoreError, nearest
+from blockyard.spec.model import PipelineSpec, RoiSpec
+from blockyard_scheduler.leadership import Leadership
+from blockyard_scheduler.settings import is_loopback
+from blockyard_scheduler.turns import Turns
+
+log = logging.getLogger(__name__)
+
+PAGE = Path(__file__).parent / "page"
+BODY_BYTES = 2**16
+IDLE_S = 60.0
+OWN_HEADER = "X-Blockyard"
+"""A browser sends it across sites only after asking us first, and we never agree."""
+
+
+class Run(Protocol):
+    """What the handlers ask of the service."""
+
+    leadership: Leadership
+    turns: Turns | None
+
+    @property
+    def pipeline(self) -> PipelineSpec:
+        """The pipeline that runs."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether this scheduler does its part: it leads and Redis answers, or it stands by."""
+
+    def status(self) -> RunStatus | None:
+        """Give the run, or None while this scheduler does not lead."""
+
+    def explain(self, task: str, block_id: int) -> Explanation:
+        """Say why a block is in the state it is in."""
+
+    async def failures(self, task: str | None = None) -> list[FailureStatus]:
+        """Give the failed attempts that are kept."""
+
+    async def failures_of(self, task: str, block_id: int) -> list[FailureStatus]:
+        """Give the failed attempts of one block."""
+
+
+class RetryBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What is to be tried again; nothing: all that failed."""
+
+    task: str | None = None
+    roi: RoiSpec | None = None
+
+
+class DeniedError(BlockyardError):
+    """A request that may not be answered; `status` is the HTTP status."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class Guard:
+    """Who may ask."""
+
+    def __init__(self, token: str, host: str) -> None:
+        """`host` is the address the HTTP server listens on."""
+        self._token = token
+        self._local = is_loopback(host)
+
+    def check(self, request: HTTPServerRequest) -> None:
+        """Let a request pass. Raises DeniedError for one that may not."""
+        if self._local and not is_loopback(urlsplit(f"//{request.host}").hostname or ""):
+            # Another site's name that resolves to this machine (DNS rebinding).
+            raise DeniedError(403, "this scheduler answers on loopback only: ask for localhost")
+        changes = request.method not in ("GET", "HEAD")
+        if changes:
+            _check_origin(request)
+        if self._token and (changes or not self._local):
+            given = request.headers.get("Authorization", "")
+            if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
+                raise DeniedError(401, "the token is missing or wrong: send the header 'Authorization: Bearer TOKEN'")
+        elif changes and OWN_HEADER not in request.headers:
+            raise DeniedError(403, f"a request that changes the run needs the header '{OWN_HEADER}: 1'")
+
+
+def _check_origin(request: HTTPServerRequest) -> None:
+    origin = request.headers.get("Origin")
+    if origin is not None and urlsplit(origin).netloc.lower() != request.host.lower():
+        raise DeniedError(403, f"a page of {origin} may not change this run")
+
+
+class Handler(RequestHandler):
+    """Answers in JSON, errors too: ``{"error": "a sentence"}``."""
+
+    def initialize(self, run: Run, guard: Guard) -> None:
+        """Take what all handlers share (called by tornado)."""
+        self.run = run
+        self.guard = guard
+
+    def set_default_headers(self) -> None:
+        """Nothing that is asked for is to be kept or guessed at."""
+        self.clear_header("Server")
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Content-Type-Options", "nosniff")
+
+    def give(self, value: Any, status: int = 200) -> None:
+        """Answer with a value as JSON."""
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json")
+        self.finish(msgspec.json.encode(value))
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer with a sentence (called by tornado); an error of ours has its traceback in the log only."""
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        if isinstance(error, DeniedError):
+            status_code = error.status
+            if status_code == 401:
+                self.set_header("WWW-Authenticate", "Bearer")
+        elif isinstance(error, BlockyardError):
+            status_code = 503 if isinstance(error, StoreError) else 400
+        if isinstance(error, BlockyardError):
+            text = str(error)
+        elif isinstance(error, HTTPError):
+            text = error.log_message or self._reason
+        else:
+            text = "the scheduler could not answer; its log says why"
+        self.give({"error": text}, status_code)
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Log what is our fault, not what a user asked (called by tornado)."""
+        if not isinstance(value, (HTTPError, BlockyardError)):
+            super().log_exception(typ, value, tb)
+
+
+class Healthz(Handler):
+    """Whether the loop turns: an answer is the proof. Never asks Redis: a restart would not help."""
+
+    def get(self) -> None:
+        """Answer."""
+        self.give({"loop": "turns"})
+
+
+class Readyz(Handler):
+    """Whether this scheduler does its part."""
+
+    def get(self) -> None:
+        """Answer 200, or 503 while it reads the run or Redis does not answer."""
+        leads = self.run.leadership.epoch > 0
+        self.give({"ready": self.run.ready, "leads": leads}, 200 if self.run.ready else 503)
+
+
+class Metrics(Handler):
+    """The metrics, in the format that is asked for."""
+
+    def initialize(self, run: Run, guard: Guard, registry: CollectorRegistry) -> None:  # type: ignore[override]
+        """Take what to scrape (called by tornado)."""
+        super().initialize(run, guard)
+        self.registry = registry
+
+    def get(self) -> None:
+        """Answer."""
+        if "application/openmetrics-text" in self.request.headers.get("Accept", ""):
+            self.set_header("Content-Type", OPENMETRICS)
+            self.finish(generate_openmetrics(self.registry))  # type: ignore[no-untyped-call]
+        else:
+            self.set_header("Content-Type", CONTENT_TYPE_LATEST)
+            self.finish(generate_latest(self.registry))
+
+
+class Api(Handler):
+    """A request about the run; only the leader answers."""
+
+    def prepare(self) -> None:
+        """Check who asks, and whether we can know (called by tornado)."""
+        self.guard.check(self.request)
+        if self.run.turns is None:
+            self.give({"error": "this scheduler does not lead the run", "leader": self.run.leadership.leader}, 503)
+
+    @property
+    def turns(self) -> Turns:
+        """The loop of the leader."""
+        assert self.run.turns is not None
+        return self.run.turns
+
+    def task_argument(self, *, needed: bool) -> str | None:
+        """Give the task that is asked about. Raises SpecError for one that the run does not have."""
+        task = self.get_query_argument("task", None)
+        return check_task(self.run.pipeline, task, needed=needed)
+
+
+class Status(Api):
+    """The run."""
+
+    def get(self) -> None:
+        """Answer with a RunStatus."""
+        self.give(self.run.status())
+
+
+class FailuresHandler(Api):
+    """What failed."""
+
+    async def get(self) -> None:
+        """Answer with Failures."""
+        task = self.task_argument(needed=False)
+        self.give(group_failures(await self.run.failures(task)))
+
+
+class Explain(Api):
+    """Why a block is in the state it is in."""
+
+    async def get(self) -> None:
+        """Answer with an Explanation, and the block's failed attempts."""
+        task = self.task_argument(needed=True)
+        assert task is not None
+        block_id = self._block(task)
+        explanation = self.run.explain(task, block_id)
+        failures = await self.run.failures_of(task, block_id)
+        self.give(msgspec.to_builtins(explanation) | {"failures": failures})
+
+    def _block(self, task: str) -> int:
+        grid = Grid.of(next(spec for spec in self.run.pipeline.tasks if spec.id == task))
+        block, index = self.get_query_argument("block", ""), self.get_query_argument("index", "")
+        try:
+            return _block_of_id(grid, block) if block else _block_of_index(grid, index)
+        except IndexError as error:
+            raise SpecError(f"task '{task}': {error}") from None
+        except ValueError:
+            given = f"block '{block}'" if block else f"index '{index}'"
+            raise SpecError(
+                f"{given} is no block of task '{task}': give index=3,4,5 with an integer for each of its {grid.ndim}"
+                " axes, or block=123"
+            ) from None
+
+
+def _block_of_id(grid: Grid, text: str) -> int:
+    block_id = int(text)
+    grid.index_of(block_id)
+    return block_id
+
+
+def _block_of_index(grid: Grid, text: str) -> int:
+    return grid.id_of(tuple(int(n) for n in text.strip("()[] ").split(",")))  # zip is strict about the axes
+
+
+class Change(Api):
+    """Steers the run."""
+
+    event: Event
+
+    def initialize(self, run: Run, guard: Guard, event: Event) -> None:  # type: ignore[override]
+        """Take what is to be told (called by tornado)."""
+        super().initialize(run, guard)
+        self.event = event
+
+    async def post(self) -> None:
+        """Tell it, and answer when it is safe in Redis."""
+        await self.turns.ask(self.event)
+        self.give({"state": self.turns.core.state})
+
+
+class Retry(Api):
+    """Tries failed blocks again."""
+
+    async def post(self) -> None:
+        """Answer with the number of blocks that wait again, orphans among them."""
+        try:
+            body = msgspec.json.decode(self.request.body or b"{}", type=RetryBody)
+        except msgspec.DecodeError as error:
+            raise SpecError(f"the body is no retry request: {error}") from None
+        task = check_task(self.run.pipeline, body.task, needed=False)
+        if body.roi is not None:
+            check_roi(self.run.pipeline, task, body.roi)
+        before = self._given_up()
+        await self.turns.ask(RetryRequested(task, body.roi))
+        self.give({"state": self.turns.core.state, "blocks": max(before - self._given_up(), 0)})
+
+    def _given_up(self) -> int:
+        status = self.run.status()
+        return sum(task.failed + task.orphaned for task in status.tasks) if status else 0
+
+
+def check_task(pipeline: PipelineSpec, task: str | None, *, needed: bool) -> str | None:
+    """Give the task back. Raises SpecError where it is not one of the pipeline, or needed and missing."""
+    known = [spec.id for spec in pipeline.tasks]
+    if task is None and needed:
+        raise SpecError(f"say which task{nearest('', known)}")
+    if task is not None and task not in known:
+        raise SpecError(f"run '{pipeline.name}' has no task '{task}'{nearest(task, known)}")
+    return task
+
+
+def check_roi(pipeline: PipelineSpec, task: str | None, roi: RoiSpec) -> None:
+    """Raise SpecError for an ROI that does not have the axes of the tasks it is about."""
+    for spec in pipeline.tasks:
+        if task in (None, spec.id) and not len(roi.offset) == len(roi.shape) == spec.total_roi.ndim:
+            raise SpecError(
+                f"roi has {len(roi.offset)} offsets and {len(roi.shape)} sizes; task '{spec.id}' has"
+                f" {spec.total_roi.ndim} axes"
+            )
+
+
+class Page(StaticFileHandler):
+    """The page and its files."""
+
+    def set_extra_headers(self, path: str) -> None:  # noqa: ARG002 - tornado gives it
+        """Only our own scripts, and nobody frames the page."""
+        self.clear_header("Server")
+        self.set_header("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'; base-uri 'none'")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Cache-Control", "no-cache")
+
+
+class NotFound(Handler):
+    """What is not there."""
+
+    def prepare(self) -> None:
+        """Say so (called by tornado)."""
+        self.give({"error": f"there is no {self.request.path}; the API is under /api/v1/"}, 404)
+
+
+def http_server(run: Run, registry: CollectorRegistry, *, token: str, host: str) -> HTTPServer:
+    """Give the HTTP server of a scheduler; `host` is where it will listen."""
+    shared = {"run": run, "guard": Guard(token, host)}
+    routes: list[tuple[str, Any, dict[str, Any]]] = [
+        ("/healthz", Healthz, shared),
+        ("/readyz", Readyz, shared),
+        ("/metrics", Metrics, {**shared, "registry": registry}),
+        ("/api/v1/status", Status, shared),
+        ("/api/v1/failures", FailuresHandler, shared),
+        ("/api/v1/explain", Explain, shared),
+        ("/api/v1/pause", Change, {**shared, "event": PauseRequested()}),
+        ("/api/v1/resume", Change, {**shared, "event": ResumeRequested()}),
+        ("/api/v1/cancel", Change, {**shared, "event": CancelRequested()}),
+        ("/api/v1/retry", Retry, shared),
+        (r"/()", Page, {"path": str(PAGE), "default_filename": "index.html"}),
+        (r"/page/(.*)", Page, {"path": str(PAGE)}),
+    ]
+    rules: Sequence[Any] = routes
+    application = Application(
+        list(rules),
+        default_handler_class=NotFound,
+        default_handler_args=shared,
+        log_function=lambda handler: log.debug("%s %s", handler.request.method, handler.request.path),
+    )
+    return HTTPServer(application, max_body_size=BODY_BYTES, idle_connection_timeout=IDLE_S)

@@ -1,0 +1,413 @@
+"""One scheduler process, from its first look at Redis to its last word.
+
+Start-up, main and shutdown read top to bottom::
+
+    start up    Redis reachable and fit -> listen -> wait for the lock -> load the run -> open the gate
+    main        turns, renewal of the lock, ticks; until SIGTERM, the run's end, or another leader
+    shut down   accept no more -> leave the status behind -> free the lock -> close
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import time
+from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.tcpserver import TCPServer
+
+from blockyard.core.events import FailureNote
+from blockyard.core.report import status_report
+from blockyard.core.scheduler import Scheduler
+from blockyard.core.status import Explanation, FailureStatus, RunStatus
+from blockyard.core.task import Kind, Task
+from blockyard.spec.errors import SpecError, StoreError
+from blockyard.spec.model import PipelineSpec
+from blockyard.wire.messages import Outcome, Welcome
+from blockyard_scheduler.files import ADDRESS, FAILURES, STATUS, Address, write_json
+from blockyard_scheduler.http import http_server
+from blockyard_scheduler.identity import resumed
+from blockyard_scheduler.leadership import Leadership
+from blockyard_scheduler.meter import Meter
+from blockyard_scheduler.metrics import registry_of
+from blockyard_scheduler.server import SPARE_FILES, BlockServer
+from blockyard_scheduler.settings import Settings
+from blockyard_scheduler.store import Store
+from blockyard_scheduler.turns import Turns
+
+log = logging.getLogger(__name__)
+
+REDIS_PATIENCE_S = 5.0
+"""How long Redis may take to answer at start-up."""
+TICK_S = 0.5
+REPORT_S = 10.0
+LINGER_S = 10.0
+"""How long a scheduler that ends with its run waits for the workers to take that in."""
+CLOSING_S = 5.0
+"""How long shutdown may take for each of its steps that need somebody else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Why the service ended, when it ended well."""
+
+    state: str
+    """Of the run."""
+    by_itself: bool
+    """Because the run is over, not because of a signal."""
+
+
+class SchedulerService:
+    """The service; also what its servers ask (the gate of the block server, the run behind HTTP and metrics)."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Do nothing yet. Raises StoreError for a Redis URL that is none."""
+        self.settings = settings
+        self.run_spec = settings.run
+        self.meter = Meter([task.id for task in settings.run.pipeline.tasks])
+        self.loop_lag_s = 0.0
+        self.store_durable = True
+        self.turns: Turns | None = None
+        self._name = settings.run.pipeline.name
+        self._store = Store(settings.redis_url, self._name, password=settings.redis_password)
+        self.leadership = Leadership(self._store, lock_s=settings.lock_s, address="", clock=time.monotonic)
+        self._blocks = BlockServer(
+            self, token=settings.token, lease_s=settings.lease_s, most=_most_files() - SPARE_FILES
+        )
+        self._http: HTTPServer | None = None
+        self._http_port = -1
+        self._port = 0
+        self._stop = asyncio.Event()
+
+    async def run(self) -> Ended:
+        """Live until the end. Raises StoreError, with a sentence, for an end that nobody asked for."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        try:
+            if not await self._start_up():
+                return Ended("waiting", by_itself=False)
+            return await self._main()
+        finally:
+            await self._shut_down()
+
+    # --- start-up ----------------------------------------------------------------------------------------------
+
+    async def _start_up(self) -> bool:
+        """Listen, come to lead, and load the run; False when a signal came first."""
+        await self._store.wait_reachable(REDIS_PATIENCE_S)
+        warnings = await self._store.check()
+        for warning in warnings:
+            log.warning("%s", warning)
+        self.store_durable = not any("appendonly" in warning for warning in warnings)
+        before = await self._store.read_spec() if not self.settings.fresh else None
+        if before is not None:  # refused now, not when the lock is free
+            resumed(before, self.settings.run, accept_changes=self.settings.accept_changes)
+        self._listen()
+        lead = asyncio.create_task(self._come_to_lead(), name="lead")
+        try:
+            await self._first_of([lead])
+            return lead.done()
+        finally:
+            await _cancel([lead])
+
+    def _listen(self) -> None:
+        settings = self.settings
+        self._port = _listen(self._blocks, settings.host, settings.port, "--port")
+        self.leadership.address = settings.address(self._port)
+        if settings.http_port >= 0:
+            self._http = http_server(self, registry_of(self), token=settings.token, host=settings.http_host)
+            self._http_port = _listen(self._http, settings.http_host, settings.http_port, "--http-port")
+        log.info("listening for workers on %s:%d, HTTP on port %d", settings.host, self._port, self._http_port)
+
+    async def _come_to_lead(self) -> None:
+        """Wait for the lock, then load the run and open the gate."""
+        await self.leadership.acquire()
+        keep = asyncio.create_task(self.leadership.keep(), name="lock")  # reading a large run takes long
+        try:
+            core = await self._load()
+        finally:
+            await _cancel([keep])
+        settings = self.settings
+        welcome = Welcome(
+            software=version("blockyard"),
+            run=self._name,
+            epoch=self.leadership.epoch,
+            heartbeat_s=settings.heartbeat_s,
+            lease_s=settings.lease_s,
+            grace_s=settings.grace_s,
+            pipeline=self.run_spec.pipeline,
+        )
+        self.turns = Turns(core, self._store, self.leadership, meter=self.meter, welcome=welcome, clock=time.monotonic)
+        log.info("leading run '%s' in epoch %d, from record %d on", self._name, self.leadership.epoch, core.seq)
+        if settings.run_dir is not None:
+            write_json(settings.run_dir / ADDRESS, self._address())
+
+    async def _load(self) -> Scheduler:
+        settings = self.settings
+        # A standby that takes over goes on: --fresh was meant for the day it was typed.
+        fresh = settings.fresh and not self.leadership.waited
+        before = None if fresh else await self._store.read_spec()
+        if before is not None:
+            self.run_spec = resumed(before, settings.run, accept_changes=settings.accept_changes)
+        await self._store.write_spec(self.leadership.identity, self.run_spec, fresh=fresh)
+        journal = await self._store.load()
+        restore = partial(
+            Scheduler.restore,
+            self.run_spec,
+            journal.pages,
+            journal.records,
+            epoch=self.leadership.epoch,
+            settings=settings.core,
+            now=time.monotonic(),
+            seed=self.leadership.epoch,
+        )
+        core = await asyncio.get_running_loop().run_in_executor(None, restore)
+        if core.seq != journal.seq:
+            raise StoreError(
+                f"the journal of run '{self._name}' ends at record {core.seq}, not {journal.seq}: Redis at"
+                f" {self._store.place} lost records; restore it from its file, or start over with --fresh"
+            )
+        return core
+
+    def _address(self) -> Address:
+        settings = self.settings
+        return Address(
+            host=settings.host,
+            port=self._port,
+            http_host=settings.http_host,
+            http_port=self._http_port,
+            pid=os.getpid(),
+            run=self._name,
+            epoch=self.leadership.epoch,
+        )
+
+    # --- main --------------------------------------------------------------------------------------------------
+
+    async def _main(self) -> Ended:
+        assert self.turns is not None
+        jobs: list[Awaitable[Any]] = [self.turns.run(), self.leadership.keep(), self._tick(), self._report()]
+        if self.settings.exit_when_done:
+            jobs.append(self._await_end(self.turns))
+        tasks = [asyncio.ensure_future(job) for job in jobs]
+        try:
+            await self._first_of(tasks)
+            if self._stop.is_set():  # what has arrived is decided and committed before we go
+                await self._within(self.turns.turned(), "the last turn")
+        finally:
+            await _cancel(tasks)
+        return Ended(self.turns.core.state, by_itself=self.turns.core.is_over)
+
+    async def _first_of(self, jobs: Iterable[asyncio.Future[Any]]) -> None:
+        """Return when a signal came or one of the jobs ended; raise what it raised."""
+        stop = asyncio.ensure_future(self._stop.wait())
+        try:
+            done, _ = await asyncio.wait([*jobs, stop], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _cancel([stop])
+        for job in done:
+            job.result()
+
+    async def _await_end(self, turns: Turns) -> None:
+        """Return when the run is over and the workers have left, or had the time to."""
+        await turns.run_over.wait()
+        log.info("run '%s' is over: %s", self._name, turns.core.state)
+        try:
+            async with asyncio.timeout(LINGER_S):
+                await self._blocks.deserted()
+        except TimeoutError:
+            log.info("%d workers have not left; not waiting for them", self._blocks.n_connections)
+
+    async def _tick(self) -> None:
+        """Measure how late the loop is, and look after what has no event of its own."""
+        worst: list[float] = []
+        while True:
+            due_s = time.monotonic() + TICK_S
+            await asyncio.sleep(TICK_S)
+            worst = [*worst[-19:], time.monotonic() - due_s]
+            self.loop_lag_s = max(worst)
+            self._blocks.drop_silent()
+            if self.turns is not None:
+                self.meter.take_durations(self.turns.core.totals.durations)
+
+    async def _report(self) -> None:
+        """Write the status report into the log, every 10 s and when the run is over."""
+        assert self.turns is not None
+        while True:
+            over = self.turns.run_over.is_set()
+            try:
+                async with asyncio.timeout(REPORT_S):
+                    await (asyncio.sleep(REPORT_S) if over else self.turns.run_over.wait())
+            except TimeoutError:
+                pass
+            if not over and (status := self.status()) is not None:
+                log.info("%s", status_report(status))
+
+    # --- shutdown ----------------------------------------------------------------------------------------------
+
+    async def _shut_down(self) -> None:
+        """Leave what others need behind and close; each step for itself, since Redis may be gone."""
+        turns, self.turns = self.turns, None
+        await self._blocks.close()
+        if turns is not None and self.settings.run_dir is not None:
+            await self._within(self._leave_files(turns, self.settings.run_dir), "writing the run's last status")
+        await self._within(self.leadership.resign(), "freeing the lock")
+        if self._http is not None:
+            self._http.stop()
+            await self._within(self._http.close_all_connections(), "closing HTTP")
+        await self._within(self._store.close(), "closing the connections to Redis")
+
+    async def _within(self, step: Awaitable[None], what: str) -> None:
+        try:
+            async with asyncio.timeout(CLOSING_S):
+                await step
+        except (TimeoutError, StoreError, OSError) as error:
+            log.warning("%s failed (%s)", what, error or "no time left")
+
+    async def _leave_files(self, turns: Turns, folder: Path) -> None:
+        """Write failures first: the status says that the run has ended."""
+        try:
+            failures = await self._failures(turns.core, None)
+        finally:
+            (folder / ADDRESS).unlink(missing_ok=True)
+        write_json(folder / FAILURES, [failure for failure in failures if failure.final])
+        write_json(folder / STATUS, turns.core.status(time.monotonic()))
+
+    # --- what the servers ask ----------------------------------------------------------------------------------
+
+    @property
+    def pipeline(self) -> PipelineSpec:
+        """The pipeline that runs."""
+        return self.run_spec.pipeline
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """All pools of the pipeline."""
+        return tuple(dict.fromkeys(task.pool for task in self.pipeline.tasks))
+
+    @property
+    def ready(self) -> bool:
+        """Whether this scheduler does its part: it leads and Redis answers, or it stands by."""
+        if not self.leadership.epoch:
+            return bool(self.leadership.leader)
+        return self.turns is not None and self.leadership.holds()
+
+    @property
+    def n_connections(self) -> int:
+        """How many peers are connected."""
+        return self._blocks.n_connections
+
+    @property
+    def n_store_errors(self) -> int:
+        """How often Redis did not do what was asked."""
+        return self._store.errors_seen
+
+    @property
+    def outcomes(self) -> dict[tuple[str, Outcome], int]:
+        """How many leases ended how, by task, since this scheduler leads."""
+        return self.turns.core.totals.by_outcome if self.turns is not None else {}
+
+    def status(self) -> RunStatus | None:
+        """Give the run, or None while this scheduler does not lead."""
+        if self.turns is None:
+            return None
+        self.meter.take_durations(self.turns.core.totals.durations)
+        return self.turns.core.status(time.monotonic())
+
+    def explain(self, task: str, block_id: int) -> Explanation:
+        """Say why a block is in the state it is in. Only while this scheduler leads."""
+        assert self.turns is not None
+        return self.turns.core.explain(task, block_id, time.monotonic())
+
+    async def failures(self, task: str | None = None) -> list[FailureStatus]:
+        """Give the failed attempts that are kept, of one task or of all."""
+        return [] if self.turns is None else await self._failures(self.turns.core, task)
+
+    async def failures_of(self, task: str, block_id: int) -> list[FailureStatus]:
+        """Give the failed attempts of one block that are kept."""
+        if self.turns is None:
+            return []
+        return failure_statuses(self.turns.core, await self._store.failures_of(task, block_id))
+
+    async def _failures(self, core: Scheduler, task: str | None) -> list[FailureStatus]:
+        notes = await self._store.failures()
+        return failure_statuses(core, [note for note in notes if task in (None, note.task)])
+
+
+def failure_statuses(core: Scheduler, notes: list[FailureNote]) -> list[FailureStatus]:
+    """Give failed attempts as seen from outside; `final` only where the block has not been retried since."""
+    by_task: dict[str, list[FailureNote]] = {}
+    for note in notes:
+        by_task.setdefault(note.task, []).append(note)
+    statuses = []
+    for name, ours in by_task.items():
+        if (task := core.by_id.get(name)) is None:
+            continue
+        failed = _have_failed(task, [note.block_id for note in ours])
+        statuses += [_failure_status(task, note, final) for note, final in zip(ours, failed, strict=True)]
+    return statuses
+
+
+def _have_failed(task: Task, blocks: list[int]) -> list[bool]:
+    addresses = task.layout.addresses(task.grid.unravel(np.array(blocks, np.int64)))
+    failed: list[bool] = task.bits[Kind.FAILED].test(addresses).tolist()
+    return failed
+
+
+def _failure_status(task: Task, note: FailureNote, failed: bool) -> FailureStatus:
+    error = note.error
+    return FailureStatus(
+        task=note.task,
+        block_id=note.block_id,
+        index=task.grid.index_of(note.block_id),
+        attempt=note.attempt,
+        final=note.final and failed,
+        kind=error.kind,
+        message=error.message,
+        traceback=error.traceback,
+        worker=error.worker,
+        log=error.log,
+    )
+
+
+async def _cancel(jobs: Sequence[asyncio.Future[Any]]) -> None:
+    """Leave no job behind; harmless for those that ended."""
+    for job in jobs:
+        job.cancel()
+    await asyncio.gather(*jobs, return_exceptions=True)
+
+
+def _listen(server: TCPServer, host: str, port: int, flag: str) -> int:
+    """Listen, and give the port. Raises SpecError, with a sentence, where that is not possible."""
+    try:
+        sockets = bind_sockets(port, host)
+    except OSError as error:
+        raise SpecError(
+            f"{flag}: cannot listen on {host or 'any address'}, port {port} ({error.strerror or error}); end what uses"
+            " it, or give another port (0: any free one)"
+        ) from None
+    server.add_sockets(sockets)
+    found: int = sockets[0].getsockname()[1]
+    return found
+
+
+def _most_files() -> int:
+    """Raise the limit of open files as far as we may, and give it: one for each worker."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard if hard != resource.RLIM_INFINITY else max(soft, 65536)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (ValueError, OSError):  # some systems refuse their own hard limit
+        return soft
+    return wanted
