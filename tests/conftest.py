@@ -11,6 +11,8 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+import blockyard
+
 EXAMPLES = {"dev": 50, "ci": 400, "thorough": 5000, "mutants": 150}
 PROFILE = os.environ.get("BLOCKYARD_HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev")
 
@@ -24,3 +26,7 @@ for name, examples in EXAMPLES.items():
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
     )
 settings.load_profile(PROFILE)
+
+# tests/mutants.py runs the tests on a changed copy of the library; make sure that they do not see the true one.
+if (library := os.environ.get("BLOCKYARD_LIBRARY")) and not str(blockyard.__file__).startswith(library):
+    raise RuntimeError(f"the tests import {blockyard.__file__}, not the copy in {library}")

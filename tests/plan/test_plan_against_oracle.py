@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle import Box, Oracle, OracleTask
 
-from blockyard.plan.edges import Edge
+from blockyard.plan.edges import Edge, expand
 from blockyard.plan.grid import Grid
 from blockyard.plan.levels import Levels
 from blockyard.plan.requests import run_boxes, topological, volume
 from blockyard.plan.zorder import ZOrder
 from blockyard.spec.model import RoiSpec, RunSpec, TaskSpec
+from blockyard.spec.validate import validate_run
 from blockyard.testing.strategies import runs, tasks
 
 
@@ -67,7 +68,7 @@ def test_the_writers_of_a_roi_are_the_blocks_whose_write_roi_meets_it(data, task
     grid, oracle = Grid.of(task), OracleTask(task)
     near = [st.integers(b - 12, e + 12) for b, e in zip(task.total_roi.begin, task.total_roi.end, strict=True)]
     begin = tuple(data.draw(axis) for axis in near)
-    roi = RoiSpec(begin, tuple(data.draw(st.integers(0, 30)) for _ in begin))
+    roi = RoiSpec(begin, tuple(data.draw(st.one_of(st.integers(0, 1), st.integers(0, 30))) for _ in begin))
     lo, hi = grid.writers(roi)
     expected = [block_id for block_id, block in oracle.blocks.items() if block.write.meets(box_of(roi))]
     assert ids_in(grid, lo, hi) == expected
@@ -251,3 +252,25 @@ def test_keys_of_enormous_grids_are_integers_of_any_width(counts, seed):
     keys = ZOrder({"a": Grid.of(task)}).keys("a", places)
     bits = [(n - 1).bit_length() for n in counts]
     assert [int(key) for key in keys.tolist()] == [interleaved(place, bits) for place in places.tolist()]
+
+
+# --- the strategies themselves -------------------------------------------------------------------------------------
+
+
+@given(run=runs())
+def test_drawn_runs_are_valid_input(run: RunSpec):
+    """What the property tests run is what a user may run."""
+    validate_run(run)
+
+
+@given(
+    boxes=st.lists(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=2), max_size=6),
+    most=st.integers(1, 40),
+)
+def test_expanding_boxes_gives_the_indices_of_each_box_once(boxes, most):
+    """A block of several boxes comes once for each; empty boxes give nothing."""
+    lo = np.array([[b for b, _ in box] for box in boxes], np.int64).reshape(-1, 2)
+    hi = np.array([[e for _, e in box] for box in boxes], np.int64).reshape(-1, 2)
+    expected = [index for box in boxes for index in product(*(range(b, e) for b, e in box))]
+    batches = list(expand(lo, hi, most=most))
+    assert sorted(tuple(index) for batch in batches for index in batch.tolist()) == sorted(expected)

@@ -1,0 +1,198 @@
+"""Small faults put into plan and core, one at a time: the property tests must catch each.
+
+    python tests/mutants.py              all of them (a few minutes)
+    python tests/mutants.py --sample 6   every so many-th, for CI
+    python tests/mutants.py edges        those whose name contains a word
+
+A mutant is a piece of text that occurs exactly once in a file, and what replaces it. The library is copied aside,
+changed there and put first on the module path of a pytest process with the ``mutants`` profile (short). A mutant whose
+text is gone is an error too: the code changed, so write it anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PLAN = ("tests/plan/test_plan_against_oracle.py",)
+CORE = ("tests/core/test_core_against_oracle.py", "tests/core/test_core_stateful.py")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault."""
+
+    name: str
+    file: str
+    """Below src/blockyard."""
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+def _plan(name: str, file: str, old: str, new: str) -> Mutant:
+    return Mutant(f"{file}: {name}", f"plan/{file}.py", old, new, PLAN)
+
+
+def _core(name: str, file: str, old: str, new: str) -> Mutant:
+    return Mutant(f"{file}: {name}", f"core/{file}.py", old, new, CORE)
+
+
+MUTANTS = (
+    # --- the grid
+    _plan("valid counts the remainder", "grid", "max(n, 0) // s for", "max(ceil_div(n, s), 0) for"),
+    _plan("overhang drops the remainder", "grid", "max(ceil_div(n, s), 0) for", "max(n // s, 0) for"),
+    _plan("context above counts twice", "grid", "n - b - a for n, b, a", "n - a - a for n, b, a"),
+    _plan(
+        "first write at the total ROI",
+        "grid",
+        "t + c for t, c in zip(self.total_begin",
+        "t for t, c in zip(self.total_begin",
+    ),
+    _plan(
+        "context above from the wrong end",
+        "grid",
+        "r - w for w, r in zip(write.end, read.end",
+        "w - r for w, r in zip(write.begin, read.begin",
+    ),
+    _plan("shrink ends at the total ROI", "grid", "limit = [t - a for", "limit = [t for"),
+    _plan("shrink does not clip reads", "grid", "min(b + n, e) - b for b, n, e", "n for b, n, e"),
+    _plan("ids count the first axis fastest", "grid", "for n in reversed(self.shape):", "for n in self.shape:"),
+    _plan("a box ends one block early", "grid", "hi.append(ceil_div(b, stride))", "hi.append(b // stride)"),
+    _plan("a box begins one block late", "grid", "lo.append(a // stride)", "lo.append(ceil_div(a, stride))"),
+    _plan("touching is meeting", "grid", "if a >= b:", "if a > b:"),
+    _plan(
+        "shrink writes to the end of the last block",
+        "grid",
+        'if self.fit == "shrink" else end)',
+        'if self.fit == "valid" else end)',
+    ),
+    # --- levels
+    _plan("modulus from the context below alone", "levels", "min(1 + max(b, a), n) for", "min(1 + b, n) for"),
+    _plan(
+        "modulus one too large",
+        "levels",
+        "moduli = tuple(min(1 + max(b, a), n)",
+        "moduli = tuple(min(2 + max(b, a), n)",
+    ),
+    _plan(
+        "modulus not cut to the grid", "levels", "moduli = tuple(min(1 + max(b, a), n)", "moduli = tuple(1 + max(b, a)"
+    ),
+    _plan("no conflict backward", "levels", "offsets[(forward | backward)", "offsets[forward"),
+    _plan("conflict only both ways", "levels", "(forward | backward)", "(forward & backward)"),
+    _plan("levels ascend", "levels", "return self.count - 1 - self.rank(indices)", "return self.rank(indices)"),
+    _plan(
+        "waits for higher levels",
+        "levels",
+        "(other < rank) if higher else (other > rank)",
+        "(other > rank) if higher else (other < rank)",
+    ),
+    _plan("context rounds down", "levels", "above = [ceil_div(c, s) for", "above = [c // s for"),
+    # --- edges
+    _plan(
+        "grown by the wrong contexts",
+        "edges",
+        "begin - down.above[axis], end + down.below[axis]",
+        "begin - down.below[axis], end + down.above[axis]",
+    ),
+    _plan(
+        "upper bound rounds down", "edges", "np.where(a < b, -(-b // stride), lo)", "np.where(a < b, b // stride, lo)"
+    ),
+    _plan("shrink reads unclipped upstream", "edges", 'if down.fit == "shrink":', 'if down.fit == "overhang":'),
+    _plan(
+        "clipped writes counted whole",
+        "edges",
+        "end = np.minimum(begin + up.stride[axis], up.write_end[axis])",
+        "end = begin + up.stride[axis]",
+    ),
+    _plan("boxes grown by the wrong contexts", "edges", "(b - a, e + c) for", "(b - c, e + a) for"),
+    _plan(
+        "common is any",
+        "edges",
+        "np.maximum(first_lo, last_lo)[0], np.minimum(first_hi, last_hi)[0]",
+        "np.minimum(first_lo, last_lo)[0], np.maximum(first_hi, last_hi)[0]",
+    ),
+    # --- requests
+    _plan(
+        "upstream of a request is not closed",
+        "requests",
+        "wanted[upstream].extend(needed)",
+        "wanted[upstream].extend(())",
+    ),
+    _plan("overlapping boxes are kept twice", "requests", "    for other in kept:\n", "    for other in ():\n"),
+    _plan(
+        "upstream of a whole target is not whole",
+        "requests",
+        "extend([_whole(grids[upstream])] if whole else [])",
+        "extend([])",
+    ),
+    # --- Z-order
+    _plan("first axis lowest", "zorder", "for axis in reversed(range(ndim)):", "for axis in range(ndim):"),
+    _plan("largest stride is the unit", "zorder", "min(grid.stride[axis]", "max(grid.stride[axis]"),
+    _plan("used-up axes take bits", "zorder", "if bit < bits[axis]:", "if bit <= bits[axis]:"),
+)
+
+
+def killed(mutant: Mutant) -> tuple[bool, str]:
+    """Whether the tests fail with the mutant in place; and pytest's last lines. Raises ValueError for a stale one."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        library = Path(folder) / "blockyard"
+        shutil.copytree(ROOT / "src" / "blockyard", library, ignore=shutil.ignore_patterns("__pycache__"))
+        file = library / mutant.file
+        text = file.read_text()
+        if text.count(mutant.old) != 1:
+            raise ValueError(f"{mutant.name}: {mutant.old!r} occurs {text.count(mutant.old)} times in {mutant.file}")
+        file.write_text(text.replace(mutant.old, mutant.new))
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout=300", *mutant.tests],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "PYTHONPATH": folder,
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "BLOCKYARD_HYPOTHESIS_PROFILE": "mutants",
+                "BLOCKYARD_LIBRARY": folder,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode not in (0, 1):
+        raise RuntimeError(
+            f"{mutant.name}: pytest ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        )
+    return done.returncode != 0, done.stdout[-3000:]
+
+
+def sample(of: tuple[Mutant, ...], n: int) -> list[Mutant]:
+    """Give `n` mutants spread over all."""
+    return [of[i * len(of) // n] for i in range(min(n, len(of)))]
+
+
+def main() -> int:
+    """Try the mutants; 1 if one survives."""
+    parser = argparse.ArgumentParser(description="Puts small faults into plan and core and runs the property tests.")
+    parser.add_argument("word", nargs="?", default="", help="only mutants whose name contains it")
+    parser.add_argument("--sample", type=int, help="only so many of them, spread over all")
+    options = parser.parse_args()
+    chosen = [mutant for mutant in MUTANTS if options.word in mutant.name]
+    if options.sample:
+        chosen = sample(tuple(chosen), options.sample)
+    survivors = []
+    for mutant in chosen:
+        dead, _ = killed(mutant)
+        print(f"{'killed  ' if dead else 'SURVIVED'}  {mutant.name}", flush=True)
+        survivors += [] if dead else [mutant.name]
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} mutants killed")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
