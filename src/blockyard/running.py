@@ -25,7 +25,8 @@ from blockyard.result import RunResult, summary
 from blockyard.spec.errors import SpecError
 from blockyard.spec.functions import is_own_worker, load_function
 from blockyard.spec.pipeline import Pipeline
-from blockyard.spec.task import ResolvedRun, Task, resolve
+from blockyard.spec.resolve import ResolvedRun, resolve
+from blockyard.spec.task import Task
 
 log = logging.getLogger("blockyard")
 

@@ -17,7 +17,7 @@ import stat
 import sys
 import tempfile
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -182,7 +182,7 @@ def _pickle(function: Any) -> bytes:
             return bytes(cloudpickle.dumps(function))
     except Exception as error:  # any object of the user's may refuse, in its own words
         raise SpecError(
-            f"{_describe_callable(function)} cannot be sent to a worker process ({type(error).__name__}: {error});"
+            f"{name_of(function)} cannot be sent to a worker process ({type(error).__name__}: {error});"
             " open files, locks and connections inside the function instead of capturing them"
         ) from error
 
@@ -201,8 +201,11 @@ def _by_value(cloudpickle: Any, module_name: object) -> Iterator[None]:
         cloudpickle.unregister_pickle_by_value(module)
 
 
-def _describe_callable(function: Callable[..., Any]) -> str:
-    return f"function '{getattr(function, '__qualname__', None) or type(function).__name__}'"
+def name_of(function: Any) -> str:
+    """Name a function, class or callable object in a sentence."""
+    if isinstance(function, str):
+        return f"'{function}'"
+    return f"'{getattr(function, '__qualname__', None) or type(function).__name__}'"
 
 
 def _write_pickle(data: bytes, folder: Path) -> Path:

@@ -9,7 +9,8 @@ from typing import Any
 
 from blockyard.spec.load import load_pipeline
 from blockyard.spec.model import PipelineSpec, RunSpec
-from blockyard.spec.task import PreparedTasks, ResolvedRun, Task, prepare_tasks
+from blockyard.spec.resolve import PreparedTasks, ResolvedRun, prepare_tasks
+from blockyard.spec.task import Task
 
 
 class Pipeline:
@@ -44,7 +45,7 @@ class Pipeline:
         return dict(self._prepared.tasks) if self._prepared is not None else {}
 
     def resolve(self, pickle_dir: str | None) -> ResolvedRun:
-        """Give the run of this pipeline; see `blockyard.spec.task.resolve`."""
+        """Give the run of this pipeline; see `blockyard.spec.resolve.resolve`."""
         if self._prepared is not None:
             return self._prepared.resolve(pickle_dir)
         assert self._spec is not None
