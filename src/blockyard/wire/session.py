@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import enum
 import math
-import random
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 import numpy as np
@@ -49,6 +48,9 @@ from blockyard.wire.messages import (
     Want,
     Welcome,
 )
+
+if TYPE_CHECKING:
+    import random
 
 Ids: TypeAlias = npt.NDArray[np.int64]
 
@@ -257,6 +259,11 @@ class WorkerSession:
     def settled(self) -> bool:
         """Whether nothing is held and every release is acknowledged."""
         return not self.held and not self.unacked
+
+    @property
+    def wanted(self) -> int:
+        """How many blocks the scheduler has been asked for, or will be, and has not granted."""
+        return self._want
 
     def data_to_send(self) -> bytes:
         """Give what must go out on the current connection; empties the buffer."""

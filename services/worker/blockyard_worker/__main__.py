@@ -1,0 +1,124 @@
+"""``python -m blockyard_worker`` (and ``blockyard worker``): start an agent."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from blockyard.spec.errors import BlockyardError, SpecError
+from blockyard.spec.settings import parse_settings
+from blockyard.wire.messages import Hello
+from blockyard.wire.session import split_address
+from blockyard_worker.agent import EXIT_REFUSED, Agent, AgentSettings, new_worker_id
+from blockyard_worker.slots import SlotSettings
+
+FUNCTIONS = "functions"
+"""Folder in the run's folder of a local run that holds the pickled functions of its user."""
+SECRETS = ("BLOCKYARD_TOKEN",)
+"""Variables that user code has no business with."""
+
+log = logging.getLogger("blockyard.worker")
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
+    """Run an agent; give its exit status: 0 run over or told to stop, 2 bad settings or refused."""
+    try:
+        settings = parse_settings("worker", argv, environ)
+        start_logging(settings)
+        split_address(settings.scheduler)
+        hello = make_hello(settings)
+        return asyncio.run(_run(hello, settings, environ))
+    except BlockyardError as error:
+        print(f"blockyard worker: {error}", file=sys.stderr)  # noqa: T201 - before there is a log, and for a person
+        return EXIT_REFUSED
+
+
+async def _run(hello: Hello, settings: Namespace, environ: Mapping[str, str]) -> int:
+    slots = slot_settings(hello.worker, settings, environ)
+    return await Agent(hello, AgentSettings(settings.scheduler, settings.drain_s), slots).run()
+
+
+def make_hello(settings: Namespace) -> Hello:
+    """Say who we are. Raises SpecError for a token file that cannot be read."""
+    return Hello(
+        software=software_version(),
+        token=read_token(settings),
+        worker=new_worker_id(),
+        pool=settings.pool,
+        slots=settings.slots,
+        task=settings.task or None,
+    )
+
+
+def slot_settings(worker: str, settings: Namespace, environ: Mapping[str, str]) -> SlotSettings:
+    """Give what the slots have in common. Raises SpecError for a log folder that cannot be made."""
+    log_dir = Path(settings.log_dir).absolute() if settings.log_dir else None
+    if log_dir is not None:
+        try:
+            log_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SpecError(f"--log-dir {log_dir} cannot be made: {error.strerror}") from error
+    return SlotSettings(
+        worker=worker,
+        module_path=settings.module_path,
+        pickle_dir=str(Path(settings.run_dir).absolute() / FUNCTIONS) if settings.run_dir else None,
+        log_dir=log_dir,
+        recycle_after=settings.recycle_after,
+        environ={name: value for name, value in environ.items() if name not in SECRETS},
+    )
+
+
+def read_token(settings: Namespace) -> str:
+    """Give the token of ``--token`` or ``--token-file``. Raises SpecError for a file that cannot be read."""
+    if settings.token or not settings.token_file:
+        return str(settings.token)
+    try:
+        return Path(settings.token_file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"--token-file {settings.token_file} cannot be read: {error}") from error
+
+
+def software_version() -> str:
+    """Give the version of the installed distribution."""
+    try:
+        return f"blockyard {version('blockyard')}"
+    except PackageNotFoundError:
+        return "blockyard"
+
+
+def start_logging(settings: Namespace) -> None:
+    """Log to standard error: text for people, or one JSON object a line."""
+    handler = logging.StreamHandler(sys.stderr)
+    if settings.log_format == "json":
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give the line of a record."""
+        import json
+
+        line = {
+            "time": self.formatTime(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,200 @@
+"""The agent: one process that holds the connection, the leases and the slots of a worker.
+
+All rules of the protocol are in `blockyard.wire.session.WorkerSession`, all rules about slots in `Crew`. Here bytes and
+times are carried between the two, one *turn* at a time: whatever arrives, from the scheduler or from a slot, ends in
+`turn`, which looks at the clock, collects what is finished, says what there is to say, and sets the next alarm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import platform
+import random
+import secrets
+import signal
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from blockyard.wire.messages import Hello, Outcome
+from blockyard.wire.session import (
+    BlocksGranted,
+    Happening,
+    Joined,
+    LeasesLost,
+    LeasesRevoked,
+    RefusedForGood,
+    ReleaseSafe,
+    RunEnded,
+    SessionState,
+    TaskEnded,
+    WorkerSession,
+)
+from blockyard_worker.crew import Crew
+from blockyard_worker.guarding import Guard
+from blockyard_worker.link import Link
+from blockyard_worker.queue import Results
+from blockyard_worker.slots import SlotSettings
+
+ACKS_S = 5.0
+"""How long a draining agent waits for its last acknowledgements before it leaves anyway."""
+CLOSE_S = 10.0
+"""How long slots may take to end when the run is over; longer than a slot's own limit."""
+
+EXIT_OK = 0
+EXIT_REFUSED = 2
+
+log = logging.getLogger("blockyard.worker")
+
+
+def new_worker_id() -> str:
+    """Give an id for this process that no other process ever has: ``host-pid-nonce``."""
+    return f"{platform.node() or 'host'}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """What an agent is told on its command line."""
+
+    scheduler: str
+    drain_s: float = 25.0
+
+
+class Agent:
+    """A worker for tasks with a function or a command."""
+
+    def __init__(self, hello: Hello, settings: AgentSettings, slot_settings: SlotSettings) -> None:
+        """Begin: start guard and slots. Must be called on a running loop; `run` does the rest."""
+        self.settings = settings
+        self.session = WorkerSession(hello, settings.scheduler, random.Random(), time.monotonic())  # noqa: S311 - jitter
+        self.link = Link(self.session, self._happened, self.turn)
+        self.guard = Guard(hello.worker + "/")
+        self.crew = Crew(hello.slots, slot_settings, self.turn)
+        self.outcomes = dict.fromkeys(Outcome, 0)
+        self.refusal = ""
+        self._loop = asyncio.get_running_loop()
+        self._over = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._leave_by_s = math.inf
+
+    async def run(self) -> int:
+        """Work until the run is over (0), we are told to stop (0), or the scheduler refuses us for good (2)."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self.drain)
+        linking = asyncio.create_task(self.link.run())
+        try:
+            self.turn()
+            await self._over.wait()
+            await self._close()
+        finally:
+            linking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await linking
+            self.guard.close()
+        if self.refusal:
+            log.error("%s", self.refusal)
+        return EXIT_REFUSED if self.refusal else EXIT_OK
+
+    async def _close(self) -> None:
+        self.crew.close()
+        await self.link.close()
+        give_up_s = time.monotonic() + CLOSE_S
+        while not self.crew.closed and time.monotonic() < give_up_s:
+            self._over.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await self._over.wait()
+
+    # ----- turns ------------------------------------------------------------------------------------------------
+
+    def turn(self) -> None:
+        """Do all that is due now; harmless at any time."""
+        now = time.monotonic()
+        self.link.carry_out(self.session.tick(now, self.crew.running(now)))
+        self._report(self.crew.tend(now))
+        self._ask()
+        self._consider_leaving(now)
+        self.guard.update(self.session.deadline_s, self.crew.groups)
+        self.link.flush()
+        self._set_alarm(now)
+
+    def _report(self, results: Results) -> None:
+        if not results:
+            return
+        outcomes = np.concatenate(results.outcomes)
+        self.session.release(np.concatenate(results.numbers), outcomes, np.concatenate(results.seconds), results.errors)
+        for outcome, count in enumerate(np.bincount(outcomes, minlength=len(Outcome)).tolist()):
+            self.outcomes[Outcome(outcome)] += count
+
+    def _ask(self) -> None:
+        """Say how many blocks could be taken; a small change is not worth a message while it stands."""
+        if self.crew.draining or self.crew.closing:
+            self.session.want(0)
+            return
+        wanted, standing = self.crew.appetite(), self.session.wanted
+        if wanted > standing and (wanted <= 16 or wanted >= 2 * standing):
+            self.session.want(wanted)
+
+    def _set_alarm(self, now: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        at = min(self.session.wake_at_s, self.crew.look_at_s(now), self._leave_by_s)
+        if at < math.inf and not self._over.is_set():
+            self._alarm = self._loop.call_later(max(at - now, 0.001), self.turn)
+
+    # ----- what the scheduler says ------------------------------------------------------------------------------
+
+    def _happened(self, happening: Happening) -> None:
+        match happening:
+            case Joined(welcome):
+                self.crew.tasks = {task.id: task for task in welcome.pipeline.tasks}
+                log.info("joined run '%s' at %s (epoch %d)", welcome.run, self.session.address, welcome.epoch)
+            case BlocksGranted(lots):
+                self.crew.take(lots)
+            case LeasesRevoked(numbers):
+                self.crew.revoke(numbers)
+            case LeasesLost(numbers):
+                log.error("%d leases are lost: no scheduler answered in time; what ran is killed", len(numbers))
+                self.crew.abandon()
+            case RefusedForGood(reason):
+                self.refusal = reason
+                self._over.set()
+            case RunEnded(state):
+                log.info("the run is over: %s", state)
+                self._over.set()
+            case ReleaseSafe() | TaskEnded():
+                pass
+
+    # ----- leaving ----------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Stop asking, hand back what is not started, let blocks finish for `drain_s`; a second time: at once."""
+        now = time.monotonic()
+        if self.crew.draining:
+            self._cut_short()
+            return
+        log.info("told to stop: %d blocks in hand, up to %g s to finish", self.crew.in_hand, self.settings.drain_s)
+        self.crew.drain()
+        self._leave_by_s = now + self.settings.drain_s + ACKS_S
+        self._loop.call_later(self.settings.drain_s, self._cut_short)
+        self.turn()
+
+    def _cut_short(self) -> None:
+        self.crew.cut_short()
+        self._leave_by_s = min(self._leave_by_s, time.monotonic() + ACKS_S)
+        self.turn()
+
+    def _consider_leaving(self, now: float) -> None:
+        if not self.crew.draining or self._over.is_set():
+            return
+        idle = not self.crew.in_hand
+        if (idle and self.session.settled) or now >= self._leave_by_s:
+            if self.session.state is not SessionState.OVER:
+                self.session.leave("told to stop")
+            self._over.set()

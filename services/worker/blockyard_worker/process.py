@@ -1,0 +1,139 @@
+"""Child processes of the agent: started in a session of their own, watched without polling, reaped with their usage."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from blockyard.client.calls import signal_name
+from blockyard_worker.guard import MARK_VARIABLE, kill_all
+
+POLL_S = 0.05
+"""How often a child is asked for where the system has no process file descriptors (macOS)."""
+STDERR_FD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a child ended."""
+
+    status: int
+    """Exit status, or minus the signal."""
+    peak_mb: float
+    """The most memory it had at once, in units of 10^6 bytes."""
+
+    @property
+    def bad(self) -> bool:
+        """Whether it ended by a signal or with a status that is not 0."""
+        return self.status != 0
+
+    def sentence(self, who: str) -> str:
+        """Say how it ended."""
+        if self.status >= 0:
+            return f"{who} ended with exit status {self.status}"
+        memory = ", perhaps out of memory" if -self.status == signal.SIGKILL else ""
+        return f"{who} was killed by {signal_name(-self.status)}{memory}; its peak memory was {self.peak_mb:.0f} MB"
+
+
+class ChildProcess:
+    """One child, leader of its own session and process group; `ended` is called once, on the loop."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        mark: str,
+        environment: Mapping[str, str],
+        fds: Sequence[int] = (),
+        log: Path | None,
+        ended: Callable[[Exit], None],
+    ) -> None:
+        """Start `argv`; what it prints is added to `log`, else goes to our standard error."""
+        self.mark = mark
+        self.started_s = time.monotonic()
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        output: IO[bytes] | int = log.open("ab") if log is not None else STDERR_FD
+        try:
+            self._process = subprocess.Popen(
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=dict(environment),
+                pass_fds=tuple(fds),
+                start_new_session=True,
+            )
+        finally:
+            if not isinstance(output, int):
+                output.close()
+        self.pid = self._process.pid
+        self.alive = True
+        self._pid_fd = -1
+        self._watch()
+
+    def kill(self) -> None:
+        """Kill it and all that it started; `ended` follows."""
+        if self.alive:
+            kill_all(self.mark, [self.pid])
+
+    def terminate(self) -> None:
+        """Send it SIGTERM."""
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+
+    # ----- watching ---------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        if hasattr(os, "pidfd_open"):
+            self._pid_fd = os.pidfd_open(self.pid)
+            self._loop.add_reader(self._pid_fd, self._reap)
+        else:
+            self._loop.call_later(POLL_S, self._poll)
+
+    def _poll(self) -> None:
+        pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+        if pid:
+            self._finish(status, usage)
+        else:
+            self._loop.call_later(POLL_S, self._poll)
+
+    def _reap(self) -> None:
+        self._loop.remove_reader(self._pid_fd)
+        os.close(self._pid_fd)
+        # What it started dies with it; before it is reaped, because until then nobody else can get its number.
+        kill_all(self.mark, [self.pid])
+        _, status, usage = os.wait4(self.pid, 0)
+        self._finish(status, usage)
+
+    def _finish(self, status: int, usage: resource.struct_rusage) -> None:
+        self.alive = False
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        self._ended(Exit(self._process.returncode, peak_mb(usage)))
+
+
+def peak_mb(usage: resource.struct_rusage) -> float:
+    """Give the peak memory of a child in units of 10^6 bytes (Linux counts in KiB, macOS in bytes)."""
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def child_environment(mark: str, module_path: str, environ: Mapping[str, str], **more: str) -> dict[str, str]:
+    """Give the environment of a child: ours, the mark that finds it, and the folders of user code."""
+    environment = dict(environ)
+    environment[MARK_VARIABLE] = mark
+    folders = [folder for folder in (module_path, environ.get("PYTHONPATH", "")) if folder]
+    if folders:
+        environment["PYTHONPATH"] = os.pathsep.join(folders)
+    environment.update(more)
+    return environment

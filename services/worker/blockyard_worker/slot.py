@@ -1,0 +1,194 @@
+"""A slot: the process that runs user code, block after block, for as long as nothing goes wrong.
+
+Started fresh by the agent as ``python -m blockyard_worker.slot CHANNEL_FD BOARD_FD PICKLE_DIR``. A thread reads the
+channel; the main thread runs the blocks and notes on the board what it does (see `board.py`). There is no message for
+a block unless it fails.
+
+Batches wait in a queue, and the blocks of the batch that runs are one shared iterator. Taking the next block from it
+and taking all that is left of it are each one step under the interpreter's lock, so the reading thread can hand back
+what has not started without any lock in the loop.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from blockyard.client.calls import Skipped, block_call, describe_exception, is_failure
+from blockyard.plan.grid import Grid
+from blockyard.spec.block import Block
+from blockyard.spec.errors import FatalBlockError
+from blockyard.spec.model import TaskSpec
+from blockyard.wire.frames import Decoder, encode
+from blockyard.wire.messages import Outcome
+from blockyard_worker.board import MASK, PLACE, STARTED, STATE, Board, SlotState
+from blockyard_worker.channel import Failure, HandBack, HandedBack, Learn, Ran, Ready, Run, Stop, ToSlot
+
+SUCCESS = int(Outcome.SUCCESS)
+
+
+class Slot:
+    """The two threads of a slot and what they share."""
+
+    def __init__(self, channel: socket.socket, board: Board, pickle_dir: str | None) -> None:
+        self.channel = channel
+        self.board = board
+        self.pickle_dir = pickle_dir
+        self.tasks: dict[str, TaskSpec] = {}
+        self.batches: deque[Run | Stop] = deque()
+        self.arrived = threading.Semaphore(0)
+        self.turning = threading.Lock()
+        """Held while one batch follows another, and while blocks are handed back."""
+        self.running: Iterator[tuple[int, int]] = iter(())
+        self.end = 0
+        """Place after the last block sent to this slot and not handed back."""
+        self.sending = threading.Lock()
+        self._calls: dict[str, tuple[Grid, Callable[[Block], Any]]] = {}
+
+    def send(self, message: Any) -> None:
+        """Send the agent a message, from either thread."""
+        with self.sending:
+            self.channel.sendall(encode(message))
+
+    # ----- the reading thread -----------------------------------------------------------------------------------
+
+    def read(self) -> None:
+        """Take what the agent says. Its end without a word means that it is dead: so are we, and what we started."""
+        decoder = Decoder(ToSlot)
+        while data := self._receive():
+            for message in decoder.feed(data):
+                self._take(message)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    def _receive(self) -> bytes:
+        try:
+            return self.channel.recv(1 << 18)
+        except OSError:
+            return b""
+
+    def _take(self, message: Any) -> None:
+        if isinstance(message, Learn):
+            if self.tasks.get(message.task.id) not in (None, message.task):
+                self._calls.pop(message.task.id, None)  # a scheduler that was restarted may bring new parameters
+            self.tasks[message.task.id] = message.task
+        elif isinstance(message, HandBack):
+            self._hand_back()
+        else:
+            with self.turning:
+                if isinstance(message, Run):
+                    self.end = message.place + len(message.blocks) // 8
+                self.batches.append(message)
+            self.arrived.release()
+
+    def _hand_back(self) -> None:
+        with self.turning:
+            unstarted = len(list(self.running))
+            for batch in list(self.batches):
+                if isinstance(batch, Run) and self.arrived.acquire(blocking=False):
+                    self.batches.remove(batch)
+                    unstarted += len(batch.blocks) // 8
+            self.end -= unstarted
+        self.send(HandedBack(self.end))
+
+    # ----- the main thread --------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run batch after batch until told to stop."""
+        longs = self.board.longs
+        longs[STATE] = SlotState.IDLE
+        self.send(Ready())
+        while True:
+            self.arrived.acquire()
+            with self.turning:
+                if not self.batches:
+                    continue
+                batch = self.batches.popleft()
+                if isinstance(batch, Stop):
+                    return
+                blocks = np.frombuffer(batch.blocks, "<i8").tolist()
+                self.running = zip(range(batch.place, batch.place + len(blocks)), blocks, strict=False)
+            self._run_batch(batch)
+            longs[STATE] = SlotState.IDLE
+            self.send(Ran())
+
+    def _run_batch(self, batch: Run) -> None:
+        if batch.task not in self._calls and not self._load(batch):
+            return
+        grid, call = self._calls[batch.task]
+        longs, doubles = self.board.longs, self.board.doubles
+        outcomes, seconds = self.board.outcomes, self.board.seconds
+        attempts = {batch.place + at: attempt for at, attempt in batch.attempts.items()}
+        task_id, clock = batch.task, time.monotonic
+        doubles[STARTED] = started = clock()
+        longs[STATE] = SlotState.RUNNING
+        for place, block_id in self.running:
+            try:
+                result = call(Block(grid, task_id, block_id, attempts.get(place, 1)))
+                outcome = SUCCESS if result is None else self._judge(place, result)
+            except BaseException as error:  # noqa: BLE001 - whatever user code raises fails its block, not the slot
+                outcome = self._failed(place, error)
+            at = place & MASK
+            ended = clock()
+            seconds[at] = ended - started
+            outcomes[at] = outcome
+            # The next block's start is noted before its place: a reader between the two sees a block that has run for
+            # too short a time, never for too long.
+            doubles[STARTED] = started = ended
+            longs[PLACE] = place + 1
+
+    def _load(self, batch: Run) -> bool:
+        """Get a task's function; a failure fails the next block of the batch and leaves the others to be tried."""
+        longs, doubles = self.board.longs, self.board.doubles
+        while True:
+            doubles[STARTED] = time.monotonic()
+            longs[STATE] = SlotState.LOADING
+            try:
+                task = self.tasks[batch.task]
+                self._calls[task.id] = Grid.of(task), block_call(task, self.pickle_dir)
+            except BaseException as error:  # noqa: BLE001 - a module may raise anything while it is imported
+                place, _ = next(self.running, (-1, 0))
+                if place < 0:
+                    return False
+                self.board.seconds[place & MASK] = time.monotonic() - doubles[STARTED]
+                self.board.outcomes[place & MASK] = self._failed(place, error)
+                longs[PLACE] = place + 1
+            else:
+                return True
+
+    def _judge(self, place: int, result: object) -> int:
+        if isinstance(result, Skipped):
+            return int(Outcome.SKIPPED)
+        if is_failure(result):
+            self.send(Failure(place, "returned", f"the function returned {result!r}, which means failure", ""))
+            return int(Outcome.FAILED)
+        return SUCCESS
+
+    def _failed(self, place: int, error: BaseException) -> int:
+        self.send(Failure(place, *describe_exception(error)))
+        return int(Outcome.FATAL if isinstance(error, FatalBlockError) else Outcome.FAILED)
+
+
+def main(argv: list[str]) -> int:
+    """Run a slot on the file descriptors that the agent passed; ``CHANNEL_FD BOARD_FD [PICKLE_DIR]``."""
+    channel = socket.socket(fileno=int(argv[0]))
+    channel.set_inheritable(False)
+    board_fd = int(argv[1])
+    board = Board(board_fd)
+    os.close(board_fd)
+    slot = Slot(channel, board, argv[2] if len(argv) > 2 else None)
+    threading.Thread(target=slot.read, name="blockyard-channel", daemon=True).start()
+    slot.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,261 @@
+"""From a task to one callable of a block: its function, class or program, with its checks around it.
+
+The same rules hold in a slot, in a user's own worker and in a serial run: who runs a block calls `block_call(task)`
+once and the result for each block, and learns what became of it from the value and the exception::
+
+    None, or anything but 1   success (a function that returns the integer 1 has failed; True is not 1 here)
+    SKIPPED                   the check said that the block was done already
+    an exception              failed; FatalBlockError: failed, and trying again cannot help
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import logging
+import numbers
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from funlib.geometry import Roi
+
+from blockyard.spec.block import Block
+from blockyard.spec.errors import BlockyardError, SpecError
+from blockyard.spec.functions import load_function
+from blockyard.spec.model import CheckSpec, TaskSpec
+
+Call: TypeAlias = Callable[[Block], Any]
+
+LONGEST_MESSAGE = 2_000
+LONGEST_TRACEBACK = 16_000
+STDERR_LINES = 40
+
+log = logging.getLogger("blockyard")
+
+
+class Skipped:
+    """The type of `SKIPPED`."""
+
+
+SKIPPED = Skipped()
+"""What a call gives for a block that its check found done."""
+
+
+class BlockFailedError(BlockyardError):
+    """A block failed in a way that has no exception of the user's; `kind` and `details` go into its BlockError."""
+
+    def __init__(self, kind: str, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.details = details
+
+
+def is_failure(result: object) -> bool:
+    """Tell whether what a process function returned means failure: the integer 1, and nothing else.
+
+    >>> [is_failure(value) for value in (1, 0, None, True, 1.0, "1")]
+    [True, False, False, False, False, False]
+    """
+    return isinstance(result, numbers.Integral) and not isinstance(result, bool) and int(result) == 1
+
+
+def block_call(task: TaskSpec, pickle_dir: str | None) -> Call:
+    """Give the callable that runs one block of `task`, checks and all.
+
+    Imports user code, and builds a class given as function. Raises what the user's module or class raises, and
+    SpecError for a reference that names nothing.
+    """
+    call = _command_call(task) if task.command is not None else _function_call(task, pickle_dir)
+    checks = load_checks(task, pickle_dir)
+    return checks.around(call) if checks is not None else call
+
+
+def _function_call(task: TaskSpec, pickle_dir: str | None) -> Call:
+    if task.function is None:
+        raise SpecError(f"task '{task.id}' has no function; its worker drives a Client itself")
+    function = load_function(task.function, pickle_dir=pickle_dir)
+    if isinstance(function, type):
+        instance: Call = function(**task.params)
+        return instance
+    return functools.partial(function, **task.params) if task.params else function
+
+
+# ----- checks -------------------------------------------------------------------------------------------------------
+
+
+class Checks:
+    """A task's check functions; each takes a block, and those of the task's parameters that it has names for."""
+
+    def __init__(self, before: Call | None, after: Call | None) -> None:
+        self._before = before
+        self._after = after
+
+    def is_done(self, block: Block) -> bool:
+        """Tell whether the `before` check finds the block done; an exception in it means that it is not."""
+        if self._before is None:
+            return False
+        try:
+            return bool(self._before(block))
+        except Exception:  # the check of a block whose output is missing may fail in any way
+            log.debug("the check before %r failed; the block runs", block, exc_info=True)
+            return False
+
+    def confirm(self, block: Block) -> None:
+        """Raise BlockFailedError where the `after` check does not find the block done, or what the check raises."""
+        if self._after is not None and not self._after(block):
+            raise BlockFailedError("check", "the check after the block says that it is not done")
+
+    def around(self, call: Call) -> Call:
+        """Give `call` with the checks before and after it."""
+
+        def checked(block: Block) -> Any:
+            if self.is_done(block):
+                return SKIPPED
+            result = call(block)
+            if not is_failure(result):
+                self.confirm(block)
+            return result
+
+        return checked
+
+
+def load_checks(task: TaskSpec, pickle_dir: str | None) -> Checks | None:
+    """Give the checks of a task, or None where it has none. Raises SpecError for a reference that names nothing."""
+    spec = task.check
+    if spec is None:
+        return None
+    pair = spec if isinstance(spec, CheckSpec) else CheckSpec(spec, spec)
+    loaded = {ref: _check_call(ref, task.params, pickle_dir) for ref in (pair.before, pair.after) if ref is not None}
+    return Checks(loaded.get(pair.before or ""), loaded.get(pair.after or ""))
+
+
+def _check_call(reference: str, params: Mapping[str, Any], pickle_dir: str | None) -> Call:
+    function = load_function(reference, pickle_dir=pickle_dir)
+    taken = {name: params[name] for name in parameter_names(function, params)}
+    if isinstance(function, type):
+        instance: Call = function(**taken)
+        return instance
+    return functools.partial(function, **taken) if taken else function
+
+
+def parameter_names(function: Callable[..., Any], params: Mapping[str, Any]) -> list[str]:
+    """Give the names in `params` that `function` has parameters for, besides its first, the block."""
+    if not params:
+        return []
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return []
+    if not isinstance(function, type):
+        parameters = parameters[1:]
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return list(params)
+    named = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    return [name for name in params if name in named]
+
+
+# ----- programs -----------------------------------------------------------------------------------------------------
+
+
+def block_json(block: Block, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a block as a program gets it on standard input: plain integers, half-open boxes, array axis order."""
+    return {
+        "task_id": block.task_id,
+        "block_id": block.block_id,
+        "index": list(block.index),
+        "read_roi": _roi_json(block.read_roi),
+        "write_roi": _roi_json(block.write_roi),
+        "attempt": block.attempt,
+        "params": dict(params),
+    }
+
+
+def _roi_json(roi: Roi) -> dict[str, list[int]]:
+    return {"offset": [int(x) for x in roi.offset], "shape": [int(x) for x in roi.shape]}
+
+
+def _command_call(task: TaskSpec) -> Call:
+    assert task.command is not None
+    command = list(task.command)
+
+    def run(block: Block) -> None:
+        with tempfile.TemporaryFile() as stdin:  # a file: a program that never reads it cannot block us
+            stdin.write(json.dumps(block_json(block, task.params)).encode())
+            stdin.seek(0)
+            try:
+                process = subprocess.Popen(command, stdin=stdin, stderr=subprocess.PIPE, text=True, errors="replace")
+            except OSError as error:
+                raise BlockFailedError("command", f"'{command[0]}' cannot be started: {error.strerror}") from error
+        with process:
+            tail = _forward(process)
+        if process.returncode != 0:
+            raise _command_failed(command[0], process.returncode, tail)
+
+    return run
+
+
+def _forward(process: subprocess.Popen[str]) -> deque[str]:
+    """Copy a program's standard error to ours as it comes; give its last lines."""
+    tail: deque[str] = deque(maxlen=STDERR_LINES)
+    assert process.stderr is not None
+    for line in process.stderr:
+        sys.stderr.write(line)
+        tail.append(line)
+    return tail
+
+
+def _command_failed(program: str, status: int, tail: deque[str]) -> BlockFailedError:
+    ended = f"ended with exit status {status}" if status > 0 else f"was killed by {signal_name(-status)}"
+    last = next((line.strip() for line in reversed(tail) if line.strip()), "")
+    message = f"'{program}' {ended}" + (f": {last}" if last else "")
+    return BlockFailedError("exit" if status > 0 else "signal", shorten(message, LONGEST_MESSAGE), "".join(tail))
+
+
+# ----- errors as text -----------------------------------------------------------------------------------------------
+
+
+def signal_name(number: int) -> str:
+    """Give ``SIGKILL`` for 9, or ``signal 77`` for one without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def describe_exception(error: BaseException) -> tuple[str, str, str]:
+    """Give kind, message and traceback of an exception of user code, each of bounded length, without our own frames."""
+    if isinstance(error, BlockFailedError):
+        return error.kind, shorten(str(error), LONGEST_MESSAGE), shorten(error.details, LONGEST_TRACEBACK)
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 - an exception whose text cannot be made must not hide that the block failed
+        message = ""
+    kind = type(error).__name__
+    frames = error.__traceback__
+    while frames is not None and _is_ours(frames.tb_frame.f_globals.get("__package__")):
+        frames = frames.tb_next
+    shown = error.with_traceback(frames)
+    text = "".join(traceback.format_exception(type(shown), shown, frames))
+    return kind, shorten(message or kind, LONGEST_MESSAGE), shorten(text, LONGEST_TRACEBACK)
+
+
+def _is_ours(package: str | None) -> bool:
+    return (package or "").partition(".")[0] in ("blockyard", "blockyard_worker")
+
+
+def shorten(text: str, longest: int) -> str:
+    """Give `text` with its middle left out where it is longer than `longest`: both ends tell the most.
+
+    >>> shorten("one two three four five six seven eight", 20)
+    'one two th ... even eight'
+    """
+    if len(text) <= longest:
+        return text
+    return f"{text[: longest // 2]} ... {text[-(longest // 2) :]}"
