@@ -287,10 +287,9 @@ def same_up_to_names(one: Array, other: Array) -> bool:
     one, other = dense(one), dense(other)
     names = np.zeros(one.max(initial=0) + 1, other.dtype)
     names[one] = other
-    used = np.unique(names[np.bincount(one.ravel()) > 0])
-    return (
-        names[0] == 0 and np.array_equal(names[one], other) and len(used) == np.count_nonzero(np.bincount(one.ravel()))
-    )
+    present = np.bincount(one.ravel()) > 0
+    one_to_one = len(np.unique(names[present])) == np.count_nonzero(present)
+    return bool(names[0] == 0 and one_to_one and np.array_equal(names[one], other))
 
 
 def dense(labels: Array) -> Array:

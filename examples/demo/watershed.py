@@ -96,8 +96,8 @@ class Fragments(BlockFunction):
     """Label the segments as far as the block goes, and carry on the labels of neighbours that ran before.
 
     A segment that reaches into such a neighbour takes over its label there; when it reaches several, they are found to
-    be one, which goes into `pairs`. So labels depend on which block runs first: with ``read_write_conflict: true`` the
-    scheduler never runs two neighbours at once and always has them in the same order, whatever the number of workers.
+    be one, which goes into `pairs`. That needs an order: with ``read_write_conflict: true`` the scheduler never runs
+    two neighbours at once, and always has them in the same order, whatever the number of workers.
     """
 
     def __init__(self, volume: str, floor: float, peak: float | None) -> None:
@@ -122,12 +122,28 @@ class Fragments(BlockFunction):
         self.target[write] = labels[relative(write, read)]
 
     def neighbours(self, block: Block, read: Slices, write: Slices) -> Array:
-        """Give an array over `read` with the labels that earlier blocks left one voxel around `write`, and 0 else."""
+        """Give an array over `read` with the labels that earlier blocks left one voxel around `write`, and 0 else.
+
+        What stands there of blocks that are yet to come is from an earlier run, and that of the block itself may be
+        from an attempt that was killed: neither must show in the result.
+        """
         labels = np.zeros([s.stop - s.start for s in read], np.uint64)
         around = self.inside(block.write_roi, grow=1)
         labels[relative(around, read)] = self.target[around]
-        labels[relative(write, read)] = 0  # what a killed attempt may have left
+        below_inside_above = [
+            (slice(0, w.start), slice(w.start, w.stop), slice(w.stop, None)) for w in relative(write, read)
+        ]
+        for way in itertools.product((-1, 0, 1), repeat=labels.ndim):
+            neighbour = tuple(i + step for i, step in zip(block.index, way, strict=True))
+            if not self.turn(neighbour) < self.turn(block.index):
+                labels[tuple(parts[step + 1] for parts, step in zip(below_inside_above, way, strict=True))] = 0
         return labels
+
+    def turn(self, index: tuple[int, ...]) -> tuple[int, ...]:
+        """Give what the scheduler sorts neighbours by: the higher remainders of the index go first."""
+        blocks = self.target.cdata_shape
+        rounds = (min(1 + math.ceil(CONTEXT / s), n) for s, n in zip(self.target.chunks, blocks, strict=True))
+        return tuple(-(i % r) for i, r in zip(index, rounds, strict=True))
 
 
 class Merge(BlockFunction):
