@@ -50,6 +50,8 @@ WHOLE_ERRORS = 10_000
 MESSAGE_CHARACTERS, TRACEBACK_CHARACTERS, SHORT_CHARACTERS = 2000, 8000, 200
 PASSING = ("OOM", "MISCONF", "READONLY", "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS")
 """Beginnings of answers that a person or time can cure; the command had no effect."""
+NO_ENTRY = (errors.AuthenticationError, errors.AuthorizationError, errors.NoPermissionError)
+"""Refusals that no waiting cures; the first comes wrapped in a ConnectionError."""
 
 T = TypeVar("T")
 
@@ -100,7 +102,6 @@ class Store:
 
     def __init__(self, url: str, run: str, *, password: str | None = None, answer_s: float = ANSWER_S) -> None:
         """Connect to nothing yet. Raises StoreError for a URL that is none."""
-        self.place = place(url)
         self.keys = Keys.of(run)
         self.commits_repeated = 0
         self.errors_seen = 0
@@ -108,6 +109,7 @@ class Store:
         self._n_errors = 0
         self._run = run
         try:
+            self.place = place(url)
             # The commit's connection is its own: a slow disk must not hold up the renewal of the lock.
             self._redis, self._writer = (
                 Redis.from_url(
@@ -352,21 +354,22 @@ class Store:
         """Await an answer; raises Uncertain for none, StoreError for one that no waiting can cure."""
         try:
             return await answer
-        except (errors.AuthenticationError, errors.AuthorizationError, errors.NoPermissionError) as error:
-            self.errors_seen += 1
-            raise StoreError(
-                f"Redis at {self.place} refuses us ({error}); give user and password in --redis-url"
-            ) from error
         except errors.NoScriptError:
             raise
         except (errors.ConnectionError, errors.TimeoutError, errors.ReadOnlyError, errors.OutOfMemoryError) as error:
             self.errors_seen += 1
+            if isinstance(error, NO_ENTRY) or isinstance(error.__cause__, NO_ENTRY):
+                raise StoreError(
+                    f"Redis at {self.place} refuses us ({error}); give user and password in --redis-url"
+                ) from error
             raise Uncertain(f"Redis at {self.place}: {error or type(error).__name__}") from error
         except (OSError, asyncio.IncompleteReadError) as error:
             self.errors_seen += 1
             raise Uncertain(f"Redis at {self.place}: {error or type(error).__name__}") from error
         except errors.ResponseError as error:
             self.errors_seen += 1
+            if isinstance(error, NO_ENTRY):
+                raise StoreError(f"Redis at {self.place} does not let us do this ({error})") from error
             if any(word in str(error) for word in PASSING):
                 raise Uncertain(f"Redis at {self.place}: {error}") from error
             raise StoreError(f"Redis at {self.place} refused a command: {error}") from error
