@@ -68,7 +68,7 @@ def _classes() -> dict[str, ast.ClassDef]:
 def _struct(name: str, structs: dict[str, Any]) -> Schema:
     """Give the schema of one struct with those of its fields written out, descriptions and limits added."""
     schema: Schema = {
-        key: value for key, value in structs[name].items() if value and key not in ("title", "properties")
+        key: value for key, value in structs[name].items() if value != [] and key not in ("title", "properties")
     }
     schema["properties"] = {
         field: _field(name, field, value, structs) for field, value in structs[name]["properties"].items()
