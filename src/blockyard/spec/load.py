@@ -51,8 +51,6 @@ def load_text(text: str | bytes, source: str = "pipeline.yaml") -> PipelineSpec:
         raise SpecError(f"{source}{_place(error)}: not valid YAML: {_problem(error, text)}") from None
     except SpecError as error:
         raise SpecError(f"{source}{error}") from None
-    except ValueError as error:  # a date or number that has the form of one but cannot be one
-        raise SpecError(f"{source}: not valid YAML: {error}; put it in quotes") from None
     return _parse(value, source, lines)
 
 
@@ -83,12 +81,21 @@ def _read_yaml(text: str | bytes) -> tuple[Any, Lines]:
         node = loader.get_single_node()
         if node is None:
             raise SpecError(" is empty; a pipeline file has a name and tasks")
-        value = loader.construct_document(node)
-        walk = _Walk(value)
+        walk = _Walk(_outline(node))
         walk.visit(node, ())
-        return value, walk.lines
+        return _construct(loader, node), walk.lines  # last: it writes merge keys out, in the nodes themselves
     finally:
         loader.dispose()
+
+
+def _construct(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
+    try:
+        return loader.construct_document(node)
+    except (ValueError, LookupError, TypeError, ArithmeticError) as error:
+        # PyYAML lets these pass for a date or number that cannot be one (2020-13-01), and for tags on odd values.
+        raise SpecError(
+            f": not valid YAML: a value is not what its form or tag says ({error}); put it in quotes"
+        ) from None
 
 
 def _check_depth(text: str | bytes) -> None:
@@ -105,6 +112,19 @@ def _check_depth(text: str | bytes) -> None:
 
 def _line(item: yaml.Event | yaml.Node) -> int:
     return item.start_mark.line + 1 if item.start_mark is not None else 1
+
+
+def _outline(node: yaml.Node) -> Any:
+    """Give as much of the data as names the tasks: ``{"tasks": [{"id": ...}, ...]}``."""
+    tasks = _child(node, "tasks")
+    items = tasks.value if isinstance(tasks, yaml.SequenceNode) else []
+    ids = [_child(item, "id") for item in items]
+    return {"tasks": [{"id": found.value} if isinstance(found, yaml.ScalarNode) else {} for found in ids]}
+
+
+def _child(node: yaml.Node, name: str) -> yaml.Node | None:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return next((value for key, value in pairs if isinstance(key, yaml.ScalarNode) and key.value == name), None)
 
 
 class _Walk:
@@ -192,7 +212,8 @@ def _parse(value: Any, source: str, lines: Lines) -> PipelineSpec:
 def _located(message: str, where: Where, source: str, lines: Lines) -> SpecError:
     """Put file and line before a message: the line of the value, or of the nearest value around it that has one."""
     around = next((lines[where[:n]] for n in range(len(where), -1, -1) if where[:n] in lines), None)
-    return SpecError.at(where, f"{source}{f':{around}' if around else ''}: {message}")
+    one_line = message.translate({ord(end): repr(end)[1:-1] for end in "\n\r\v\f\x85\u2028\u2029"})
+    return SpecError.at(where, f"{source}{f':{around}' if around else ''}: {one_line}")
 
 
 def _check_names(value: Any) -> None:

@@ -60,11 +60,11 @@ def check_name(name: str, what: str, where: Where, longest: int) -> None:
     if not isinstance(name, str):
         raise SpecError.at(where, f"{what} must be text, not {name!r}")
     if len(name) > longest:
-        raise SpecError.at(where, f"{what}, '{name}', has {len(name)} characters; at most {longest} can be used")
+        raise SpecError.at(where, f"{what}, {name!r}, has {len(name)} characters; at most {longest} can be used")
     if not re.fullmatch(NAME_PATTERN, name):
         raise SpecError.at(
             where,
-            f"{what}, '{name}', cannot be used as a key, label or file name; write letters, digits, '.', '_' and '-',"
+            f"{what}, {name!r}, cannot be used as a key, label or file name; write letters, digits, '.', '_' and '-',"
             " with a letter, digit or '_' first and last",
         )
 
