@@ -24,6 +24,7 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal, Self
@@ -67,11 +68,21 @@ class EmbeddedRedis:
     Use it as a context manager, or call `start`, `wait_ready` (so that other things start meanwhile) and `stop`.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], fsync: Fsync = "always", ready_timeout_s: float = 60.0) -> None:
-        """Keep the state in `folder` (made when missing), written to disk as `fsync` says (Redis' appendfsync)."""
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        fsync: Fsync = "always",
+        ready_timeout_s: float = 60.0,
+        ended: Callable[[Child], None] | None = None,
+    ) -> None:
+        """Keep the state in `folder` (made when missing), written to disk as `fsync` says (Redis' appendfsync).
+
+        `ended` is called from another thread when the server has ended, for whatever reason.
+        """
         self.folder = Path(folder).absolute()
         self.fsync = fsync
         self.ready_timeout_s = ready_timeout_s
+        self._ended = ended
         self._server: Child | None = None
         self._lock: IO[bytes] | None = None
         self._socket: Path | None = None
@@ -86,6 +97,11 @@ class EmbeddedRedis:
     def pid(self) -> int | None:
         """Process id of a started server."""
         return self._server.pid if self._server else None
+
+    @property
+    def log(self) -> Path:
+        """The server's log file."""
+        return self.folder / LOG
 
     def __enter__(self) -> Self:
         self.start()
@@ -196,7 +212,7 @@ class EmbeddedRedis:
         return "".join(f"{key} {value}\n" for key, value in lines.items())
 
     def _run(self, server: Path) -> None:
-        self._server = Child("redis", [server, self.folder / CONFIG], term_s=30.0)
+        self._server = Child("redis", [server, self.folder / CONFIG], term_s=30.0, ended=self._ended)
 
     def _remove_socket(self) -> None:
         if self._socket is None:
@@ -210,9 +226,9 @@ class EmbeddedRedis:
 
     def _fail(self, what: str) -> None:
         folder = self.folder
-        last = _last_line(folder / LOG)
+        last = _last_line(self.log)
         self.stop(timeout_s=5.0)
-        raise StoreError(f"the embedded Redis in {folder} {what}{': ' + last if last else ''}; see {folder / LOG}")
+        raise StoreError(f"the embedded Redis in {folder} {what}{': ' + last if last else ''}; see {self.log}")
 
 
 def ask(path: Path | None, password: str, command: str, timeout_s: float = 5.0) -> str:

@@ -18,6 +18,7 @@ import os
 import queue
 import secrets
 import shutil
+import socket
 import sys
 import time
 import urllib.request
@@ -26,12 +27,13 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
 from blockyard.child import Child
 from blockyard.core.status import RunStatus
+from blockyard.departed import is_gone, speak_for
 from blockyard.embedded import EmbeddedRedis, Fsync
 from blockyard.result import RunResult, read_result
 from blockyard.spec.errors import BlockyardError
@@ -40,7 +42,10 @@ from blockyard.spec.settings import SETTINGS
 
 LOOPBACK = "127.0.0.1"
 SCHEDULER_RESTARTS = 5
+REDIS_RESTARTS = 5
 AGENT_RESTARTS = 10
+DEPARTED_LOOKS = 60
+"""How often to look for workers that are gone before their lease time has to do."""
 STEADY_S = 60.0
 """A process that lived this long has its restarts counted anew."""
 BAD_INPUT = 2
@@ -96,8 +101,16 @@ class LocalRun:
     _scheduler: _Service | None = field(default=None, init=False)
     _agents: list[_Service] = field(default_factory=list, init=False)
     _ended: queue.SimpleQueue[Child] = field(default_factory=queue.SimpleQueue, init=False)
-    _address: dict[str, Any] = field(default_factory=dict, init=False)
+    _port: int = field(default=0, init=False)
+    """The block server's, from before it listens and over its restarts."""
+    _port_holder: socket.socket | None = field(default=None, init=False)
+    _http: tuple[str, int] | None = field(default=None, init=False)
     _made_folder: bool = field(default=False, init=False)
+    _token: str = field(default="", init=False)
+    _redis_restarts_left: int = field(default=REDIS_RESTARTS, init=False)
+    _departed_due_s: float | None = field(default=None, init=False)
+    """When to look for workers that are gone."""
+    _departed_looks: int = field(default=0, init=False)
     _old_status: tuple[int, int] | None = field(default=None, init=False)
     """What status.json was before this run."""
 
@@ -146,6 +159,8 @@ class LocalRun:
                     service.child.kill()
             if self._redis is not None:
                 self._redis.stop()
+            if self._port_holder is not None:
+                self._port_holder.close()
             for name in ("token", "scheduler.json"):
                 with contextlib.suppress(OSError):
                     (self.folder / name).unlink()
@@ -153,17 +168,19 @@ class LocalRun:
     @property
     def address(self) -> str:
         """HOST:PORT of the block server."""
-        return f"{self._address['host']}:{self._address['port']}"
+        return f"{LOOPBACK}:{self._port}"
 
     @property
     def http_url(self) -> str:
-        """Address of page, API and metrics."""
-        return f"http://{self._address['http_host']}:{self._address['http_port']}"
+        """Address of page, API and metrics; "" where the run was over before it served them."""
+        return f"http://{self._http[0]}:{self._http[1]}" if self._http else ""
 
     def status(self) -> RunStatus | None:
         """Ask how far the run is; None while the scheduler does not answer."""
+        if not self.http_url:
+            return None
         try:
-            with urllib.request.urlopen(f"{self.http_url}/api/v1/status", timeout=5) as answer:
+            with urllib.request.urlopen(f"{self.http_url}/api/v1/status", timeout=5) as answer:  # noqa: S310 - ours
                 return msgspec.json.decode(answer.read(), type=RunStatus)
         except (OSError, msgspec.DecodeError, HTTPException):
             return None
@@ -172,33 +189,38 @@ class LocalRun:
 
     def _start(self) -> None:
         self._made_folder = not self.folder.exists()
-        self._redis = EmbeddedRedis(self.folder / "redis", self.fsync)
+        self._redis = EmbeddedRedis(self.folder / "redis", self.fsync, ended=self._ended.put)
         if self.redis_url:
             self._redis.take_folder()
         else:
             self._redis.start()
         self._write_files()
+        self._port_holder, self._port = _reserve_port()
         self._scheduler = self._scheduler_service()
         if not self.redis_url:
             self._redis.wait_ready()
         self._begin(self._scheduler)
-        self._await_scheduler()
-        if not self.keep_serving:
+        if (
+            not self.keep_serving
+        ):  # beside the scheduler, not after it: they import meanwhile, and connect when it listens
             self._agents = [*self._pool_agents(), *self._own_worker_agents()]
             for agent in self._agents:
                 self._begin(agent)
+        self._await_scheduler()
+        self._look_for_departed()
 
     def _write_files(self) -> None:
         (self.folder / "logs").mkdir(exist_ok=True)
         self._old_status = self._status_mark()
         with contextlib.suppress(FileNotFoundError):
             (self.folder / "scheduler.json").unlink()
-        _write_private(self.folder / "token", secrets.token_hex(24).encode())
+        self._token = secrets.token_hex(24)
+        _write_private(self.folder / "token", self._token.encode())
         _write_private(self.folder / "run.json", msgspec.json.format(msgspec.json.encode(self.run)))
 
     def _scheduler_service(self) -> _Service:
         argv = [sys.executable, "-m", "blockyard_scheduler", "--run-spec", str(self.folder / "run.json")]
-        argv += ["--host", LOOPBACK, "--port", "0", "--http-port", "0", *self._common_flags()]
+        argv += ["--host", LOOPBACK, "--port", str(self._port), "--http-port", "0", *self._common_flags()]
         if not self.keep_serving:
             argv += ["--exit-when-done"]
         if self.fresh:
@@ -271,14 +293,13 @@ class LocalRun:
             with contextlib.suppress(OSError, msgspec.DecodeError):
                 address = msgspec.json.decode((self.folder / "scheduler.json").read_bytes())
                 if address["pid"] == scheduler.child.pid:
-                    self._address = address
+                    self._http = address["http_host"], address["http_port"]
                     return
 
     def _take_end_of_start(self, scheduler: _Service) -> None:
         """The scheduler ended before it was seen to listen: the run is over already, or it can't be run."""
         assert scheduler.child is not None
         if self._status_mark() != self._old_status:
-            self._address = {"host": LOOPBACK, "port": 0, "http_host": LOOPBACK, "http_port": 0}
             return
         if scheduler.child.status == BAD_INPUT:
             raise BlockyardError(last_sentence(scheduler.log))
@@ -291,8 +312,8 @@ class LocalRun:
 
     def _look_after(self, until: float | None) -> RunResult | None:
         """Wait for one end of a process or one restart that is due."""
-        dues = [service.due_s for service in self._agents if service.due_s is not None]
-        wake = min([*dues, *([until] if until is not None else [])], default=None)
+        dues = [*(agent.due_s for agent in self._agents), self._departed_due_s, until]
+        wake = min((due for due in dues if due is not None), default=None)
         child = None
         with contextlib.suppress(queue.Empty):
             child = self._ended.get(timeout=None if wake is None else max(wake - time.monotonic(), 0))
@@ -301,7 +322,24 @@ class LocalRun:
         for service in self._agents:
             if service.due_s is not None and time.monotonic() >= service.due_s:
                 self._begin(service)
+        if self._departed_due_s is not None and time.monotonic() >= self._departed_due_s:
+            self._speak_for_departed()
         return None
+
+    def _speak_for_departed(self) -> None:
+        """Hand back what workers hold that are gone: those of a run that was killed, and agents that were."""
+        status = self.status()
+        holders = [worker for worker in status.workers if worker.leases and not worker.connected] if status else []
+        left = [
+            worker for worker in holders if not (is_gone(worker.id) and speak_for(worker, self.address, self._token))
+        ]
+        self._departed_looks -= 1
+        again = (left or status is None) and self._departed_looks > 0  # what an agent started ends a moment after it
+        self._departed_due_s = time.monotonic() + 0.3 if again else None
+
+    def _look_for_departed(self) -> None:
+        self._departed_looks = DEPARTED_LOOKS
+        self._departed_due_s = time.monotonic()
 
     def _take_end(self, child: Child) -> RunResult | None:
         if self._scheduler is not None and child is self._scheduler.child:
@@ -309,7 +347,21 @@ class LocalRun:
         for agent in self._agents:
             if child is agent.child:
                 self._plan_restart(agent, child)
+        self._revive_redis()
         return None
+
+    def _revive_redis(self) -> None:
+        """Start Redis again where it has ended: same socket, same password, all that was committed."""
+        if self._redis is None or self.redis_url or self._redis.alive():
+            return
+        if self._redis_restarts_left == 0:
+            raise BlockyardError(
+                f"the embedded Redis of this run ended {REDIS_RESTARTS + 1} times; see {self._redis.log}. Finished"
+                " blocks are kept: run it again to go on"
+            )
+        self._redis_restarts_left -= 1
+        self.say(f"Redis ended; starting it again from its file (see {self._redis.log})")
+        self._redis.restart()
 
     def _take_end_of_scheduler(self, scheduler: _Service, child: Child) -> RunResult | None:
         if (result := self._read_result()) is not None:
@@ -317,13 +369,8 @@ class LocalRun:
         if child.status == BAD_INPUT:
             raise BlockyardError(last_sentence(scheduler.log))
         self._spend_restart(scheduler, child)
-        if self._redis is not None and not self.redis_url and not self._redis.alive():
-            self.say("Redis ended; starting it again from its file")
-            self._redis.restart()
-        argv = [flag for flag in scheduler.argv if flag not in {"--fresh", "--accept-changes"}]
-        # The same port, so that the agents find it.
-        argv[argv.index("--port") + 1] = str(self._address["port"])
-        scheduler.argv = argv
+        self._revive_redis()
+        scheduler.argv = [flag for flag in scheduler.argv if flag not in {"--fresh", "--accept-changes"}]
         self._begin(scheduler)
         return None
 
@@ -333,6 +380,7 @@ class LocalRun:
             raise BlockyardError(last_sentence(agent.log))
         if child.status != 0:
             self._spend_restart(agent, child)
+        self._look_for_departed()
         agent.due_s = time.monotonic() + 0.5 * 2 ** min(agent.restarts - agent.restarts_left, 5)
 
     def _spend_restart(self, service: _Service, child: Child) -> None:
@@ -350,11 +398,7 @@ class LocalRun:
 
     def _stop_agents(self, *, drain: bool) -> None:
         children = [agent.child for agent in self._agents if agent.child is not None]
-        over = self._status_mark() != self._old_status
-        until = time.monotonic() + (5.0 if over else 0.0)
-        for child in children:  # told by the scheduler that the run is over, they leave by themselves
-            child.wait(max(until - time.monotonic(), 0))
-        for child in children:
+        for child in children:  # where the run is over they are leaving, or never joined: then this is no harm
             child.terminate()
         until = time.monotonic() + (DRAIN_S if drain else 3.0)
         for child in children:
@@ -374,6 +418,21 @@ class LocalRun:
         if self._status_mark() == self._old_status:
             return None
         return read_result(self.folder)
+
+
+def _reserve_port() -> tuple[socket.socket, int]:
+    """Give a socket bound to a free port, and the port, which the scheduler can listen on.
+
+    On Linux two sockets that both allow it may be bound to one port while only one listens, so ours keeps the port from
+    everybody who asks for any; elsewhere it is closed again.
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind((LOOPBACK, 0))
+    port: int = holder.getsockname()[1]
+    if sys.platform != "linux":
+        holder.close()
+    return holder, port
 
 
 def processors() -> int:

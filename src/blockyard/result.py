@@ -47,7 +47,11 @@ def summary(result: RunResult) -> str:
     skipped = sum(task.skipped for task in tasks)
     line = f"{result.status.run}: {result.state}, {done:,} of {total:,} blocks"
     line += f" ({skipped:,} were done before)" if skipped else ""
-    lines = [f"{line} in {duration(result.status.elapsed_s)}"]
+    if result.status.leases_granted:
+        line += f" in {duration(result.status.elapsed_s)}"
+    elif total:
+        line += ", all of which ended earlier"
+    lines = [line]
     if not result.ok:
         failed, orphaned = sum(task.failed for task in tasks), sum(task.orphaned for task in tasks)
         lines[0] += f"; {failed:,} failed, {orphaned:,} wait for those and never ran"

@@ -140,6 +140,8 @@ def _print_result(result: RunResult, folder: Path, *, as_json: bool) -> None:
         _print_json(result)
         return
     print(summary(result))
+    if not result.status.leases_granted and any(task.total for task in result.status.tasks):
+        print("nothing was left to do; --fresh starts it over")
     if not result.ok:
         print(f"more: blockyard failures {folder}; try them again: blockyard retry {folder}, then run again")
 
