@@ -385,7 +385,7 @@ def test_another_protocol_is_refused(redis_url, run_name):
     [
         (Hello(worker="w", pool="defualt"), "did you mean 'default'"),
         (Hello(worker="w", task="wrok"), "did you mean 'work'"),
-        (Hello(worker="w", slots=0), "has 0 slots"),
+        (Hello(worker="w", slots=-1), "has -1 slots"),
         (Hello(worker=""), "name of a worker"),
         (Hello(worker="a\nb"), "name of a worker"),
         (Hello(worker="w", holds=b"123"), "no multiple of 8"),

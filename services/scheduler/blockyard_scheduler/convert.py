@@ -83,8 +83,8 @@ def joined(message: Hello, pipeline: PipelineSpec) -> WorkerJoined:
     for what, name in (("worker", message.worker), ("pool", message.pool)):
         if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
             raise ProtocolError(f"the name of a {what} must have 1 to {LONGEST_NAME} printable characters")
-    if not 1 <= message.slots <= MOST_SLOTS:
-        raise ProtocolError(f"worker {message.worker} has {message.slots} slots; it must have 1 to {MOST_SLOTS}")
+    if not 0 <= message.slots <= MOST_SLOTS:  # 0: the agent of a user's own workers, which only listens
+        raise ProtocolError(f"worker {message.worker} has {message.slots} slots; it must have 0 to {MOST_SLOTS}")
     tasks = {task.id: task for task in pipeline.tasks}
     pools = {task.pool for task in pipeline.tasks}
     if message.task is not None and message.task not in tasks:

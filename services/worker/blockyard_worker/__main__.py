@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import msgspec
+
+from blockyard.client.connection import software_version
 from blockyard.spec.errors import BlockyardError, SpecError
 from blockyard.spec.settings import parse_settings
 from blockyard.wire.messages import Hello
 from blockyard.wire.session import split_address
 from blockyard_worker.agent import EXIT_REFUSED, Agent, AgentSettings, new_worker_id
+from blockyard_worker.own import NOT_OWN, OwnAgent
 from blockyard_worker.slots import SlotSettings
 
 FUNCTIONS = "functions"
@@ -41,7 +45,14 @@ def main(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
 
 async def _run(hello: Hello, settings: Namespace, environ: Mapping[str, str]) -> int:
     slots = slot_settings(hello.worker, settings, environ)
-    return await Agent(hello, AgentSettings(settings.scheduler, settings.drain_s), slots).run()
+    agent_settings = AgentSettings(settings.scheduler, settings.drain_s)
+    if hello.task is not None:
+        status = await OwnAgent(hello, agent_settings, slots, token_path(settings)).run()
+        if status != NOT_OWN:
+            return status
+        hello = msgspec.structs.replace(hello, worker=new_worker_id())
+        slots = dataclasses.replace(slots, worker=hello.worker)
+    return await Agent(hello, agent_settings, slots).run()
 
 
 def make_hello(settings: Namespace) -> Hello:
@@ -84,12 +95,9 @@ def read_token(settings: Namespace) -> str:
         raise SpecError(f"--token-file {settings.token_file} cannot be read: {error}") from error
 
 
-def software_version() -> str:
-    """Give the version of the installed distribution."""
-    try:
-        return f"blockyard {version('blockyard')}"
-    except PackageNotFoundError:
-        return "blockyard"
+def token_path(settings: Namespace) -> str:
+    """Give the absolute path of the token's file, or nothing where the token was given itself."""
+    return str(Path(settings.token_file).absolute()) if settings.token_file and not settings.token else ""
 
 
 def start_logging(settings: Namespace) -> None:

@@ -18,11 +18,12 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from blockyard.client.pace import Pace
 from blockyard.spec.model import TaskSpec
 from blockyard.wire.messages import BlockError, Outcome
 from blockyard.wire.session import Lot
 from blockyard_worker.board import PLACES
-from blockyard_worker.queue import Pace, Queue, Results
+from blockyard_worker.queue import Queue, Results
 from blockyard_worker.slots import Slot, SlotSettings
 
 Ids: TypeAlias = npt.NDArray[np.int64]

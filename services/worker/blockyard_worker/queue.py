@@ -1,8 +1,7 @@
-"""What an agent keeps between its session and its slots: leases that wait, results, and how long blocks take."""
+"""What an agent keeps between its session and its slots: leases that wait, and results."""
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -39,26 +38,6 @@ class Results:
 
     def __bool__(self) -> bool:
         return bool(self.numbers)
-
-
-class Pace:
-    """The mean time of a block, weighted towards about the last second of work."""
-
-    def __init__(self) -> None:
-        self._seconds = 0.0
-        self._blocks = 0.0
-
-    def saw(self, seconds: float, blocks: int) -> None:
-        """Take note of `blocks` blocks that took `seconds` together."""
-        keep = math.exp(-seconds)
-        self._seconds = self._seconds * keep + seconds
-        self._blocks = self._blocks * keep + blocks
-
-    def blocks_in(self, seconds: float, most: int) -> int:
-        """Give how many blocks fit into `seconds`: from 1 (also while nothing is known) to `most`."""
-        if self._blocks == 0:
-            return 1
-        return int(min(max(seconds * self._blocks / max(self._seconds, 1e-9), 1), most))
 
 
 class Queue:

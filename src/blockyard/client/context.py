@@ -1,0 +1,119 @@
+"""What a user's own worker is told when it is started: where the scheduler is, and which task it is for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+from blockyard.spec.errors import ConnectError
+
+VARIABLE = "BLOCKYARD_CONTEXT"
+TOKEN_VARIABLES = ("BLOCKYARD_TOKEN", "BLOCKYARD_TOKEN_FILE")
+NUMBERS = ("port", "worker_id", "num_workers")
+POSITIONAL = ("hostname", "port", "task_id", "worker_id", "num_workers")
+
+
+class Context:
+    """Named values, which travel in the environment variable ``BLOCKYARD_CONTEXT``.
+
+    ``hostname`` and ``port`` of the scheduler, ``task_id``, ``worker_id`` (0, 1, ... among the ``num_workers``
+    processes of one agent), ``worker`` (what the scheduler knows this worker by), ``token_file``. Others may be added.
+    Values are read as ``context["port"]``, ``context.get("port")`` and ``context.port``.
+
+    >>> context = Context("localhost", 8470, "segment", worker_id=3, num_workers=4)
+    >>> context.to_env()
+    'hostname=localhost:port=8470:task_id=segment:worker_id=3:num_workers=4'
+    >>> Context.from_env({"BLOCKYARD_CONTEXT": context.to_env()}).port
+    8470
+    """
+
+    ENV_VARIABLE = VARIABLE
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        """Take `hostname`, `port`, `task_id`, `worker_id` and `num_workers`, by position or name, and any other."""
+        if len(values) > len(POSITIONAL):
+            raise TypeError(f"Context takes at most {len(POSITIONAL)} values by position, not {len(values)}")
+        self._values: dict[str, Any] = dict(zip(POSITIONAL, values, strict=False))
+        for name, value in named.items():
+            if name in self._values:
+                raise TypeError(f"Context got '{name}' twice")
+            self._values[name] = value
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Context:
+        """Read the context of this process. Raises ConnectError where there is none, or where it is malformed."""
+        text = (os.environ if environ is None else environ).get(VARIABLE)
+        if not text:
+            raise ConnectError(
+                f"{VARIABLE} is not set: Client() belongs into a worker that blockyard has started (the function of"
+                " no argument of a task, or a process that it starts); elsewhere give Client(Context(hostname=...,"
+                " port=..., task_id=...))"
+            )
+        context = cls()
+        for pair in text.split(":"):
+            name, equals, value = pair.partition("=")
+            if not equals:
+                raise ConnectError(f"{VARIABLE} is '{text}', where '{pair}' is not name=value")
+            context[unquote(name)] = unquote(value)
+        return context
+
+    def to_env(self) -> str:
+        """Give the value of the environment variable: ``name=value`` pairs between colons, percent-encoded."""
+        return ":".join(f"{quote(str(k), safe='/')}={quote(str(v), safe='/')}" for k, v in self._values.items())
+
+    def token(self, environ: Mapping[str, str] | None = None) -> str:
+        """Give the scheduler's token: from ``token_file``, ``token``, or the variables that a worker has too.
+
+        Raises ConnectError for a file that cannot be read.
+        """
+        environ = os.environ if environ is None else environ
+        direct, file = (environ.get(variable, "") for variable in TOKEN_VARIABLES)
+        path = self.get("token_file") or ("" if direct or self.get("token") else file)
+        if not path:
+            return str(self.get("token") or direct)
+        try:
+            return Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConnectError(f"the token file {path} cannot be read: {error}") from error
+
+    def copy(self) -> Context:
+        """Give a context with the same values."""
+        return Context(**self._values)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Give a value, or `default`."""
+        return self._values.get(name, default)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name in NUMBERS:
+            try:
+                value = int(value)
+            except ValueError:
+                raise ConnectError(f"'{name}' of {VARIABLE} is '{value}', which is not a whole number") from None
+        self._values[name] = value
+
+    def __getattr__(self, name: str) -> Any:
+        values = self.__dict__.get("_values", {})
+        if name in values:
+            return values[name]
+        raise AttributeError(f"the context has no '{name}'; it has {', '.join(values) or 'nothing'}")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Context) and self._values == other._values
+
+    __hash__ = None  # type: ignore[assignment]  # it can be changed
+
+    def __repr__(self) -> str:
+        return f"Context({', '.join(f'{k}={v!r}' for k, v in self._values.items() if k != 'token')})"

@@ -1,0 +1,116 @@
+"""Control calls to a scheduler over HTTP: what `blockyard status`, `retry`, `pause` and the like are made of."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from blockyard.core.status import Explanation, FailureStatus, RunStatus
+from blockyard.spec.errors import ConnectError
+from blockyard.spec.model import RoiSpec
+
+TIMEOUT_S = 10.0
+LONGEST_ANSWER = 2**28
+
+T = TypeVar("T")
+
+
+class Control:
+    """The control calls of one scheduler. Each raises ConnectError, a sentence, where it cannot be done."""
+
+    def __init__(self, url: str, token: str = "", timeout_s: float = TIMEOUT_S) -> None:
+        """Talk to the scheduler at `url` (``http://host:8471``, or ``host:8471``)."""
+        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
+        self._token = token
+        self._timeout_s = timeout_s
+
+    def status(self) -> RunStatus:
+        """Give the status of the run."""
+        return self._get("status", {}, RunStatus)
+
+    def failures(self, task: str | None = None) -> list[FailureStatus]:
+        """Give the failed attempts that are kept, of one task or all."""
+        return self._get("failures", {"task": task} if task else {}, list[FailureStatus])
+
+    def explain(self, task: str, index: Sequence[int]) -> Explanation:
+        """Say why the block of `task` at `index` is in the state it is in."""
+        return self._get("explain", {"task": task, "index": ",".join(map(str, index))}, Explanation)
+
+    def retry(self, task: str | None = None, roi: RoiSpec | None = None) -> dict[str, Any]:
+        """Try failed blocks again: of one task or all, in `roi` (what they write) or anywhere."""
+        return self._post("retry", {"task": task, "roi": roi})
+
+    def pause(self) -> dict[str, Any]:
+        """Lease nothing more until `resume`."""
+        return self._post("pause", {})
+
+    def resume(self) -> dict[str, Any]:
+        """Lease again."""
+        return self._post("resume", {})
+
+    def cancel(self) -> dict[str, Any]:
+        """End the run."""
+        return self._post("cancel", {})
+
+    # ----- inside -----------------------------------------------------------------------------------------------
+
+    def _get(self, path: str, query: dict[str, str], kind: type[T]) -> T:
+        asked = f"?{urllib.parse.urlencode(query)}" if query else ""
+        return self._decode(self._call("GET", path + asked, None), kind)
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = self._call("POST", path, msgspec.json.encode(body))
+        return self._decode(answer, dict[str, Any]) if answer.strip() else {}
+
+    def _decode(self, answer: bytes, kind: type[T]) -> T:
+        try:
+            return msgspec.json.decode(answer, type=kind)
+        except msgspec.DecodeError as error:
+            raise ConnectError(
+                f"{self.url} does not answer like a scheduler of this version of blockyard: {error}"
+            ) from error
+
+    def _call(self, method: str, path: str, body: bytes | None) -> bytes:
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        try:
+            request = urllib.request.Request(f"{self.url}/api/v1/{path}", body, headers, method=method)  # noqa: S310
+            if request.type not in ("http", "https"):
+                raise ConnectError(f"'{self.url}' is not an http:// or https:// address")
+            with urllib.request.urlopen(request, timeout=self._timeout_s) as answer:  # noqa: S310 - checked above
+                return bytes(answer.read(LONGEST_ANSWER))
+        except urllib.error.HTTPError as error:
+            with error:
+                raise ConnectError(self._refusal(error)) from error
+        except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+            raise ConnectError(f"no scheduler answers at {self.url}: {_reason(error, self._timeout_s)}") from error
+
+    def _refusal(self, error: urllib.error.HTTPError) -> str:
+        """Give the scheduler's own sentence, if it sent one."""
+        try:
+            said = json.loads(error.read(2**16))
+            sentence = str(said.get("error") or said.get("message") or "")
+        except (ValueError, AttributeError, OSError):
+            sentence = ""
+        if sentence:
+            return sentence
+        if error.code in (401, 403):
+            return f"{self.url} refused the token; give the run's token with --token or --token-file"
+        return f"{self.url} answered with status {error.code} ({error.reason})"
+
+
+def _reason(error: BaseException, timeout_s: float) -> str:
+    cause = getattr(error, "reason", error)
+    if isinstance(cause, TimeoutError):
+        return f"nothing came within {timeout_s:g} s"
+    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
