@@ -111,7 +111,8 @@ class RunCollector(Collector):
             ours = [worker for worker in status.workers if worker.pool == pool] if status else []
             online = [worker for worker in ours if worker.connected and worker.slots]  # 0 slots: only listens
             busy = sum(worker.leases > 0 for worker in online)
-            for state, n in zip(WORKER_STATES, (busy, len(online) - busy, sum(not worker.connected for worker in ours)), strict=True):
+            offline = sum(not worker.connected for worker in ours)
+            for state, n in zip(WORKER_STATES, (busy, len(online) - busy, offline), strict=True):
                 workers.add_metric([pool, state], n)
             runnable = sum(t.leased + t.ready for t in status.tasks if t.pool == pool) if status else 0
             slots = sum(worker.slots for worker in online) / len(online) if online else 1
