@@ -38,7 +38,9 @@ _ONLY_LOCAL = (
 
 def is_reference(text: str) -> bool:
     """Tell whether `text` has the form of a reference: ``module:name``, dots allowed in both, or ``pickle:/file``."""
-    return text.startswith(PICKLE + "/") or _REFERENCE.fullmatch(text) is not None
+    if text.startswith(PICKLE):  # never the module of that name
+        return text.startswith(PICKLE + "/")
+    return _REFERENCE.fullmatch(text) is not None
 
 
 def load_function(reference: str, *, pickle_dir: str | None) -> Any:
@@ -139,7 +141,7 @@ def _importable_name(function: Any) -> str | None:
     module_name, path = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     if not isinstance(module_name, str) or not isinstance(path, str) or isinstance(function, types.MethodType):
         return None
-    if module_name in _MAIN or not _REFERENCE.fullmatch(f"{module_name}:{path}") or not _has_source(module_name):
+    if module_name in _MAIN or not is_reference(f"{module_name}:{path}") or not _has_source(module_name):
         return None
     found: Any = sys.modules.get(module_name)
     for name in path.split("."):
