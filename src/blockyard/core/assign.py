@@ -18,8 +18,9 @@ from blockyard.plan.grid import Ints
 
 if TYPE_CHECKING:
     from blockyard.core.frontier import Frontier
-    from blockyard.core.scheduler import Scheduler, Worker
+    from blockyard.core.scheduler import Scheduler
     from blockyard.core.task import Task
+    from blockyard.core.workers import Worker
 
 LEAST_BLOCK_S = 1e-5
 """A block costs its worker at least this, however little it does."""
@@ -114,6 +115,9 @@ def _assign_worker(core: Scheduler, group: Group, worker: Worker, most: int, now
         for choice in np.unique(segment).tolist():
             task, frontier, at_once = choices[choice]
             addresses = frontier.ready.take(int(np.count_nonzero(segment == choice)))
+            addresses = _leave_to_others(core, group, task, worker, addresses)
+            if not len(addresses):
+                continue
             taken += len(addresses)
             if task.spec.num_workers is not None:
                 core.allotted[task.number][worker.id] = at_once
@@ -150,6 +154,16 @@ def _segments(which: Ints) -> list[Ints]:
     if len(cuts) >= MOST_SEGMENTS:
         return [part for part in np.array_split(which, MOST_SEGMENTS) if len(part)]
     return [part for part in np.split(which, cuts) if len(part)]
+
+
+def _leave_to_others(core: Scheduler, group: Group, task: Task, worker: Worker, addresses: Ints) -> Ints:
+    """Put back the blocks that this worker failed last, where another worker waits for blocks too."""
+    if not core.avoid or all(other is worker or other.want == 0 for other in group.workers):
+        return addresses
+    left = np.array([core.avoid.get((task.number, address)) == worker.id for address in addresses.tolist()], np.bool_)
+    if left.any():
+        core.frontiers[task.number].push_back(addresses[left])
+    return addresses[~left]
 
 
 def _apart(core: Scheduler, task: Task, addresses: Ints) -> list[Ints]:

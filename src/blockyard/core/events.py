@@ -88,6 +88,17 @@ class RetryRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class RerunRequested:
+    """Blocks are to be run again although they are done, with all that depends on them.
+
+    Those of `task` (None: of all) that write into `roi` (None: all).
+    """
+
+    task: str | None = None
+    roi: RoiSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PauseRequested:
     """Lease nothing more until resumed."""
 
@@ -115,6 +126,7 @@ Event: TypeAlias = (
     | WorkerDisconnected
     | WorkerGone
     | RetryRequested
+    | RerunRequested
     | PauseRequested
     | ResumeRequested
     | CancelRequested

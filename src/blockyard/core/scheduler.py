@@ -20,59 +20,30 @@ import numpy.typing as npt
 from blockyard.core import events as ev
 from blockyard.core import journal
 from blockyard.core.assign import Group, assign
+from blockyard.core.bitmap import Bitmap
+from blockyard.core.describe import describe_run
 from blockyard.core.explain import explain
 from blockyard.core.frontier import Frontier, connect_frontiers
 from blockyard.core.leases import Grant, Leases
 from blockyard.core.orphans import orphan_waiters
 from blockyard.core.rates import Rate
+from blockyard.core.settings import CoreSettings
 from blockyard.core.snapshots import Snapshots, load
-from blockyard.core.status import Explanation, RunStatus, TaskStatus, WorkerStatus
-from blockyard.core.task import Kind, Task, Tries, connect, failed_addresses
+from blockyard.core.status import Explanation, RunStatus
+from blockyard.core.task import Kind, Task, Tries, connect
+from blockyard.core.turn import Turn
+from blockyard.core.undo import rebuild, rerun, retry
+from blockyard.core.workers import Worker, lost_outcomes
 from blockyard.plan.grid import Grid, Ints
 from blockyard.plan.requests import run_boxes
 from blockyard.plan.zorder import ZOrder
 from blockyard.spec.model import RunSpec
 from blockyard.wire.messages import BlockError, Outcome
 
+__all__ = ["CoreSettings", "Scheduler", "Totals"]
 
-@dataclass(frozen=True, slots=True)
-class CoreSettings:
-    """What the core needs to know of the settings."""
-
-    lease_s: float = 60.0
-    grace_s: float = 5.0
-    batch_s: float = 0.2
-    """Work in one batch of leases."""
-    most_in_batch: int = 8192
-    looks_a_turn: int = 16
-    """Chunks scanned in one turn at most (about 0.3 ms each)."""
-    kills: int = 3
-    """Slots a block may be seen to kill before it has failed."""
-    losses_alone: int = 3
-    """Losses without a reason after which a block is leased alone, with backoff."""
-    losses: int = 20
-    """Losses without a reason after which a block has failed, so that a run always ends."""
-    retry_backoff_s: float = 0.0
-    """Wait before the first retry; doubled for each further one, up to a minute."""
-    snapshot_records: int = 2048
-    """Journal records after which snapshot pages are written."""
-
-
-@dataclass(slots=True)
-class Worker:
-    """A worker process, connected or not."""
-
-    id: str
-    pool: str = "default"
-    slots: int = 1
-    task: str | None = None
-    own: bool = False
-    connected: bool = False
-    want: int = 0
-    heard_s: float = 0.0
-    last_seq: int = 0
-    finished: int = 0
-    running: tuple[tuple[int, float], ...] = ()
+RECENT_BLOCKS = 512
+"""Durations kept of each task, for the median."""
 
 
 @dataclass(slots=True)
@@ -119,17 +90,22 @@ class Scheduler:
         self.rates = {task.number: Rate() for task in self.tasks}
         self.mean_s: dict[int, float] = {}
         """Smoothed seconds of a block, by task; missing: none measured yet."""
+        self.recent_s: dict[int, npt.NDArray[np.float32]] = {}
+        """Seconds of the last blocks, by task."""
         self.allotted: dict[int, dict[str, int]] = {task.number: {} for task in self.tasks}
         """For tasks with `num_workers`: how many blocks each worker may run at once."""
         self.alone: set[tuple[int, int]] = set()
         """(task, address) of blocks that are leased alone."""
-        self._started_s = now
+        self.avoid: dict[tuple[int, int], str] = {}
+        """The worker that last failed (task, address): another tries it, where there is one."""
+        self.started_s = now
         self._random = random.Random(seed)  # noqa: S311 - jitter, not secrets
         self._snapshots = Snapshots(self.settings.snapshot_records)
-        self._over: set[int] = set()
+        self.tasks_over: set[int] = set()
+        """Numbers of the tasks of which it was announced that no block will run any more."""
         self._announced = False
         self._next_expiry_s = 0.0
-        self._begin_turn()
+        self.turn = Turn()
         self._doors: dict[type, Callable[[Any, float], None]] = {
             ev.WorkerJoined: self._worker_joined,
             ev.BlocksWanted: self._blocks_wanted,
@@ -138,6 +114,7 @@ class Scheduler:
             ev.WorkerDisconnected: self._worker_disconnected,
             ev.WorkerGone: self._worker_gone,
             ev.RetryRequested: self._retry_requested,
+            ev.RerunRequested: self._rerun_requested,
             ev.PauseRequested: self._pause_requested,
             ev.ResumeRequested: self._resume_requested,
             ev.CancelRequested: self._cancel_requested,
@@ -169,7 +146,7 @@ class Scheduler:
         for task in self.tasks:
             task.tries = loaded.tries.get(task.number, {})
             task.retries = loaded.retries.get(task.number, 0)
-        self._rebuild()
+        rebuild(self)
         return self
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Effect]:
@@ -186,46 +163,9 @@ class Scheduler:
         """Whether the run has ended."""
         return self.state in {"done", "failed", "cancelled"}
 
-    def task_status(self, task: Task, now: float) -> TaskStatus:
-        """Describe one task."""
-        ready, leased = self.ready_count(task.number), self.leases.count_by_task.get(task.number, 0)
-        rate = self.rates[task.number].per_second(now)
-        unfinished = task.unfinished
-        return TaskStatus(
-            id=task.spec.id,
-            pool=task.spec.pool,
-            total=task.total,
-            pending=unfinished - ready - leased,
-            ready=ready,
-            leased=leased,
-            done=task.counts[Kind.DONE] - task.counts[Kind.SKIPPED],
-            skipped=task.counts[Kind.SKIPPED],
-            failed=task.counts[Kind.FAILED],
-            orphaned=task.counts[Kind.ORPHANED],
-            retries=task.retries,
-            num_workers=task.spec.num_workers,
-            rate=rate,
-            eta_s=0.0 if not unfinished else (unfinished / rate if rate else None),
-            over=not unfinished,
-        )
-
     def status(self, now: float) -> RunStatus:
         """Describe the run."""
-        tasks = [self.task_status(task, now) for task in self.tasks]
-        etas = [task.eta_s for task in tasks]
-        known = [eta for eta in etas if eta is not None]
-        return RunStatus(
-            run=self.run.pipeline.name,
-            state=self.state,
-            epoch=self.epoch,
-            elapsed_s=now - self._started_s,
-            eta_s=max(known, default=0.0) if len(known) == len(etas) else None,
-            tasks=tasks,
-            workers=[self._worker_status(worker, now) for worker in self.workers.values()],
-            stale_releases=self.totals.stale,
-            leases_expired=self.totals.expired,
-            leases_granted=self.totals.granted,
-        )
+        return describe_run(self, now)
 
     def explain(self, task: str, block_id: int, now: float) -> Explanation:
         """Say why a block is in the state it is in. Raises SpecError for an unknown task or block."""
@@ -238,20 +178,6 @@ class Scheduler:
     def is_delayed(self, task: int, address: int) -> bool:
         """Whether a block awaits the end of a backoff."""
         return any((number, at) == (task, address) for _, number, at in self._delayed)
-
-    def _worker_status(self, worker: Worker, now: float) -> WorkerStatus:
-        held = self.leases.held_by(worker.id)
-        return WorkerStatus(
-            id=worker.id,
-            pool=worker.pool,
-            slots=worker.slots,
-            task=worker.task,
-            connected=worker.connected,
-            leases=held,
-            busy=min(held, max(worker.slots, 1)),
-            heard_s_ago=now - worker.heard_s,
-            finished=worker.finished,
-        )
 
     def _taken(self, number: int) -> Callable[[], Ints]:
         def taken() -> Ints:
@@ -269,11 +195,11 @@ class Scheduler:
         revoked = np.empty(0, np.int64)
         if event.holds is not None:
             revoked = self._reconcile(worker, np.unique(event.holds), now)
-        self._effects.append(ev.SendWelcome(worker.id, revoked))
+        self.turn.effects.append(ev.SendWelcome(worker.id, revoked))
         if self.is_over:
-            self._effects.append(ev.AnnounceRunOver(self.state))
-        elif event.task in self.by_id and self.by_id[event.task].number in self._over:
-            self._effects.append(ev.AnnounceTaskOver(event.task))
+            self.turn.effects.append(ev.AnnounceRunOver(self.state))
+        elif event.task in self.by_id and self.by_id[event.task].number in self.tasks_over:
+            self.turn.effects.append(ev.AnnounceTaskOver(event.task))
 
     def _reconcile(self, worker: Worker, holds: Ints, now: float) -> Ints:
         """Free what the worker no longer holds; give what it holds but must not."""
@@ -312,31 +238,18 @@ class Scheduler:
 
     def _forget(self, worker: Worker) -> None:
         del self.workers[worker.id]
-        self._record.workers[worker.id] = -1
+        self.turn.record.workers[worker.id] = -1
         for allotted in self.allotted.values():
             allotted.pop(worker.id, None)
 
     def _lose(self, worker: Worker, now: float, *, killed: bool, reason: str) -> None:
         """End all leases of a worker: what it ran is lost (or killed it), what it had not begun is returned."""
-        running = {number for number, _ in worker.running}
-        begun_unknown = max(worker.slots, 1) if not running else 0
-        for grant in self.leases.of_worker(worker.id):
-            live = np.flatnonzero(grant.live)
-            outcomes = np.full(len(live), Outcome.RETURNED, np.uint8)
-            for row, position in enumerate(live.tolist()):
-                if grant.number + position in running or begun_unknown > 0:
-                    outcomes[row] = Outcome.KILLED if killed else Outcome.LOST
-                    begun_unknown -= 1
-                elif not running and begun_unknown <= 0:
-                    break
-            kind = "exit" if killed else "lost"
-            message = reason or f"worker {worker.id} was lost while it ran this block"
-            errors = {
-                grant.number + int(p): BlockError(grant.number + int(p), kind, message, worker=worker.id)
-                for p, outcome in zip(live, outcomes, strict=True)
-                if outcome != Outcome.RETURNED
-            }
-            self._release(worker, grant, live, outcomes, now, errors=errors)
+        outcome = Outcome.KILLED if killed else Outcome.LOST
+        message = reason or f"worker {worker.id} was lost while it ran this block"
+        error = BlockError(-1, "exit" if killed else "lost", message, worker=worker.id)
+        for grant, positions, outcomes in lost_outcomes(worker, self.leases.of_worker(worker.id), outcome):
+            errors = {grant.number + int(at): error for at in positions[outcomes == outcome]}
+            self._release(worker, grant, positions, outcomes, now, errors=errors)
 
     def _expire(self, now: float) -> None:
         """End the leases of workers that were not heard of in time."""
@@ -361,14 +274,14 @@ class Scheduler:
         worker = self.workers.get(event.worker)
         if worker is None:
             self.totals.stale += len(event.numbers)
-            self._effects.append(ev.SendAck(event.worker, event.seq, len(event.numbers)))
+            self.turn.effects.append(ev.SendAck(event.worker, event.seq, len(event.numbers)))
             return
         worker.heard_s = now
         if event.seq <= worker.last_seq:  # sent again after a reconnect: it was accepted, say so again
-            self._effects.append(ev.SendAck(worker.id, event.seq))
+            self.turn.effects.append(ev.SendAck(worker.id, event.seq))
             return
         worker.last_seq = event.seq
-        self._record.workers[worker.id] = event.seq
+        self.turn.record.workers[worker.id] = event.seq
         numbers, rows = np.unique(event.numbers, return_index=True)
         stale = len(event.numbers) - len(numbers)
         errors = {error.number: error for error in event.errors}
@@ -382,7 +295,7 @@ class Scheduler:
             seconds = None if event.seconds is None else event.seconds[chosen]
             self._release(worker, grant, positions[live], event.outcomes[chosen], now, seconds=seconds, errors=errors)
         self.totals.stale += stale
-        self._effects.append(ev.SendAck(worker.id, event.seq, stale))
+        self.turn.effects.append(ev.SendAck(worker.id, event.seq, stale))
 
     def _release(
         self,
@@ -400,8 +313,7 @@ class Scheduler:
             return
         task = self.tasks[grant.task]
         addresses = grant.addresses[positions]
-        which = b"" if len(positions) == grant.alive else positions.astype("<u4").tobytes()
-        self._record.ends.append(journal.EndRecord(grant.number, len(grant.addresses), which))
+        self.turn.note_end(grant, positions)
         self.leases.end(grant, positions)
         for outcome in np.unique(outcomes).tolist():
             key = (task.spec.id, Outcome(outcome))
@@ -423,17 +335,24 @@ class Scheduler:
         mean = float(seconds.mean())
         known = self.mean_s.get(task.number)
         self.mean_s[task.number] = mean if known is None else 0.7 * known + 0.3 * mean
+        recent = self.recent_s.get(task.number, seconds[:0])
+        self.recent_s[task.number] = np.concatenate([recent, seconds[-RECENT_BLOCKS:]])[-RECENT_BLOCKS:]
         self.totals.durations.setdefault(task.spec.id, []).append(seconds)
 
     def _done(self, task: Task, kind: Kind, addresses: Ints, now: float) -> None:
         closed = task.mark(kind, addresses, self.seq + 1)
-        self._note_bits(task, kind, addresses, value=True)
+        self.turn.note_bits(task, kind, addresses, value=True)
         self.frontiers[task.number].close(closed)
-        self._finished.setdefault(task.number, []).append(addresses)
+        self.turn.finished.setdefault(task.number, []).append(addresses)
         self.rates[task.number].add(len(addresses), now)
         if task.tries:
             for address in addresses.tolist():
-                self._set_tries(task, address, None)
+                self._forget_trouble(task, address)
+
+    def _forget_trouble(self, task: Task, address: int) -> None:
+        self.turn.set_tries(task, address, None)
+        self.alone.discard((task.number, address))
+        self.avoid.pop((task.number, address), None)
 
     def _trouble(
         self, task: Task, address: int, outcome: Outcome, worker: Worker, error: BlockError | None, now: float
@@ -457,25 +376,25 @@ class Scheduler:
             if tries.losses >= settings.losses_alone:
                 self.alone.add((task.number, address))
                 backoff = 2.0 ** (tries.losses - settings.losses_alone)
-        self._set_tries(task, address, tries)
+        self.turn.set_tries(task, address, tries)
         if outcome != Outcome.LOST or final:
             error = error or BlockError(-1, outcome.name.lower(), "no reason was given", worker=worker.id)
-            self._errors.append(ev.FailureNote(task.spec.id, self._block_id(task, address), attempt, final, error))
+            self.turn.errors.append(ev.FailureNote(task.spec.id, self._block_id(task, address), attempt, final, error))
         if final:
             self._fail(task, np.array([address]))
             return
         if outcome != Outcome.LOST:
-            task.retries += 1
-            self._record.retries[task.number] = task.retries
+            self.turn.note_retry(task)
+            self.avoid[task.number, address] = worker.id
         if backoff > 0:
-            wait = min(backoff, 60.0) * self._random.uniform(0.5, 1.0)
+            wait = min(backoff, settings.longest_backoff_s) * self._random.uniform(0.5, 1.0)
             heapq.heappush(self._delayed, (now + wait, task.number, address))
         else:
             self.frontiers[task.number].push_back(np.array([address]))
 
     def _fail(self, task: Task, addresses: Ints) -> None:
         closed = task.mark(Kind.FAILED, addresses, self.seq + 1)
-        self._note_bits(task, Kind.FAILED, addresses, value=True)
+        self.turn.note_bits(task, Kind.FAILED, addresses, value=True)
         self.frontiers[task.number].close(closed)
         orphan_waiters(task, task.layout.indices(addresses), self.seq + 1, self._orphaned)
 
@@ -487,38 +406,35 @@ class Scheduler:
     # --- operating ---------------------------------------------------------------------------------------------
 
     def _retry_requested(self, event: ev.RetryRequested, now: float) -> None:  # noqa: ARG002 - a door
-        """Make failed blocks pending again, and the orphans of none but them."""
-        for task in self.tasks:
-            if event.task is not None and task.spec.id != event.task:
-                continue
-            addresses = failed_addresses(task)
-            if event.roi is not None:
-                lo, hi = task.grid.writers(event.roi)
-                indices = task.layout.indices(addresses)
-                addresses = addresses[((indices >= np.array(lo)) & (indices < np.array(hi))).all(axis=1)]
-            if not len(addresses):
-                continue
-            task.bits[Kind.FAILED].clear(addresses, self.seq + 1)
-            self._note_bits(task, Kind.FAILED, addresses, value=False)
-            for address in addresses.tolist():
-                self._set_tries(task, address, None)
-        self._finished.clear()  # the bits say it all, and everything is looked at again
-        self._rebuild()
+        retry(self, event)
+        self._go_on()
+
+    def _rerun_requested(self, event: ev.RerunRequested, now: float) -> None:  # noqa: ARG002 - a door
+        rerun(self, event)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """A run that had ended goes on when there are blocks to run again."""
         if self.state in {"done", "failed"} and any(task.unfinished for task in self.tasks):
             self._set_state("running")
 
-    def _rebuild(self) -> None:
-        """Derive anew what follows from the durable state: counts, orphans, frontiers."""
-        for task in self.tasks:
-            task.bits[Kind.ORPHANED].zero(0)
-            task.recount()
-        for task in self.tasks:
-            failed = failed_addresses(task)
-            if len(failed):
-                orphan_waiters(task, task.layout.indices(failed), 0, lambda *_: None)
-        for frontier in self.frontiers.values():
-            frontier.reset()
-        self._over.clear()
+    def revoke(self, task: Task, blocks: Bitmap) -> dict[str, Ints]:
+        """End all leases on these blocks of a task; give the lease numbers by worker."""
+        revoked: dict[str, list[Ints]] = {}
+        for grant in [grant for grant in self.leases.grants() if grant.task == task.number]:
+            positions = np.flatnonzero(grant.live & blocks.test(grant.addresses))
+            if len(positions):
+                self.turn.note_end(grant, positions)
+                self.leases.end(grant, positions)
+                revoked.setdefault(grant.worker, []).append(grant.number + positions)
+        return {worker: np.concatenate(numbers) for worker, numbers in revoked.items()}
+
+    def forget_delayed(self, task: Task, blocks: Bitmap) -> None:
+        """Drop the backoffs of these blocks of a task."""
+        self._delayed = [
+            row for row in self._delayed if row[1] != task.number or not blocks.test(np.array([row[2]]))[0]
+        ]
+        heapq.heapify(self._delayed)
 
     def _pause_requested(self, event: ev.PauseRequested, now: float) -> None:  # noqa: ARG002 - a door
         if self.state == "running":
@@ -538,26 +454,20 @@ class Scheduler:
                 numbers.append(grant.number + live)
                 self._release(worker, grant, live, np.full(len(live), Outcome.RETURNED, np.uint8), now)
             if numbers:
-                self._effects.append(ev.SendRevoke(worker.id, np.concatenate(numbers)))
+                self.turn.effects.append(ev.SendRevoke(worker.id, np.concatenate(numbers)))
         self._set_state("cancelled")
 
     def _set_state(self, state: str) -> None:
         self.state = state
-        self._record.state = state
+        self.turn.record.state = state
         self._announced = False
 
     # --- a turn ------------------------------------------------------------------------------------------------
 
-    def _begin_turn(self) -> None:
-        self._effects: list[ev.Effect] = []
-        self._errors: list[ev.FailureNote] = []
-        self._record = journal.Record()
-        self._finished: dict[int, list[Ints]] = {}
-
     def _end_turn(self, now: float) -> list[ev.Effect]:
         self._expire(now)
         self._end_backoffs(now)
-        for number, addresses in self._finished.items():
+        for number, addresses in self.turn.finished.items():
             self.frontiers[number].finished(np.concatenate(addresses))
         again = False
         if self.state == "running":
@@ -565,16 +475,13 @@ class Scheduler:
             self._announce_overs()
         if self.is_over and not self._announced:
             self._announced = True
-            self._effects.append(ev.AnnounceRunOver(self.state))
-        effects = self._effects
-        commit = self._commit()
-        if commit is not None:
-            effects.insert(0, commit)
+            self.turn.effects.append(ev.AnnounceRunOver(self.state))
+        effects = self._commit() + self.turn.effects
         backoff_s = self._delayed[0][0] if self._delayed else self._next_expiry_s
         effects.append(ev.WakeAt(min(self._next_expiry_s, backoff_s)))
         if again:
             effects.append(ev.ContinueTurn())
-        self._begin_turn()
+        self.turn = Turn()
         return effects
 
     def _end_backoffs(self, now: float) -> None:
@@ -584,10 +491,10 @@ class Scheduler:
 
     def _announce_overs(self) -> None:
         for task in self.tasks:
-            if not task.unfinished and task.number not in self._over:
-                self._over.add(task.number)
-                self._effects.append(ev.AnnounceTaskOver(task.spec.id))
-        if len(self._over) == len(self.tasks):
+            if not task.unfinished and task.number not in self.tasks_over:
+                self.tasks_over.add(task.number)
+                self.turn.effects.append(ev.AnnounceTaskOver(task.spec.id))
+        if len(self.tasks_over) == len(self.tasks):
             bad = any(task.counts[Kind.FAILED] or task.counts[Kind.ORPHANED] for task in self.tasks)
             self._set_state("failed" if bad else "done")
 
@@ -596,8 +503,7 @@ class Scheduler:
         grant = self.leases.grant(task.number, worker.id, addresses, now)
         self.rates[task.number].start(now)
         self.totals.granted += len(addresses)
-        packed = addresses.astype(task.address_dtype).tobytes()
-        self._record.grants.append(journal.GrantRecord(grant.number, task.number, worker.id, packed))
+        self.turn.note_grant(task, grant)
         attempts = {}
         if task.tries:
             for position, address in enumerate(addresses.tolist()):
@@ -605,7 +511,7 @@ class Scheduler:
                 if tries is not None and tries.attempt > 1:
                     attempts[position] = tries.attempt
         blocks = task.grid.ravel(task.layout.indices(addresses))
-        self._effects.append(ev.SendLeases(worker.id, grant.number, task.spec.id, blocks, attempts, at_once))
+        self.turn.effects.append(ev.SendLeases(worker.id, grant.number, task.spec.id, blocks, attempts, at_once))
 
     def groups(self) -> Sequence[Group]:
         """Give the connected workers by what they may run (for `assign`)."""
@@ -622,19 +528,18 @@ class Scheduler:
             if task.spec.pool == pool
             and (task.spec.worker is not None) == own
             and only in {None, task.spec.id}
-            and task.number not in self._over
+            and task.number not in self.tasks_over
         ]
 
     # --- the record --------------------------------------------------------------------------------------------
 
-    def _commit(self) -> ev.CommitRecord | None:
-        record = self._record
-        if record == journal.Record() and not self._errors:
-            return None
+    def _commit(self) -> list[ev.Effect]:
+        if not self.turn.changed:
+            return []
         self.seq += 1
-        packed = journal.encode(record)
         pages, drop_below = self._snapshots.due(self.seq, self.tasks, self._head)
-        return ev.CommitRecord(self.seq, packed, tuple(self._errors), pages, drop_below)
+        record = journal.encode(self.turn.record)
+        return [ev.CommitRecord(self.seq, record, tuple(self.turn.errors), pages, drop_below)]
 
     def _head(self) -> journal.Head:
         grants = []
@@ -657,19 +562,6 @@ class Scheduler:
             state=self.state,
             retries={task.number: task.retries for task in self.tasks if task.retries},
         )
-
-    def _note_bits(self, task: Task, kind: Kind, addresses: Ints, *, value: bool) -> None:
-        packed = addresses.astype(task.address_dtype).tobytes()
-        self._record.bits.append(journal.BitsRecord(task.number, kind, value, packed))
-
-    def _set_tries(self, task: Task, address: int, tries: Tries | None) -> None:
-        if tries is None:
-            if task.tries.pop(address, None) is None:
-                return
-            self.alone.discard((task.number, address))
-        else:
-            task.tries[address] = tries
-        self._record.tries.append(journal.TriesRecord(task.number, address, tries))
 
     def _block_id(self, task: Task, address: int) -> int:
         return int(task.grid.ravel(task.layout.indices(np.array([address])))[0])

@@ -46,6 +46,17 @@ class WorkerStatus(msgspec.Struct, kw_only=True):
     finished: int
 
 
+class Straggler(msgspec.Struct, kw_only=True):
+    """A block that runs much longer than the others of its task."""
+
+    task: str
+    index: tuple[int, ...]
+    worker: str
+    seconds: float
+    median_s: float
+    """Of the blocks of its task."""
+
+
 class RunStatus(msgspec.Struct, kw_only=True):
     """The run."""
 
@@ -61,6 +72,8 @@ class RunStatus(msgspec.Struct, kw_only=True):
     stale_releases: int
     leases_expired: int
     leases_granted: int
+    stragglers: list[Straggler] = []
+    """Blocks that run longer than 3 times the median."""
 
 
 class FailureStatus(msgspec.Struct, kw_only=True):

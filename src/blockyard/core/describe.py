@@ -1,0 +1,106 @@
+"""A run as others see it: counts, rates, workers, stragglers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from blockyard.core.status import RunStatus, Straggler, TaskStatus, WorkerStatus
+from blockyard.core.task import Kind, Task
+from blockyard.core.workers import Worker
+
+if TYPE_CHECKING:
+    from blockyard.core.scheduler import Scheduler
+
+STRAGGLER_TIMES_MEDIAN = 3
+STRAGGLER_FEWEST_DONE = 10
+
+
+def describe_task(core: Scheduler, task: Task, now: float) -> TaskStatus:
+    """Describe one task."""
+    ready, leased = core.ready_count(task.number), core.leases.count_by_task.get(task.number, 0)
+    rate = core.rates[task.number].per_second(now)
+    unfinished = task.unfinished
+    return TaskStatus(
+        id=task.spec.id,
+        pool=task.spec.pool,
+        total=task.total,
+        pending=unfinished - ready - leased,
+        ready=ready,
+        leased=leased,
+        done=task.counts[Kind.DONE] - task.counts[Kind.SKIPPED],
+        skipped=task.counts[Kind.SKIPPED],
+        failed=task.counts[Kind.FAILED],
+        orphaned=task.counts[Kind.ORPHANED],
+        retries=task.retries,
+        num_workers=task.spec.num_workers,
+        rate=rate,
+        eta_s=0.0 if not unfinished else (unfinished / rate if rate else None),
+        over=not unfinished,
+    )
+
+
+def describe_run(core: Scheduler, now: float) -> RunStatus:
+    """Describe the run."""
+    tasks = [describe_task(core, task, now) for task in core.tasks]
+    etas = [task.eta_s for task in tasks]
+    known = [eta for eta in etas if eta is not None]
+    return RunStatus(
+        run=core.run.pipeline.name,
+        state=core.state,
+        epoch=core.epoch,
+        elapsed_s=now - core.started_s,
+        eta_s=max(known, default=0.0) if len(known) == len(etas) else None,
+        tasks=tasks,
+        workers=[_describe_worker(core, worker, now) for worker in core.workers.values()],
+        stale_releases=core.totals.stale,
+        leases_expired=core.totals.expired,
+        leases_granted=core.totals.granted,
+        stragglers=_stragglers(core, now),
+    )
+
+
+def _describe_worker(core: Scheduler, worker: Worker, now: float) -> WorkerStatus:
+    held = core.leases.held_by(worker.id)
+    return WorkerStatus(
+        id=worker.id,
+        pool=worker.pool,
+        slots=worker.slots,
+        task=worker.task,
+        connected=worker.connected,
+        leases=held,
+        busy=min(held, max(worker.slots, 1)),
+        heard_s_ago=now - worker.heard_s,
+        finished=worker.finished,
+    )
+
+
+def _stragglers(core: Scheduler, now: float) -> list[Straggler]:
+    """Name blocks that run longer than 3 times the median, in tasks of which at least 10 and half are done."""
+    medians = {
+        task.number: float(np.median(core.recent_s[task.number]))
+        for task in core.tasks
+        if task.number in core.recent_s and task.counts[Kind.DONE] >= max(STRAGGLER_FEWEST_DONE, task.total / 2)
+    }
+    found = []
+    for worker in core.workers.values() if medians else ():
+        for number, seconds in worker.running:
+            since_heard = now - worker.heard_s
+            for grant, _, positions in core.leases.find(np.array([number])):
+                median = medians.get(grant.task) if grant is not None else None
+                if grant is None or median is None or not grant.live[positions[0]]:
+                    continue
+                if seconds + since_heard > STRAGGLER_TIMES_MEDIAN * median:
+                    task = core.tasks[grant.task]
+                    index = tuple(task.layout.indices(grant.addresses[positions[:1]])[0].tolist())
+                    found.append(
+                        Straggler(
+                            task=task.spec.id,
+                            index=index,
+                            worker=worker.id,
+                            seconds=seconds + since_heard,
+                            median_s=median,
+                        )
+                    )
+    return found

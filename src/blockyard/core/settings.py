@@ -1,0 +1,29 @@
+"""What the core needs to know of the settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class CoreSettings:
+    """Times in seconds; the defaults are those of design and of the settings table."""
+
+    lease_s: float = 60.0
+    grace_s: float = 5.0
+    batch_s: float = 0.2
+    """Work in one batch of leases."""
+    most_in_batch: int = 8192
+    looks_a_turn: int = 16
+    """Chunks scanned in one turn at most (about 0.3 ms each)."""
+    kills: int = 3
+    """Slots a block may be seen to kill before it has failed."""
+    losses_alone: int = 3
+    """Losses without a reason after which a block is leased alone, with backoff."""
+    losses: int = 20
+    """Losses without a reason after which a block has failed, so that a run always ends."""
+    retry_backoff_s: float = 0.0
+    """Wait before the first retry; doubled for each further one, up to `longest_backoff_s`."""
+    longest_backoff_s: float = 60.0
+    snapshot_records: int = 2048
+    """Journal records after which snapshot pages are written."""

@@ -1,0 +1,122 @@
+"""Taking back: a retry of failed blocks, and a rerun of a region with all that depends on it.
+
+Both clear durable bits and then derive everything else anew from them (orphans, counts, what is ready). They are rare
+and asked for by a person, so they may cost a pass over the chunks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from blockyard.core.bitmap import Bitmap
+from blockyard.core.events import RerunRequested, RetryRequested, SendRevoke
+from blockyard.core.orphans import orphan_waiters
+from blockyard.core.task import DURABLE, Kind, Task, failed_addresses
+from blockyard.plan.edges import expand
+from blockyard.plan.grid import Ints
+from blockyard.spec.errors import SpecError, nearest
+from blockyard.spec.model import RoiSpec
+
+if TYPE_CHECKING:
+    from blockyard.core.scheduler import Scheduler
+
+
+def retry(core: Scheduler, event: RetryRequested) -> None:
+    """Make failed blocks pending again; orphans remain of those failures only that are left."""
+    for task in _tasks(core, event.task):
+        addresses = failed_addresses(task)
+        if event.roi is not None:
+            indices = task.layout.indices(addresses)
+            addresses = addresses[_writes_into(task, indices, event.roi)]
+        if len(addresses):
+            _clear(core, task, addresses)
+    rebuild(core)
+
+
+def rerun(core: Scheduler, event: RerunRequested) -> None:
+    """Make the blocks that write into the ROI pending again, with all that waits for them, directly or through others.
+
+    Leases on any of them end first: their workers are told to stop, and their releases are stale.
+    """
+    undone = {task.number: Bitmap(task.layout.chunks * task.layout.capacity) for task in core.tasks}
+    for task in _tasks(core, event.task):
+        lo, hi = task.grid.writers(event.roi) if event.roi is not None else ((0,) * task.grid.ndim, task.grid.shape)
+        for batch in expand(np.array([lo]), np.array([hi])):
+            _walk(task, batch, undone)
+    for task in core.tasks:
+        bitmap = undone[task.number]
+        revoked = core.revoke(task, bitmap)
+        for worker, numbers in revoked.items():
+            core.turn.effects.append(SendRevoke(worker, numbers))
+        core.forget_delayed(task, bitmap)
+        addresses = bitmap.addresses()
+        if len(addresses):
+            _clear(core, task, addresses)
+    rebuild(core)
+
+
+def rebuild(core: Scheduler) -> None:
+    """Derive anew what follows from the durable state: counts, orphans, frontiers."""
+    core.turn.finished.clear()  # the bits say it all, and everything is looked at again
+    for task in core.tasks:
+        task.bits[Kind.ORPHANED].zero(0)
+        task.recount()
+    for task in core.tasks:
+        failed = failed_addresses(task)
+        if len(failed):
+            orphan_waiters(task, task.layout.indices(failed), 0, lambda *_: None)
+    for frontier in core.frontiers.values():
+        frontier.reset()
+    core.tasks_over.clear()
+
+
+def _tasks(core: Scheduler, task_id: str | None) -> list[Task]:
+    """Give the named task, or all. Raises SpecError for a name the run does not have."""
+    if task_id is None:
+        return core.tasks
+    if task_id not in core.by_id:
+        raise SpecError(f"this run has no task '{task_id}'{nearest(task_id, core.by_id)}")
+    return [core.by_id[task_id]]
+
+
+def _writes_into(task: Task, indices: Ints, roi: RoiSpec) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    lo, hi = task.grid.writers(roi)
+    inside: np.ndarray[tuple[int], np.dtype[np.bool_]] = ((indices >= np.array(lo)) & (indices < np.array(hi))).all(
+        axis=1
+    )
+    return inside
+
+
+def _clear(core: Scheduler, task: Task, addresses: Ints) -> None:
+    """Clear the durable bits of these blocks, and what they have cost."""
+    for kind in DURABLE:
+        were_set = addresses[task.bits[kind].test(addresses)]
+        if len(were_set):
+            task.bits[kind].clear(were_set, core.seq + 1)
+            core.turn.note_bits(task, kind, were_set, value=False)
+    for address in [address for address in addresses.tolist() if address in task.tries]:
+        core.turn.set_tries(task, address, None)
+        core.alone.discard((task.number, address))
+
+
+def _walk(task: Task, indices: Ints, undone: dict[int, Bitmap]) -> None:
+    """Mark blocks of the run and all that waits for them, breadth first, each once."""
+    walk: deque[tuple[Task, Ints]] = deque([(task, indices)])
+    while walk:
+        at, batch = walk.popleft()
+        batch = batch[at.in_run(batch)]
+        addresses = np.unique(at.layout.addresses(batch))
+        addresses = addresses[~undone[at.number].test(addresses)]
+        if not len(addresses):
+            continue
+        undone[at.number].set(addresses, 0)
+        new = at.layout.indices(addresses)
+        walk.extend((at, waiters) for waiters in at.levels.waiters(new))
+        for edge, down in at.downstream:
+            lo, hi = edge.waiters(new)
+            boxes = np.unique(np.concatenate([lo, hi], axis=1), axis=0)
+            ndim = lo.shape[1]
+            walk.extend((down, waiters) for waiters in expand(boxes[:, :ndim], boxes[:, ndim:]))

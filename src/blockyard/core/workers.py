@@ -1,0 +1,53 @@
+"""The workers of a run, connected or not, and what becomes of the blocks of one that is lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from blockyard.core.leases import Grant
+from blockyard.plan.grid import Ints
+from blockyard.wire.messages import Outcome
+
+
+@dataclass(slots=True)
+class Worker:
+    """One worker process."""
+
+    id: str
+    pool: str = "default"
+    slots: int = 1
+    task: str | None = None
+    own: bool = False
+    connected: bool = False
+    want: int = 0
+    heard_s: float = 0.0
+    last_seq: int = 0
+    """Sequence of its last accepted release."""
+    finished: int = 0
+    running: tuple[tuple[int, float], ...] = ()
+    """(lease, seconds it has run) of its busy slots, as of the last heartbeat."""
+
+
+def lost_outcomes(
+    worker: Worker, grants: list[Grant], outcome: Outcome
+) -> list[tuple[Grant, Ints, npt.NDArray[np.uint8]]]:
+    """Give for a lost worker's grants the live positions and outcomes: `outcome` for what it ran, the rest returned.
+
+    What it ran is known from its last heartbeat; before the first it is the first block for each slot.
+    """
+    running = {number for number, _ in worker.running}
+    assumed = 0 if running else max(worker.slots, 1)
+    found = []
+    for grant in grants:
+        live = np.flatnonzero(grant.live)
+        outcomes = np.full(len(live), Outcome.RETURNED, np.uint8)
+        if running:
+            outcomes[np.isin(grant.number + live, list(running))] = outcome
+        else:
+            outcomes[:assumed] = outcome
+            assumed = max(assumed - len(live), 0)
+        found.append((grant, live, outcomes))
+    return found
