@@ -14,7 +14,7 @@ import numpy as np
 from blockyard.core.bitmap import Bitmap
 from blockyard.core.events import RerunRequested, RetryRequested, SendRevoke
 from blockyard.core.orphans import orphan_waiters
-from blockyard.core.task import DURABLE, Kind, Task, failed_addresses
+from blockyard.core.task import DURABLE, Bools, Kind, Task, failed_addresses
 from blockyard.plan.edges import expand
 from blockyard.plan.grid import Ints
 from blockyard.spec.errors import SpecError, nearest
@@ -82,12 +82,9 @@ def _tasks(core: Scheduler, task_id: str | None) -> list[Task]:
     return [core.by_id[task_id]]
 
 
-def _writes_into(task: Task, indices: Ints, roi: RoiSpec) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _writes_into(task: Task, indices: Ints, roi: RoiSpec) -> Bools:
     lo, hi = task.grid.writers(roi)
-    inside: np.ndarray[tuple[int], np.dtype[np.bool_]] = ((indices >= np.array(lo)) & (indices < np.array(hi))).all(
-        axis=1
-    )
-    return inside
+    return np.asarray(((indices >= np.array(lo)) & (indices < np.array(hi))).all(axis=1))
 
 
 def _clear(core: Scheduler, task: Task, addresses: Ints) -> None:
