@@ -120,7 +120,10 @@ def _accepts(signature: inspect.Signature, *args: Any) -> bool:
 def _import(module_name: str, reference: str) -> types.ModuleType:
     try:
         return importlib.import_module(module_name)
-    except Exception as error:  # user code runs here: whatever it raises is told as one sentence, the cause is kept
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # user code runs here: what it raises is told in a sentence, the cause kept
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing is not None and f"{module_name}.".startswith(f"{missing}."):
             raise SpecError(f"'{reference}': there is no module '{missing}' in {_folders()}") from error

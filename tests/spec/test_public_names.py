@@ -1,0 +1,60 @@
+"""What `from blockyard import ...` gives, and what importing it costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+import funlib.geometry
+import pytest
+
+import blockyard
+
+NAMES = [
+    "Task",
+    "Parameter",
+    "Pipeline",
+    "Block",
+    "Client",
+    "Context",
+    "Roi",
+    "Coordinate",
+    "distribute",
+    "run_blockwise",
+    "__version__",
+]
+
+
+def test_the_public_names_are_these() -> None:
+    """No more, no less; they are in dir() before they are used."""
+    assert sorted(blockyard.__all__) == sorted(NAMES)
+    assert set(NAMES) <= set(dir(blockyard))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_public_name_is_there(name: str) -> None:
+    """In a fresh process, where nothing has been imported before."""
+    code = f"from blockyard import {name}; assert {name} is not None"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_names_are_what_they_are_elsewhere() -> None:
+    """Roi and Coordinate are those the field shares; the version is that of the distribution."""
+    assert blockyard.Roi is funlib.geometry.Roi
+    assert blockyard.Coordinate is funlib.geometry.Coordinate
+    assert blockyard.__version__ == version("blockyard")
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    """As of any module."""
+    with pytest.raises(AttributeError, match="module 'blockyard' has no attribute 'Tsk'"):
+        blockyard.Tsk  # noqa: B018
+
+
+def test_importing_blockyard_imports_nothing_dear() -> None:
+    """Names are imported when they are first used."""
+    dear = "{'numpy', 'tornado', 'redis', 'yaml', 'msgspec', 'funlib.geometry', 'asyncio', 'rich'}"
+    code = f"import sys, blockyard; print(sorted(set(sys.modules) & {dear}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
