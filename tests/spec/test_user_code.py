@@ -132,7 +132,8 @@ def test_a_module_that_takes_its_process_along_is_a_sentence_too(folder: Path) -
     (folder / "says_no.py").write_text("raise SystemExit('no GPU here')\n")
     assert "of pipeline 'p' ended its process with signal 9" in finish(spec(folder, function="crashes:f"), folder)
     assert "with exit status 3: no licence" in finish(spec(folder, function="exits:f"), folder)
-    assert "importing 'says_no' failed with SystemExit: no GPU here" in finish(spec(folder, function="says_no:f"), folder)
+    says = finish(spec(folder, function="says_no:f"), folder)
+    assert "importing 'says_no' failed with SystemExit: no GPU here" in says
 
 
 def test_a_check_that_is_not_waited_for_is_ended(folder: Path) -> None:
