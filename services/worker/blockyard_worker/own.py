@@ -61,6 +61,8 @@ class Place:
     """What the worker ids of the process begin with, without the slash."""
     failures: int = 0
     """Ends in a row that came soon after the start."""
+    careful: bool = False
+    """Whether its Clients lease one block at a time, since a process before it ended badly."""
 
 
 class OwnAgent:
@@ -207,7 +209,10 @@ class OwnAgent:
         assert place.process is not None
         lived_s = time.monotonic() - place.process.started_s
         reason = exit_.sentence(f"the worker of task '{self.task_id}'")
-        self.session.gone(Gone(place.prefix + "/", killed=exit_.bad and not self.drained, reason=reason))
+        # Clients lease fast blocks in batches, so only a careful one's end says which block it was.
+        evidence = exit_.bad and place.careful and not self.drained
+        self.session.gone(Gone(place.prefix + "/", killed=evidence, reason=reason))
+        place.careful = place.careful or exit_.bad
         place.process = None
         self._changed.set()
         if not self.ending:

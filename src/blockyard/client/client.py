@@ -264,7 +264,8 @@ class Client:
 
     def _ask(self) -> None:
         """Want the next batch when half of one is left, so that a fast loop never waits; slow blocks one by one."""
-        enough = self._pace.blocks_in(BATCH_S, LARGEST_BATCH)
+        # A worker that crashed is started again as a careful one: block by block it is certain which one it was.
+        enough = 1 if self.context.get("careful") else self._pace.blocks_in(BATCH_S, LARGEST_BATCH)
         if self._askers == 0 and (enough == 1 or len(self._waiting) > enough // 2):
             return
         missing = max(enough, self._askers) - len(self._waiting)

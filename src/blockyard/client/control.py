@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from blockyard.core.status import Explanation, FailureStatus, RunStatus
+from blockyard.core.status import Explanation, Failures, RunStatus
 from blockyard.spec.errors import ConnectError
 from blockyard.spec.model import RoiSpec
 
@@ -35,9 +35,9 @@ class Control:
         """Give the status of the run."""
         return self._get("status", {}, RunStatus)
 
-    def failures(self, task: str | None = None) -> list[FailureStatus]:
-        """Give the failed attempts that are kept, of one task or all."""
-        return self._get("failures", {"task": task} if task else {}, list[FailureStatus])
+    def failures(self, task: str | None = None) -> Failures:
+        """Give the failed attempts that are kept, of one task or all, grouped by their error."""
+        return self._get("failures", {"task": task} if task else {}, Failures)
 
     def explain(self, task: str, index: Sequence[int]) -> Explanation:
         """Say why the block of `task` at `index` is in the state it is in."""
