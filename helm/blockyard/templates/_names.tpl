@@ -25,12 +25,17 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end }}
 {{- end -}}
 
-{{/* registry/repository:tag or @digest; call with (dict "root" $ "image" .Values.scheduler.image). */}}
+{{/* registry/repository:tag, or @digest; call with an image's values. */}}
+{{- define "blockyard.imageName" -}}
+{{- with .registry }}{{ trimSuffix "/" . }}/{{ end -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag }}{{ end }}
+{{- end -}}
+
+{{/* Likewise for images of ours, with the defaults of `image`; call with (dict "root" $ "image" .Values.scheduler.image). */}}
 {{- define "blockyard.image" -}}
 {{- $registry := .image.registry | default .root.Values.image.registry -}}
 {{- $tag := .image.tag | default .root.Values.image.tag | default .root.Chart.AppVersion -}}
-{{- with $registry }}{{ trimSuffix "/" . }}/{{ end -}}
-{{ .image.repository }}{{ if .image.digest }}@{{ .image.digest }}{{ else }}:{{ $tag }}{{ end }}
+{{- include "blockyard.imageName" (dict "registry" $registry "repository" .image.repository "tag" $tag "digest" .image.digest) -}}
 {{- end -}}
 
 {{- define "blockyard.schedulerAccount" -}}

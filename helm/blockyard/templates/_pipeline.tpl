@@ -41,6 +41,11 @@
 {{- $pipeline := include "blockyard.pipeline" . | fromJson -}}
 {{- $pools := include "blockyard.pools" . | fromJson -}}
 {{- range $task := $pipeline.tasks -}}
+{{- range $key, $_ := $task.params | default dict -}}
+{{- if has $key (list "true" "false") -}}
+{{- fail (printf "\n\nTask '%s' has a parameter called '%s'. helm reads the bare words y, n, yes, no, on and off as true and false; write the name in quotes.\n" $task.id $key) -}}
+{{- end -}}
+{{- end -}}
 {{- $pool := $task.pool | default "default" -}}
 {{- if not (hasKey $pools $pool) -}}
 {{- fail (printf "\n\nTask '%s' wants pool '%s', which is none of 'pools:' (%s). Add it there, or change the task's pool.\n" $task.id $pool (keys $pools | sortAlpha | join ", ")) -}}

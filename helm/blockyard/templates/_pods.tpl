@@ -18,9 +18,8 @@ seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
 {{- define "blockyard.ownPodSecurity" -}}
-{{- with .Values.security -}}
-{{ include "blockyard.podSecurity" (dict "user" .runAsUser "group" .runAsGroup "fsGroup" .fsGroup) }}
-{{- end -}}
+{{- $ids := .Values.security -}}
+{{ include "blockyard.podSecurity" (dict "user" $ids.runAsUser "group" $ids.runAsGroup "fsGroup" $ids.fsGroup) }}
 {{- end -}}
 
 {{- define "blockyard.containerSecurity" -}}
