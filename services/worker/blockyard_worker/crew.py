@@ -58,6 +58,8 @@ class Crew:
         self._loop = asyncio.get_running_loop()
         self._paces: dict[str, Pace] = {}
         self._pace = Pace()
+        self._at_once: dict[str, int] = {}
+        """The most blocks of a task that may run at once here, as the scheduler said last; 0: no limit."""
         self._revoked: set[int] = set()
         self._incarnations = 0
         self._failed_starts = 0
@@ -117,7 +119,9 @@ class Crew:
 
     def take(self, lots: Iterable[Lot]) -> None:
         """Take leases."""
-        self.queue.push(lots)
+        for lot in lots:
+            self._at_once[lot.task] = lot.at_once
+            self.queue.push([lot])
 
     def revoke(self, numbers: Ids) -> None:
         """Stop these blocks: nothing is reported for them."""
@@ -193,10 +197,7 @@ class Crew:
         if self._revoked:
             numbers = np.fromiter(self._revoked, np.int64, len(self._revoked))
             keeps = [~np.isin(lot.numbers, numbers) for lot in lots]
-            lots = [
-                Lot(lot.task, lot.numbers[keep], lot.blocks[keep], lot.attempts)
-                for lot, keep in zip(lots, keeps, strict=True)
-            ]
+            lots = [lot.only(keep) for lot, keep in zip(lots, keeps, strict=True)]
         if self.draining:
             for lot in lots:
                 self.results.add_same(lot.numbers, Outcome.RETURNED)
@@ -227,14 +228,24 @@ class Crew:
     def _feed(self, slot: Slot, sharing: int) -> None:
         """Hand a slot its next pieces, unless it has enough."""
         while self.queue.size and slot.takes_work:
-            piece = self._paces.setdefault(self.queue.next_task, Pace()).blocks_in(PIECE_S, LARGEST_PIECE)
+            task = self.queue.next_task(lambda task: self._may_run(slot, task))
+            if task is None:
+                return
+            piece = self._paces.setdefault(task, Pace()).blocks_in(PIECE_S, LARGEST_PIECE)
             fair = -(-self.queue.size // sharing)
             if slot.outstanding > piece // 2:
                 return
-            lot = self.queue.pull(min(piece, fair, self._left_of(slot)))
+            lot = self.queue.pull(task, min(piece, fair, self._left_of(slot)))
             slot.hand(self.tasks[lot.task], lot)
             if self._left_of(slot) <= 0:
                 slot.stop()
+
+    def _may_run(self, slot: Slot, task: str) -> bool:
+        """Whether a slot may have blocks of a task, of which only so many may run at once here."""
+        most = self._at_once.get(task, 0)
+        if not most or task in slot.tasks:
+            return True
+        return sum(task in other.tasks for other in self.living) < most
 
     def _left_of(self, slot: Slot) -> int:
         """Give how many blocks a slot may still be handed before it is replaced."""

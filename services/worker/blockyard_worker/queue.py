@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -59,17 +59,22 @@ class Queue:
             self._lots.appendleft(lot)
             self.size += len(lot)
 
-    @property
-    def next_task(self) -> str:
-        """The task of the first block; only where there is one."""
-        return self._lots[0].task
+    def next_task(self, allowed: Callable[[str], bool]) -> str | None:
+        """Give the task of the first block whose task is allowed, or None."""
+        for lot in self._lots:
+            if allowed(lot.task):
+                return lot.task
+        return None
 
-    def pull(self, most: int) -> Lot:
-        """Take up to `most` blocks of the first lot."""
-        lot = self._lots.popleft()
+    def pull(self, task: str, most: int) -> Lot:
+        """Take up to `most` blocks of the first lot of a task that has one."""
+        at = next(at for at, lot in enumerate(self._lots) if lot.task == task)
+        lot = self._lots[at]
         if len(lot) > most:
-            self._lots.appendleft(lot.part(most, len(lot)))
+            self._lots[at] = lot.part(most, len(lot))
             lot = lot.part(0, most)
+        else:
+            del self._lots[at]
         self.size -= len(lot)
         return lot
 
@@ -79,7 +84,7 @@ class Queue:
         for lot in lots:
             keep = ~np.isin(lot.numbers, numbers)
             if keep.any():
-                self.push([Lot(lot.task, lot.numbers[keep], lot.blocks[keep], lot.attempts)])
+                self.push([lot.only(keep)])
 
     def clear(self) -> Ids:
         """Forget all; give their numbers."""

@@ -111,6 +111,11 @@ class Slot:
         return self._end - self._pieces[0][0] if self._pieces else 0
 
     @property
+    def tasks(self) -> set[str]:
+        """The tasks of the blocks it has."""
+        return {lot.task for _, lot, _ in self._pieces}
+
+    @property
     def takes_work(self) -> bool:
         """Whether it can be handed blocks."""
         return self.ready and self.alive and not (self.stopping or self.doomed or self.handing_back)

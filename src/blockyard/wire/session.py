@@ -18,7 +18,7 @@ import enum
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -118,13 +118,19 @@ class Lot:
     blocks: Ids
     attempts: dict[int, int]
     """Lease number to attempt, where that is not 1."""
+    at_once: int = 0
+    """The most blocks of the task that may run at once here, from now on; 0: no limit."""
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def part(self, start: int, stop: int) -> Lot:
         """Give the blocks [start, stop) of the lot."""
-        return Lot(self.task, self.numbers[start:stop], self.blocks[start:stop], self.attempts)
+        return replace(self, numbers=self.numbers[start:stop], blocks=self.blocks[start:stop])
+
+    def only(self, keep: npt.NDArray[np.bool_]) -> Lot:
+        """Give the blocks where `keep` is true."""
+        return replace(self, numbers=self.numbers[keep], blocks=self.blocks[keep])
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,7 +441,7 @@ class WorkerSession:
             numbers = np.arange(grant.number, grant.number + len(blocks), dtype=np.int64)
             attempts = {grant.number + at: attempt for at, attempt in grant.attempts.items()}
             self.held.update(range(grant.number, grant.number + len(blocks)))
-            lots.append(Lot(grant.task, numbers, blocks, attempts))
+            lots.append(Lot(grant.task, numbers, blocks, attempts, grant.at_once))
         self._want = self._want_sent = 0
         return [BlocksGranted(tuple(lots))]
 
