@@ -21,10 +21,9 @@ import shutil
 import socket
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,15 +31,21 @@ from typing import Self
 import msgspec
 
 from blockyard.child import Child
+from blockyard.client.control import Control
 from blockyard.core.status import RunStatus
 from blockyard.departed import is_gone, speak_for
 from blockyard.embedded import EmbeddedRedis, Fsync
+from blockyard.preflight import FunctionCheck
 from blockyard.result import RunResult, read_result
-from blockyard.spec.errors import BlockyardError
+from blockyard.spec.errors import BlockyardError, ConnectError
+from blockyard.spec.functions import PICKLE
 from blockyard.spec.model import RunSpec, TaskSpec
 from blockyard.spec.settings import SETTINGS
+from blockyard.spec.validate import code_references
 
 LOOPBACK = "127.0.0.1"
+RESULT_FILES = ("status.json", "failures.json")
+ENDED = ("done", "failed", "cancelled")
 SCHEDULER_RESTARTS = 5
 REDIS_RESTARTS = 5
 AGENT_RESTARTS = 10
@@ -94,6 +99,10 @@ class LocalRun:
     fsync: Fsync = "always"
     keep_serving: bool = False
     """Start no agents, and keep the scheduler when the run has ended: to ask or steer a run that is over."""
+    keep_result: bool = False
+    """Leave status.json and failures.json as they were: for who only looks."""
+    command: str = ""
+    """What a person types to go on with the run; kept in its folder."""
     say: Callable[[str], None] = field(default=lambda _: None)
     """Takes what a person should know: a process that was started again."""
 
@@ -105,14 +114,14 @@ class LocalRun:
     """The block server's, from before it listens and over its restarts."""
     _port_holder: socket.socket | None = field(default=None, init=False)
     _http: tuple[str, int] | None = field(default=None, init=False)
-    _made_folder: bool = field(default=False, init=False)
+    _refused: bool = field(default=False, init=False)
+    _made_folder: Path | None = field(default=None, init=False)
+    """The topmost folder that was made for this run."""
     _token: str = field(default="", init=False)
     _redis_restarts_left: int = field(default=REDIS_RESTARTS, init=False)
     _departed_due_s: float | None = field(default=None, init=False)
     """When to look for workers that are gone."""
     _departed_looks: int = field(default=0, init=False)
-    _old_status: tuple[int, int] | None = field(default=None, init=False)
-    """What status.json was before this run."""
 
     def __enter__(self) -> Self:
         self.start()
@@ -130,9 +139,8 @@ class LocalRun:
         try:
             self._start()
         except BaseException:
+            self._refused = True
             self.stop()
-            if self._made_folder:
-                shutil.rmtree(self.folder, ignore_errors=True)
             raise
 
     def wait(self, timeout_s: float | None = None) -> RunResult | None:
@@ -157,13 +165,23 @@ class LocalRun:
             for service in [*self._agents, *([self._scheduler] if self._scheduler else [])]:
                 if service.child is not None:
                     service.child.kill()
+            self._tidy_folder()
             if self._redis is not None:
                 self._redis.stop()
             if self._port_holder is not None:
                 self._port_holder.close()
-            for name in ("token", "scheduler.json"):
-                with contextlib.suppress(OSError):
-                    (self.folder / name).unlink()
+            if self._refused and self._made_folder is not None:
+                shutil.rmtree(self._made_folder, ignore_errors=True)
+
+    def _tidy_folder(self) -> None:
+        """Remove what is of use only while a run lives; after a start that was refused, put back what was there."""
+        if not self._token:  # the folder was never ours
+            return
+        for name in ("token", "scheduler.json"):
+            with contextlib.suppress(OSError):
+                (self.folder / name).unlink()
+        if self._refused or self.keep_result:
+            self._put_back()
 
     @property
     def address(self) -> str:
@@ -177,46 +195,79 @@ class LocalRun:
 
     def status(self) -> RunStatus | None:
         """Ask how far the run is; None while the scheduler does not answer."""
-        if not self.http_url:
+        control = self.control()
+        if control is None:
             return None
         try:
-            with urllib.request.urlopen(f"{self.http_url}/api/v1/status", timeout=5) as answer:  # noqa: S310 - ours
-                return msgspec.json.decode(answer.read(), type=RunStatus)
-        except (OSError, msgspec.DecodeError, HTTPException):
+            return control.status()
+        except ConnectError:
             return None
+
+    def control(self) -> Control | None:
+        """Give the control calls of the run; None where it was over before it served them."""
+        return Control(self.http_url, self._token) if self.http_url else None
 
     # --- starting ----------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        self._made_folder = not self.folder.exists()
-        self._redis = EmbeddedRedis(self.folder / "redis", self.fsync, ended=self._ended.put)
-        if self.redis_url:
-            self._redis.take_folder()
-        else:
-            self._redis.start()
-        self._write_files()
-        self._port_holder, self._port = _reserve_port()
-        self._scheduler = self._scheduler_service()
-        if not self.redis_url:
-            self._redis.wait_ready()
-        self._begin(self._scheduler)
-        if (
-            not self.keep_serving
-        ):  # beside the scheduler, not after it: they import meanwhile, and connect when it listens
+        """Start all that can start side by side, since each takes a while to import what it needs."""
+        self._made_folder = _first_missing(self.folder)
+        with self._checked_functions() as functions:
+            self._redis = EmbeddedRedis(self.folder / "redis", self.fsync, ended=self._ended.put)
+            if self.redis_url:
+                self._redis.take_folder()
+            else:
+                self._redis.start()
+            self._write_files()
+            self._port_holder, self._port = _reserve_port()
+            self._scheduler = self._scheduler_service()
+            if not self.redis_url:
+                self._redis.wait_ready()
+            self._begin(self._scheduler)
+            if functions is not None:
+                functions.finish()
+        if not self.keep_serving:
             self._agents = [*self._pool_agents(), *self._own_worker_agents()]
             for agent in self._agents:
                 self._begin(agent)
         self._await_scheduler()
+        if not self.keep_result:
+            self._drop_set_aside()
         self._look_for_departed()
 
+    def _checked_functions(self) -> AbstractContextManager[FunctionCheck | None]:
+        """Check that workers can import the user's functions; nothing to check where all of them are pickled."""
+        references = [reference for task in self.run.pipeline.tasks for _, reference in code_references(task)]
+        if self.keep_serving or all(reference.startswith(PICKLE) for reference in references):
+            return contextlib.nullcontext()
+        return FunctionCheck(self.run.pipeline, list(self.module_path), self._environment())
+
     def _write_files(self) -> None:
+        self._token = secrets.token_hex(24)
         (self.folder / "logs").mkdir(exist_ok=True)
-        self._old_status = self._status_mark()
+        self._set_aside()
         with contextlib.suppress(FileNotFoundError):
             (self.folder / "scheduler.json").unlink()
-        self._token = secrets.token_hex(24)
         _write_private(self.folder / "token", self._token.encode())
         _write_private(self.folder / "run.json", msgspec.json.format(msgspec.json.encode(self.run)))
+        if self.command:
+            _write_private(self.folder / "command", self.command.encode())
+
+    def _set_aside(self) -> None:
+        """Take the files of the run before out of the way; a start that is refused puts them back."""
+        for name in RESULT_FILES:
+            with contextlib.suppress(FileNotFoundError):
+                (self.folder / name).replace(self.folder / f"{name}.before")
+
+    def _put_back(self) -> None:
+        for name in RESULT_FILES:
+            with contextlib.suppress(FileNotFoundError):
+                (self.folder / f"{name}.before").replace(self.folder / name)
+
+    def _drop_set_aside(self) -> None:
+        for name in RESULT_FILES:
+            with contextlib.suppress(FileNotFoundError):
+                (self.folder / f"{name}.before").unlink()
 
     def _scheduler_service(self) -> _Service:
         argv = [sys.executable, "-m", "blockyard_scheduler", "--run-spec", str(self.folder / "run.json")]
@@ -299,7 +350,7 @@ class LocalRun:
     def _take_end_of_start(self, scheduler: _Service) -> None:
         """The scheduler ended before it was seen to listen: the run is over already, or it can't be run."""
         assert scheduler.child is not None
-        if self._status_mark() != self._old_status:
+        if self._read_result() is not None:
             return
         if scheduler.child.status == BAD_INPUT:
             raise BlockyardError(last_sentence(scheduler.log))
@@ -405,19 +456,16 @@ class LocalRun:
             if not child.wait(max(until - time.monotonic(), 0)):
                 child.kill()
 
-    def _status_mark(self) -> tuple[int, int] | None:
-        """Tell one version of status.json from another."""
-        try:
-            stat = (self.folder / "status.json").stat()
-        except OSError:
-            return None
-        return stat.st_ino, stat.st_mtime_ns
-
     def _read_result(self) -> RunResult | None:
-        """Give the result that this run's scheduler wrote, if it has."""
-        if self._status_mark() == self._old_status:
-            return None
-        return read_result(self.folder)
+        """Give the result that this run's scheduler wrote, if the run has ended (a stopped one leaves a status too)."""
+        result = read_result(self.folder)
+        return result if result is not None and result.status.state in ENDED else None
+
+
+def _first_missing(folder: Path) -> Path | None:
+    """Give the topmost of a folder and its parents that does not exist."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    return missing[-1] if missing else None
 
 
 def _reserve_port() -> tuple[socket.socket, int]:

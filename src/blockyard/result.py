@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import msgspec
 
+from blockyard.core.grouping import group_failures
 from blockyard.core.report import duration
 from blockyard.core.status import FailureStatus, RunStatus
 from blockyard.spec.errors import StoreError
@@ -61,14 +61,12 @@ def summary(result: RunResult) -> str:
 
 def failure_lines(result: RunResult, most: int = MOST_ERRORS) -> list[str]:
     """Give one line for each kind of error, the most frequent first."""
-    final = [failure for failure in result.failures if failure.final]
-    groups = Counter((failure.task, failure.kind, failure.message) for failure in final)
+    groups = group_failures([failure for failure in result.failures if failure.final]).groups
     lines = []
-    for (task, kind, message), count in groups.most_common(most):
-        first = next(f for f in final if (f.task, f.kind, f.message) == (task, kind, message))
-        others = f" and {count - 1:,} more" if count > 1 else ""
-        log = f" (log: {first.log})" if first.log else ""
-        lines.append(f"  {task} {list(first.index)}{others}: {kind}: {message}{log}")
+    for group in groups[:most]:
+        others = f" and {group.failed - 1:,} more" if group.failed > 1 else ""
+        log = f" (log: {group.example.log})" if group.example.log else ""
+        lines.append(f"  {group.task} {list(group.example.index)}{others}: {group.kind}: {group.message}{log}")
     if len(groups) > most:
         lines.append(f"  ... and {len(groups) - most} more kinds of error")
     return lines

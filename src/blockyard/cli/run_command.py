@@ -14,6 +14,7 @@ from types import FrameType
 import msgspec
 
 from blockyard.cli.app import DONE, FAILED, INTERRUPTED
+from blockyard.cli.find import RUNS
 from blockyard.cli.plan_command import add_choice
 from blockyard.cli.progress import progress_on
 from blockyard.client.calls import BlockFailedError
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     home = Path(arguments.file).absolute().parent
     if arguments.serial:
         return _run_serially(chosen, home, as_json=arguments.json)
-    folder = arguments.run_dir or home / ".blockyard" / chosen.pipeline.name
+    folder = arguments.run_dir or home / RUNS / chosen.pipeline.name
     local = LocalRun(
         chosen,
         folder.absolute(),
@@ -78,6 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         accept_changes=arguments.accept_changes,
         module_path=[str(home)],
         redis_url=arguments.redis_url,
+        command=_command_line(),
     )
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -1,0 +1,144 @@
+"""Find a run: by its folder, its pipeline file, or the address of its scheduler."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+
+from blockyard.client.control import Control
+from blockyard.local import LocalRun
+from blockyard.result import RunResult, read_result
+from blockyard.spec.errors import BlockyardError, ConnectError, SpecError
+from blockyard.spec.load import load_pipeline
+from blockyard.spec.model import RunSpec
+
+RUNS = ".blockyard"
+"""Folder, beside a pipeline file, of the runs of its pipelines."""
+
+Place: TypeAlias = Path | str
+"""The folder of a local run, or the address of a scheduler."""
+
+
+class _Listening(msgspec.Struct):
+    """What of scheduler.json is needed here."""
+
+    http_host: str
+    http_port: int
+
+
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which run is meant."""
+    parser.add_argument(
+        "where",
+        metavar="WHERE",
+        nargs="?",
+        default="",
+        help="folder of the run, its pipeline file, or HOST:PORT or URL of its scheduler's HTTP side"
+        " (default: the run in .blockyard here)",
+    )
+    parser.add_argument("--token", default="", help="token of a scheduler elsewhere (or BLOCKYARD_TOKEN)")
+    parser.add_argument(
+        "--token-file", default="", metavar="FILE", help="file with the token (or BLOCKYARD_TOKEN_FILE)"
+    )
+
+
+def place_of(where: str) -> Place:
+    """Give the folder of a run, or an address. Raises BlockyardError, with the choice, where it is not clear."""
+    if not where:
+        return _only_run(Path(RUNS), "here")
+    path = Path(where)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return run_folder(path)
+    if path.is_dir():
+        return (
+            path
+            if (path / "run.json").exists()
+            else _only_run(path / RUNS if path.name != RUNS else path, f"in {where}")
+        )
+    if "://" in where or (":" in where and "/" not in where):
+        return where
+    raise BlockyardError(f"'{where}' is no folder of a run, no pipeline file, and no address (HOST:PORT or URL)")
+
+
+def run_folder(pipeline_file: Path) -> Path:
+    """Give the folder in which `blockyard run FILE` keeps its run. Raises SpecError for a bad file."""
+    return pipeline_file.absolute().parent / RUNS / load_pipeline(pipeline_file).name
+
+
+def _only_run(runs: Path, where: str) -> Path:
+    found = sorted(path for path in runs.glob("*") if (path / "run.json").exists())
+    if not found:
+        raise BlockyardError(
+            f"there is no run {where if where == 'here' else f'in {where}'}; give its folder or address"
+        )
+    if len(found) == 1:
+        return found[0]
+    live = [path for path in found if _living(path) is not None]
+    if len(live) == 1:
+        return live[0]
+    raise BlockyardError(f"there are {len(found)} runs: give one of {', '.join(map(str, found))}")
+
+
+def living(place: Place, arguments: argparse.Namespace) -> Control | None:
+    """Give the control calls of a run whose scheduler lives; None for the folder of one that does not."""
+    if isinstance(place, Path):
+        return _living(place)
+    return Control(place, _token(arguments))
+
+
+def _living(folder: Path) -> Control | None:
+    try:
+        at = msgspec.json.decode((folder / "scheduler.json").read_bytes(), type=_Listening)
+        token = (folder / "token").read_text()
+    except (OSError, msgspec.DecodeError):
+        return None
+    control = Control(f"http://{at.http_host}:{at.http_port}", token)
+    try:
+        control.status()
+    except ConnectError:  # its process was killed before it could remove the file
+        return None
+    return control
+
+
+def ended(folder: Path) -> RunResult | None:
+    """Give how a run that is not running stood when it stopped; None where nothing was left behind."""
+    return read_result(folder)
+
+
+@contextmanager
+def reach(place: Place, arguments: argparse.Namespace, *, look_only: bool = True) -> Iterator[Control]:
+    """Give the control calls of a run; one that is not running is opened for that long, without workers."""
+    control = living(place, arguments)
+    if control is not None:
+        yield control
+        return
+    assert isinstance(place, Path)
+    opening = LocalRun(spec_in(place), place.absolute(), accept_changes=True, keep_serving=True, keep_result=look_only)
+    with opening as opened:
+        opened_control = opened.control()
+        assert opened_control is not None
+        yield opened_control
+
+
+def spec_in(folder: Path) -> RunSpec:
+    """Give what runs in the folder of a run. Raises SpecError where it can't be read."""
+    try:
+        return msgspec.json.decode((folder / "run.json").read_bytes(), type=RunSpec)
+    except (OSError, msgspec.DecodeError) as error:
+        raise SpecError(f"{folder} holds no run that can be read: {error}") from error
+
+
+def _token(arguments: argparse.Namespace) -> str:
+    path = arguments.token_file or os.environ.get("BLOCKYARD_TOKEN_FILE", "")
+    if arguments.token or not path:
+        return arguments.token or os.environ.get("BLOCKYARD_TOKEN", "")
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BlockyardError(f"the token file {path} cannot be read ({error})") from error

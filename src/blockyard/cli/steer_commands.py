@@ -1,0 +1,67 @@
+"""`blockyard retry`, `pause`, `resume` and `cancel`: steer a run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from blockyard.cli.app import DONE
+from blockyard.cli.find import Place, add_where, living, place_of, reach
+from blockyard.spec.targets import parse_request
+
+DESCRIPTIONS = {
+    "retry": "Try failed blocks again; what waited for them becomes pending.",
+    "pause": "Lease no more blocks until resumed; those that run are finished.",
+    "resume": "Lease blocks again after a pause.",
+    "cancel": "End a run: no block is leased any more, those that run are stopped.",
+}
+EXAMPLES = {
+    "retry": "examples:\n  blockyard retry\n  blockyard retry pipeline.yaml --task smooth --roi 0:20,512:1024,512:1024",
+    "pause": "example:\n  blockyard pause scheduler:8471",
+    "resume": "example:\n  blockyard resume scheduler:8471",
+    "cancel": "example:\n  blockyard cancel pipeline.yaml",
+}
+DONE_SO = {"pause": "paused", "resume": "resumed", "cancel": "cancelled"}
+
+
+def prepare(command: str, parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
+    """Describe the command; give what runs it."""
+    parser.description, parser.epilog = DESCRIPTIONS[command], EXAMPLES[command]
+    add_where(parser)
+    if command != "retry":
+        return lambda arguments: steer(command, arguments)
+    parser.add_argument("--task", default=None, metavar="TASK", help="only blocks of this task")
+    parser.add_argument("--roi", default="", metavar="ROI", help="only blocks that write into it, 'begin:end,...'")
+    return retry
+
+
+def steer(command: str, arguments: argparse.Namespace) -> int:
+    """Pause, resume or cancel."""
+    place = place_of(arguments.where)
+    with reach(place, arguments, look_only=False) as control:
+        calls = {"pause": control.pause, "resume": control.resume, "cancel": control.cancel}
+        calls[command]()
+    print(DONE_SO[command] + _note(place, arguments))
+    return DONE
+
+
+def retry(arguments: argparse.Namespace) -> int:
+    """Try failed blocks again."""
+    roi = parse_request(arguments.roi) if arguments.roi else None
+    place = place_of(arguments.where)
+    with reach(place, arguments, look_only=False) as control:
+        blocks = control.retry(arguments.task, roi).get("blocks", 0)
+    print(f"{blocks:,} blocks will be tried" + (_note(place, arguments) if blocks else ""))
+    return DONE
+
+
+def _note(place: Place, arguments: argparse.Namespace) -> str:
+    """Say that a run which is not running has to be started for that."""
+    if not isinstance(place, Path) or living(place, arguments) is not None:
+        return ""
+    try:
+        command = Path(place, "command").read_text(encoding="utf-8")
+    except OSError:
+        command = "start it again as it was started"
+    return f"; the run is not running now, to go on: {command}"

@@ -1,0 +1,203 @@
+"""`blockyard status`, `watch`, `failures` and `explain`: look at a run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from blockyard.cli.app import DONE, FAILED
+from blockyard.cli.find import Place, add_where, ended, living, place_of, reach
+from blockyard.cli.progress import progress_on
+from blockyard.core.grouping import group_failures
+from blockyard.core.report import status_report
+from blockyard.core.status import Explanation, FailureGroup, Failures, RunStatus
+from blockyard.spec.errors import BlockyardError, ConnectError
+
+ENDED = ("done", "failed", "cancelled")
+LOOK_EVERY_S = 1.0
+PATIENCE_S = 30.0
+"""How long `watch` waits for a scheduler that does not answer: a successor may take over."""
+
+DESCRIPTIONS = {
+    "status": "Say how far a run is, or how it ended.",
+    "watch": "Show how far a run is until it ends; exit status 0: done, 1: failed or cancelled.",
+    "failures": "List failed blocks, grouped by their error.",
+    "explain": "Say why a block is in the state it is in, and what it waits for.",
+}
+EXAMPLES = {
+    "status": "examples:\n  blockyard status\n  blockyard status run.yaml\n  blockyard status scheduler:8471 --json",
+    "watch": "example:\n  blockyard watch http://scheduler:8471",
+    "failures": "examples:\n  blockyard failures\n  blockyard failures pipeline.yaml --task smooth --traceback",
+    "explain": "example:\n  blockyard explain smooth 0,3,4\n\nINDEX is the place in the grid, an integer an axis.",
+}
+
+
+def prepare(command: str, parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
+    """Describe the command; give what runs it."""
+    parser.description, parser.epilog = DESCRIPTIONS[command], EXAMPLES[command]
+    if command == "explain":
+        parser.add_argument("task", metavar="TASK", help="id of the task")
+        parser.add_argument("index", metavar="INDEX", type=_index, help="such as 0,3,4")
+    add_where(parser)
+    if command == "failures":
+        parser.add_argument("--task", default=None, metavar="TASK", help="only of this task")
+        parser.add_argument("--traceback", action="store_true", help="with the traceback of the first of each group")
+    if command != "watch":
+        parser.add_argument("--json", action="store_true", help="print JSON")
+    return {"status": status, "watch": watch, "failures": failures, "explain": explain}[command]
+
+
+def _index(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.strip("()[] ").split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"is '{text}'; it must be integers with commas, such as 0,3,4") from None
+
+
+def print_json(value: Any) -> None:
+    """Print a struct as JSON."""
+    print(msgspec.json.format(msgspec.json.encode(value)).decode())
+
+
+# ----- status ---------------------------------------------------------------------------------------------------------
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Print the status."""
+    place = place_of(arguments.where)
+    now, running = _status(place, arguments)
+    if arguments.json:
+        print_json(now)
+        return DONE
+    print(status_report(now))
+    if not running and now.state not in ENDED:
+        print(f"to go on: {_how_to_go_on(place)}")
+    return DONE
+
+
+def _status(place: Place, arguments: argparse.Namespace) -> tuple[RunStatus, bool]:
+    """Give the status of a run, and whether it is running."""
+    control = living(place, arguments)
+    if control is not None:
+        return control.status(), True
+    assert isinstance(place, Path)
+    if (result := ended(place)) is not None:
+        found = result.status
+    else:
+        with reach(place, arguments) as opened:  # it was killed: what it had reached is in its Redis
+            found = opened.status()
+    if found.state not in ENDED:
+        found.state = "stopped"
+    return found, False
+
+
+def _how_to_go_on(place: Place) -> str:
+    try:
+        return Path(place, "command").read_text(encoding="utf-8")
+    except OSError:
+        return "start it again as it was started"
+
+
+def watch(arguments: argparse.Namespace) -> int:
+    """Show the status until the run ends."""
+    place = place_of(arguments.where)
+    control = living(place, arguments)
+    if control is None:
+        now, _ = _status(place, arguments)
+        print(status_report(now))
+        return DONE if now.state == "done" else FAILED
+    silent_since_s: float | None = None
+    with progress_on(sys.stderr) as progress:
+        while True:
+            try:
+                now, silent_since_s = control.status(), None
+            except ConnectError:
+                if isinstance(place, Path) and (result := ended(place)) is not None:
+                    now = result.status
+                    progress.show(now)
+                    break
+                silent_since_s = silent_since_s or time.monotonic()
+                if time.monotonic() - silent_since_s > PATIENCE_S:
+                    raise
+            else:
+                progress.show(now)
+                if now.state in ENDED:
+                    break
+            time.sleep(LOOK_EVERY_S)
+    print(status_report(now))
+    return DONE if now.state == "done" else FAILED
+
+
+# ----- failures -------------------------------------------------------------------------------------------------------
+
+
+def failures(arguments: argparse.Namespace) -> int:
+    """Print what failed."""
+    found = _failures(place_of(arguments.where), arguments)
+    if arguments.json:
+        print_json(found)
+        return DONE
+    if not found.attempts:
+        print("no block has failed")
+        return DONE
+    print(f"{found.failed:,} block{'' if found.failed == 1 else 's'} failed for good")
+    for group in found.groups:
+        print("\n".join(_group_lines(group, traceback=arguments.traceback)))
+    return DONE
+
+
+def _failures(place: Place, arguments: argparse.Namespace) -> Failures:
+    control = living(place, arguments)
+    if control is not None:
+        return control.failures(arguments.task)
+    assert isinstance(place, Path)
+    result = ended(place)
+    if result is None:
+        with reach(place, arguments) as opened:
+            return opened.failures(arguments.task)
+    known = [task.id for task in result.status.tasks]
+    if arguments.task is not None and arguments.task not in known:
+        raise BlockyardError(f"run '{result.status.run}' has no task '{arguments.task}'; it has {', '.join(known)}")
+    return group_failures([one for one in result.failures if arguments.task in (None, one.task)])
+
+
+def _group_lines(group: FailureGroup, *, traceback: bool) -> list[str]:
+    example = group.example
+    count = f"{group.failed:,} block{'' if group.failed == 1 else 's'} failed"
+    tried = f"{group.attempts:,} attempt{'' if group.attempts == 1 else 's'}"
+    lines = ["", f"{group.task}: {count if group.failed else tried}: {group.kind}: {group.message}"]
+    lines += [f"  first: {list(example.index)} (block {example.block_id}), attempt {example.attempt}"]
+    if example.log:
+        lines += [f"  log: {example.log}"]
+    if traceback and example.traceback:
+        lines += ["  " + line for line in example.traceback.rstrip().splitlines()]
+    return lines
+
+
+# ----- explain --------------------------------------------------------------------------------------------------------
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    """Print why a block is in the state it is in."""
+    with reach(place_of(arguments.where), arguments) as control:
+        found = control.explain(arguments.task, arguments.index)
+    if arguments.json:
+        print_json(found)
+    else:
+        print(explanation_text(found))
+    return DONE
+
+
+def explanation_text(found: Explanation) -> str:
+    """Give an explanation as a few lines."""
+    index = ",".join(map(str, found.index))
+    lines = [f"{found.task} {index} (block {found.block_id}): {found.state}", found.text]
+    lines += [f"reads {found.read_roi}, writes {found.write_roi}"]
+    lines += [f"  waits for {what}" for what in found.waits_for]
+    return "\n".join(lines)
