@@ -1,0 +1,371 @@
+"""The HTTP side of a scheduler that leads: what it answers, to whom, and what a browser on another page cannot do."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import msgspec
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from scheduler_rig import Worker, run_of, serving, settings_of, task, work_off
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest
+
+from blockyard.core.status import Explanation, Failures, RunStatus
+from blockyard.wire.messages import Outcome
+
+NAMES = [
+    "blocks",
+    "blocks_completed_total",
+    "block_duration_seconds",
+    "block_wait_seconds",
+    "progress_ratio",
+    "eta_seconds",
+    "blocks_runnable",
+    "workers",
+    "workers_desired",
+    "leases_granted_total",
+    "leases_expired_total",
+    "stale_releases_total",
+    "block_retries_total",
+    "wasted_seconds_total",
+    "scale_actions_total",
+    "kubernetes_requests_total",
+    "store_commit_seconds",
+    "store_errors_total",
+    "loop_lag_seconds",
+    "connections",
+    "handshakes_refused_total",
+    "build_info",
+]
+
+
+class Http:
+    """Asks a service's HTTP side."""
+
+    def __init__(self, service):
+        self.base = f"http://127.0.0.1:{service._http_port}"
+        self.host = f"127.0.0.1:{service._http_port}"
+
+    async def __call__(self, path, method="GET", body=None, **headers):
+        headers = {key.replace("_", "-"): value for key, value in headers.items()}
+        body = b"" if method == "POST" and body is None else body
+        request = HTTPRequest(self.base + path, method=method, headers=headers, body=body)
+        return await AsyncHTTPClient(force_instance=True).fetch(request, raise_error=False)
+
+    async def post(self, path, value=None, **headers):
+        body = None if value is None else msgspec.json.encode(value)
+        return await self(path, "POST", body, **({"X_Blockyard": "1"} | headers))
+
+
+def on_http(run, redis_url, test, **fields):
+    async def main():
+        async with serving(settings_of(run, redis_url, **fields)) as service:
+            await test(service, Http(service))
+
+    asyncio.run(main())
+
+
+def error_of(answer):
+    return msgspec.json.decode(answer.body)["error"]
+
+
+# ----- what is answered ---------------------------------------------------------------------------------------------
+
+
+def test_health_readiness_and_the_page_are_open(redis_url, run_name):
+    """A probe and a browser need no token for them, and they tell nothing of the run."""
+
+    async def test(_, http):
+        assert (await http("/healthz")).code == 200
+        ready = await http("/readyz")
+        assert (ready.code, msgspec.json.decode(ready.body)) == (200, {"ready": True, "leads": True})
+        page = await http("/")
+        assert page.code == 200
+        assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+        for file in re.findall(rb'(?:src|href)="([^"]+)"', page.body):
+            assert (await http("/" + file.decode())).code == 200
+
+    on_http(run_of(run_name), redis_url, test, token="geheim")
+
+
+def test_not_ready_means_redis_or_the_lock_not_the_loop(redis_url, run_name):
+    """A leader that cannot renew its lock is not ready, and stays healthy: a restart would not help."""
+
+    async def test(service, http):
+        service.leadership._renewed_s = float("-inf")
+        assert (await http("/readyz")).code == 503
+        assert (await http("/healthz")).code == 200
+
+    on_http(run_of(run_name), redis_url, test, lock_s=60.0)
+
+
+def test_status_is_the_run(redis_url, run_name):
+    """What the API gives is what the core counts."""
+
+    async def test(service, http):
+        async with Worker(service) as worker:
+            await worker.join()
+            await worker.released((await worker.take(1))[0])
+            status = msgspec.json.decode((await http("/api/v1/status")).body, type=RunStatus)
+        assert (status.run, status.state, status.tasks[0].done) == (run_name, "running", 1)
+        assert [w.id for w in status.workers] == ["worker"]
+
+    on_http(run_of(run_name), redis_url, test)
+
+
+def test_failures_are_grouped_by_error(redis_url, run_name):
+    """Errors that differ in numbers only are one group; a task can be picked."""
+    run = run_of(run_name, task("left", 3, max_retries=0), task("right", 1, max_retries=0))
+
+    async def test(service, http):
+        async with Worker(service) as worker:
+            await worker.join()
+            for n in range(4):
+                numbers, _ = await worker.take(1)
+                await worker.released(numbers, Outcome.FAILED, message=f"voxel {n} is NaN")
+            found = msgspec.json.decode((await http("/api/v1/failures")).body, type=Failures)
+            assert (found.attempts, found.failed) == (4, 4)
+            assert [(g.task, g.failed, g.blocks) for g in found.groups] == [("left", 3, [0, 1, 2]), ("right", 1, [0])]
+            only = msgspec.json.decode((await http("/api/v1/failures?task=right")).body, type=Failures)
+            assert [f.task for f in only.failures] == ["right"]
+        assert "did you mean 'right'" in error_of(await http("/api/v1/failures?task=rihgt"))
+
+    on_http(run, redis_url, test)
+
+
+def test_explain_says_why_by_index_and_by_block(redis_url, run_name):
+    """A block is named by its index or its id; its failed attempts come along."""
+    run = run_of(run_name, task("up", 2), task("down", 2, requires=("up",)))
+
+    async def test(service, http):
+        async with Worker(service) as worker:
+            await worker.join()
+            numbers, _ = await worker.take(1)
+            await worker.released(numbers, Outcome.FAILED)
+        by_index = msgspec.json.decode((await http("/api/v1/explain?task=down&index=0")).body)
+        by_block = msgspec.json.decode((await http("/api/v1/explain?task=down&block=0")).body)
+        assert by_index == by_block
+        assert msgspec.convert(by_index, Explanation).state == "pending"
+        up = msgspec.json.decode((await http("/api/v1/explain?task=up&index=0")).body)
+        assert [f["message"] for f in up["failures"]] == ["broken"]
+
+    on_http(run, redis_url, test)
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("", "say which task"),
+        ("task=wrok&block=1", "did you mean 'work'"),
+        ("task=work&block=10", "outside 0 .. 9"),
+        ("task=work&block=x", "block 'x' is no block"),
+        ("task=work&index=1,2", "each of its 1 axes"),
+        ("task=work&index=-1", "outside the grid"),
+        ("task=work", "index=3,4,5"),
+    ],
+)
+def test_a_question_about_no_block_gets_a_sentence(redis_url, run_name, query, sentence):
+    """Bad input is answered with 400 and what would do."""
+
+    async def test(_, http):
+        answer = await http("/api/v1/explain?" + query)
+        assert answer.code == 400
+        assert sentence in error_of(answer)
+
+    on_http(run_of(run_name), redis_url, test)
+
+
+def test_what_is_not_there_is_said_as_json(redis_url, run_name):
+    """A wrong path or method is a sentence too."""
+
+    async def test(_, http):
+        assert "/api/v1/" in error_of(await http("/api/v2/status"))
+        assert (await http("/api/v1/pause")).code == 405
+        assert (await http("/page/../settings.py")).code in (403, 404)
+
+    on_http(run_of(run_name), redis_url, test)
+
+
+# ----- what steers --------------------------------------------------------------------------------------------------
+
+
+def test_a_paused_run_grants_nothing_until_it_is_resumed(redis_url, run_name):
+    """Pause and resume are answered when they are safe in Redis."""
+
+    async def test(service, http):
+        async with Worker(service) as worker:
+            await worker.join()
+            answer = await http.post("/api/v1/pause")
+            assert msgspec.json.decode(answer.body) == {"state": "paused"}
+            worker.release([])
+            taking = asyncio.ensure_future(worker.take(1))
+            await service.turns.turned()
+            assert service.status().tasks[0].leased == 0
+            assert msgspec.json.decode((await http.post("/api/v1/resume")).body) == {"state": "running"}
+            assert (await taking)[1] == [0]
+            assert msgspec.json.decode((await http.post("/api/v1/cancel")).body) == {"state": "cancelled"}
+
+    on_http(run_of(run_name), redis_url, test)
+
+
+def test_a_retry_brings_failed_blocks_and_their_orphans_back(redis_url, run_name):
+    """After a retry a failed run goes on and can be done; the old failures are no longer final."""
+    run = run_of(run_name, task("up", 2, max_retries=0), task("down", 2, requires=("up",)))
+
+    async def test(service, http):
+        async with Worker(service) as worker:
+            await worker.join()
+            assert (await work_off(worker, Outcome.FAILED))[1] == "failed"
+            answer = await http.post("/api/v1/retry", {"task": "up"})
+            assert msgspec.json.decode(answer.body) == {"state": "running", "blocks": 4}
+            assert (await work_off(worker))[1] == "done"
+        found = msgspec.json.decode((await http("/api/v1/failures")).body, type=Failures)
+        assert (found.attempts, found.failed) == (2, 0)
+
+    on_http(run, redis_url, test)
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ({"taks": "work"}, "unknown field `taks`"),
+        ({"task": "wrok"}, "did you mean 'work'"),
+        ({"roi": {"offset": [0, 0], "shape": [1, 1]}}, "task 'work' has 1 axes"),
+    ],
+)
+def test_a_retry_of_nothing_known_is_refused(redis_url, run_name, body, sentence):
+    """Bad input to a change changes nothing."""
+
+    async def test(_, http):
+        answer = await http.post("/api/v1/retry", body)
+        assert answer.code == 400
+        assert sentence in error_of(answer)
+
+    on_http(run_of(run_name), redis_url, test)
+
+
+# ----- who may ask --------------------------------------------------------------------------------------------------
+
+
+def test_changes_need_the_token(redis_url, run_name):
+    """With a token, a change is refused without it; reading on loopback is not."""
+
+    async def test(service, http):
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "geheim"}):
+            answer = await http.post("/api/v1/pause", **headers)
+            assert answer.code == 401
+            assert "Authorization: Bearer TOKEN" in error_of(answer)
+            assert answer.headers["WWW-Authenticate"] == "Bearer"
+        assert service.status().state == "running"
+        assert (await http.post("/api/v1/pause", Authorization="Bearer geheim")).code == 200
+        assert (await http("/api/v1/status")).code == 200
+
+    on_http(run_of(run_name), redis_url, test, token="geheim")
+
+
+def test_off_loopback_reading_needs_the_token_too(redis_url, run_name):
+    """Whoever can reach the port is not yet somebody who may know the run; metrics are for Prometheus."""
+
+    async def test(_, http):
+        assert (await http("/api/v1/status")).code == 401
+        assert (await http("/api/v1/status", Authorization="Bearer geheim")).code == 200
+        assert (await http("/metrics")).code == 200
+
+    on_http(run_of(run_name), redis_url, test, token="geheim", http_host="0.0.0.0")
+
+
+def test_another_page_cannot_change_the_run(redis_url, run_name):
+    """Without a token, a browser on another site can neither set our header nor hide where it comes from."""
+
+    async def test(service, http):
+        assert (await http("/api/v1/cancel", "POST")).code == 403
+        foreign = await http.post("/api/v1/cancel", Origin="https://evil.example")
+        assert (foreign.code, "evil.example" in error_of(foreign)) == (403, True)
+        assert service.status().state == "running"
+        assert (await http.post("/api/v1/pause", Origin=http.base)).code == 200
+
+    on_http(run_of(run_name), redis_url, test)
+
+
+def test_a_foreign_name_for_loopback_is_not_answered(redis_url, run_name):
+    """DNS rebinding: a page whose name resolves to this machine sends its own name as Host."""
+
+    async def test(_, http):
+        assert (await http("/api/v1/status", Host="evil.example")).code == 403
+        assert (await http("/api/v1/status", Host="localhost:1234")).code == 200
+
+    on_http(run_of(run_name), redis_url, test)
+
+
+# ----- metrics ------------------------------------------------------------------------------------------------------
+
+
+def families(text):
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def test_every_metric_is_there_from_the_start(redis_url, run_name):
+    """A rule or dashboard never meets a missing name, label or zero."""
+
+    async def test(_, http):
+        answer = await http("/metrics")
+        text = answer.body.decode()
+        assert answer.headers["Content-Type"].startswith("text/plain")
+        names = {sample.name for family in families(text).values() for sample in family.samples}
+        for name in NAMES:
+            full = "blockyard_" + name
+            assert full in names or full + "_bucket" in names, name
+        for name, family in families(text).items():
+            assert name.startswith("blockyard_")
+            assert family.documentation.endswith(".")
+            assert not any({"block", "worker", "pod"} & set(sample.labels) for sample in family.samples)
+        assert (await http("/metrics", Accept="application/openmetrics-text")).body.endswith(b"# EOF\n")
+
+    on_http(run_of(run_name), redis_url, test)
+
+
+def test_metrics_follow_the_run(redis_url, run_name):
+    """Gauges are the core's, counters what was said and done."""
+
+    async def test(service, http):
+        async with Worker(service, slots=2) as worker, Worker(service, "idle") as idle:
+            await worker.join()
+            await idle.join()
+            numbers, _ = await worker.take(3)
+            await worker.released(numbers[:1], seconds=0.5)
+            await worker.released(numbers[1:2], Outcome.FAILED, seconds=2.0)
+            answer = await http("/metrics")
+        samples = {
+            (s.name.removeprefix("blockyard_"), *sorted(s.labels.values())): s.value
+            for family in families(answer.body.decode()).values()
+            for s in family.samples
+        }
+        granted = len(numbers)
+        assert samples["blocks", "done", "work"] == 1
+        assert samples["blocks", "leased", "work"] == granted - 2
+        assert samples["blocks_completed_total", "success", "work"] == 1
+        assert samples["block_retries_total", "error", "work"] == 1
+        assert samples["wasted_seconds_total", "failed"] == 2.0
+        assert samples["leases_granted_total",] == granted
+        assert samples["progress_ratio", "work"] == 0.1
+        assert samples["block_duration_seconds_sum", "work"] == 0.5
+        assert samples["workers", "busy", "default"] == int(granted > 2)
+        assert samples["connections",] == 2
+
+    on_http(run_of(run_name), redis_url, test)
+
+
+def test_a_counter_never_goes_down(redis_url, run_name):
+    """A retry takes failed blocks back; what was counted stays counted."""
+
+    async def test(service, http):
+        async with Worker(service) as worker:
+            await worker.join()
+            await work_off(worker, Outcome.FATAL)
+            await http.post("/api/v1/retry")
+            text = (await http("/metrics")).body.decode()
+        assert 'blockyard_blocks_completed_total{outcome="failed",task="work"} 2.0' in text
+        assert 'blockyard_blocks{state="failed",task="work"} 0.0' in text
+
+    on_http(run_of(run_name, task(blocks=2)), redis_url, test)
