@@ -1,0 +1,196 @@
+"""`distribute` and `run_blockwise` from a script: real processes, closures, hooks, a worker of the user's own."""
+
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from blockyard import Client, Parameter, Roi, Task, distribute, run_blockwise
+from blockyard.spec.errors import SpecError
+
+TOTAL, READ, WRITE = Roi((0,), (12,)), Roi((0,), (3,)), Roi((1,), (1,))
+
+
+class Mark(Task):
+    """Writes a file a block."""
+
+    out = Parameter()
+    upstream = Parameter(default=None)
+    bad = Parameter(default=None)
+    events = Parameter(default=None)
+
+    def requires(self):
+        return [] if self.upstream is None else [Mark(task_id=self.upstream, out=self.out)]
+
+    def prepare(self):
+        self.schedule(TOTAL, READ, WRITE, self.process, num_workers=2, max_retries=0)
+
+    def process(self, block):
+        if block.block_id == self.bad:
+            raise ValueError("no such luck")
+        Path(self.out, f"{self.task_id}-{block.block_id}").write_text(str(os.getpid()))
+
+    def cleanup(self):
+        if self.events is not None:
+            Path(self.events).write_text("cleaned up")
+
+
+@pytest.fixture
+def out(tmp_path):
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """Where private runs go."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def marks(out):
+    return sorted(path.name for path in out.iterdir())
+
+
+def test_a_closure_runs_in_other_processes_and_nothing_is_left(out, temporary):
+    """What a script defines needs no module; the private folder is gone at the end."""
+    folder = str(out)
+
+    def process(block):
+        Path(folder, str(block.block_id)).write_text(str(os.getpid()))
+
+    assert run_blockwise(TOTAL, READ, WRITE, process, num_workers=2) is True
+    assert len(marks(out)) == 10
+    assert str(os.getpid()) not in {path.read_text() for path in out.iterdir()}
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_chain_runs_what_a_request_needs(out):
+    """Block 5 of the last task needs blocks 4, 5 and 6 of the one before."""
+    last = Mark(task_id="last", out=str(out), upstream="first")
+    assert distribute([{"task": last, "request": [Roi((6,), (1,))]}])
+    assert marks(out) == ["first-4", "first-5", "first-6", "last-5"]
+
+
+def test_a_failure_is_told_with_its_error_and_its_logs_are_kept(out, temporary, caplog):
+    """False, the block and its error in the log, and where the workers' logs are; cleanup has its turn."""
+    task = Mark(out=str(out), bad=4, events=str(out.parent / "events"))
+    assert distribute([task]) is False
+    assert (out.parent / "events").read_text() == "cleaned up"
+    assert "Mark [4]: ValueError: no such luck" in caplog.text
+    (kept,) = temporary.iterdir()
+    assert f"logs of the workers: {kept}/logs" in caplog.text
+    assert [path.name for path in kept.iterdir()] == ["logs"]
+
+
+def test_a_run_with_a_folder_resumes(out, tmp_path):
+    """What is done stays done; the folder holds state and result."""
+    task = Mark(out=str(out))
+    assert distribute([task], run_dir=tmp_path / "run")
+    first = {path.name: path.read_text() for path in out.iterdir()}
+    assert distribute([task], run_dir=tmp_path / "run")
+    assert {path.name: path.read_text() for path in out.iterdir()} == first
+    assert (tmp_path / "run" / "status.json").exists()
+
+
+def test_a_worker_of_the_users_own_drives_a_client(out):
+    """A function of no argument is started num_workers times; a block it never releases well is failed."""
+    folder = str(out)
+
+    def work():
+        client = Client()
+        while True:
+            with client.acquire_block() as block:
+                if block is None:
+                    return
+                Path(folder, str(block.block_id)).write_text(str(os.getpid()))
+
+    assert run_blockwise(TOTAL, READ, WRITE, work, num_workers=2)
+    assert len(marks(out)) == 10
+
+
+def test_a_worker_of_the_users_own_that_starts_another_process(out, tmp_path):
+    """The client finds its scheduler by the environment, also in a program that the worker starts."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import pathlib, sys\n"
+        "from blockyard import Client\n"
+        "client = Client()\n"
+        "while (block := client.acquire_block()) is not None:\n"
+        "    (pathlib.Path(sys.argv[1]) / str(block.block_id)).touch()\n"
+        "    client.release_block(block, 0)\n"
+    )
+    folder = str(out)
+
+    def work():
+        subprocess.run([sys.executable, str(program), folder], check=True)
+
+    assert run_blockwise(TOTAL, READ, WRITE, work, num_workers=1)
+    assert len(marks(out)) == 10
+
+
+def test_finished_blocks_are_skipped_by_their_check(out):
+    """check_function before: true means done; after: false would mean failed."""
+    folder = str(out)
+
+    def process(block):
+        Path(folder, str(block.block_id)).write_text("ran")
+
+    def is_done(block):
+        return Path(folder, str(block.block_id)).exists()
+
+    (out / "3").write_text("was there")
+    assert run_blockwise(TOTAL, READ, WRITE, process, is_done, num_workers=2)
+    assert (out / "3").read_text() == "was there"
+    assert len(marks(out)) == 10
+
+
+def test_a_task_of_no_blocks_succeeds(out):
+    """A total ROI no larger than the context: 0 blocks, success."""
+    assert run_blockwise(Roi((0,), (2,)), READ, WRITE, lambda block: 1 / 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"num_workers": 0}, "num_workers is 0; it must be at least 1"),
+        ({"fit": "valide"}, "did you mean 'valid'?"),
+        ({"read_roi": Roi((2,), (3,))}, "write_roi reaches outside read_roi on axis 0"),
+        ({"process_function": None}, "process"),
+    ],
+)
+def test_bad_input_is_told_before_anything_runs(temporary, change, sentence):
+    """A SpecError, and no folder is left."""
+    given = {"total_roi": TOTAL, "read_roi": READ, "write_roi": WRITE, "process_function": print, **change}
+    with pytest.raises(SpecError, match=sentence.replace("?", r"\?")):
+        run_blockwise(**given)
+    assert list(temporary.iterdir()) == []
+
+
+def test_progress_is_logged_and_hooks_run(out, caplog, monkeypatch):
+    """The report and the periodic hook come every so often, here at once."""
+    import blockyard.running
+
+    monkeypatch.setattr(blockyard.running, "REPORT_EVERY_S", 0.2)
+    caplog.set_level(logging.INFO, logger="blockyard")
+    gate = str(out.parent / "gate")
+
+    class Waits(Mark):
+        def process(self, block):
+            import time
+
+            while not Path(gate).exists():
+                time.sleep(0.01)
+
+        def _periodic_callback(self):
+            Path(gate).touch()
+
+    assert distribute([Waits(out=str(out))])
+    assert "Waits: running" in caplog.text
+    assert "Waits: done" in caplog.text
