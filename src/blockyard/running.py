@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from funlib.geometry import Roi
 
 from blockyard.client.calls import Call, Checks, parameter_names
 from blockyard.core.report import status_report
+from blockyard.echo import Echo
 from blockyard.local import LocalRun
 from blockyard.result import RunResult, summary
 from blockyard.spec.errors import SpecError
@@ -31,6 +33,7 @@ from blockyard.spec.task import Task
 log = logging.getLogger("blockyard")
 
 REPORT_EVERY_S = 10.0
+ECHO_EVERY_S = 0.2
 
 
 def distribute(
@@ -68,8 +71,10 @@ def distribute(
                 module_path=module_path(targets.folder if isinstance(targets, Pipeline) else None),
                 say=log.warning,
             )
+            shown = not resolved.tasks or any(task.log_to_stdout for task in resolved.tasks.values())
+            echo = Echo(folder / "logs", sys.stdout) if shown else None
             with local:
-                result = _follow(local, resolved)
+                result = _follow(local, resolved, echo)
         _tell(result, folder, private=run_dir is None, resolved=resolved)
     return result.ok
 
@@ -130,23 +135,30 @@ def module_path(folder: Path | None = None) -> list[str]:
 # ----- one run --------------------------------------------------------------------------------------------------------
 
 
-def _follow(local: LocalRun, resolved: ResolvedRun) -> RunResult:
-    """Run to the end, with a report and the tasks' periodic hook every 10 s."""
+def _follow(local: LocalRun, resolved: ResolvedRun, echo: Echo | None) -> RunResult:
+    """Run to the end, with a report and the tasks' periodic hook every 10 s, and what workers print as it comes."""
     due_s = time.monotonic() + REPORT_EVERY_S
-    while (result := local.wait(max(due_s - time.monotonic(), 0))) is None:
-        if time.monotonic() < due_s:
-            continue
-        due_s += REPORT_EVERY_S
-        if (status := local.status()) is not None:
-            log.info("%s", status_report(status))
-        for task in resolved.tasks.values():
-            try:
-                task._periodic_callback()  # noqa: SLF001 - its name in 0.2
-            except Exception:
-                # A hook that fails is no reason to lose a run of days.
-                log.exception("the periodic callback of task '%s' failed", task.task_id)
+    while (result := local.wait(max(min(due_s - time.monotonic(), ECHO_EVERY_S if echo else math.inf), 0))) is None:
+        if echo is not None:
+            echo.copy()
+        if time.monotonic() >= due_s:
+            due_s += REPORT_EVERY_S
+            _report(local, resolved.tasks.values())
+    if echo is not None:
+        echo.copy(last=True)
     log.info("%s", status_report(result.status))
     return result
+
+
+def _report(local: LocalRun, tasks: Iterable[Task]) -> None:
+    if (status := local.status()) is not None:
+        log.info("%s", status_report(status))
+    for task in tasks:
+        try:
+            task._periodic_callback()  # noqa: SLF001 - its name in 0.2
+        except Exception:
+            # A hook that fails is no reason to lose a run of days.
+            log.exception("the periodic callback of task '%s' failed", task.task_id)
 
 
 @contextmanager

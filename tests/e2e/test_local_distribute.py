@@ -71,6 +71,19 @@ def test_a_closure_runs_in_other_processes_and_nothing_is_left(out, temporary):
     assert list(temporary.iterdir()) == []
 
 
+def test_what_workers_print_is_shown_unless_the_task_says_no(out, capsys):
+    """log_to_stdout, as in 0.2: each line once; without it the lines are in the log files only."""
+
+    class Prints(Mark):
+        def process(self, block):
+            print(f"block {block.block_id} speaks")
+
+    assert distribute([Prints(out=str(out))])
+    assert sorted(capsys.readouterr().out.splitlines()) == [f"block {number} speaks" for number in range(10)]
+    assert distribute([Prints(out=str(out), log_to_stdout=False)])
+    assert capsys.readouterr().out == ""
+
+
 def test_a_chain_runs_what_a_request_needs(out):
     """Block 5 of the last task needs blocks 4, 5 and 6 of the one before."""
     last = Mark(task_id="last", out=str(out), upstream="first")
