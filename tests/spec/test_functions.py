@@ -204,6 +204,38 @@ def test_what_cannot_be_pickled_is_said_to_be_so(tmp_path: Path) -> None:
         reference_of(3, str(tmp_path))
 
 
+def test_an_object_leaves_behind_what_cannot_come_along_and_is_not_needed(tmp_path: Path) -> None:
+    """A closure over ``self``, a method, a partial; what is used all the same says so in the worker."""
+
+    class Owner:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+            self.itself = self
+            self.scale = 3
+
+        def method(self, block: Any) -> Any:
+            return self.scale * block
+
+        def locked(self, block: Any) -> Any:
+            with self.lock:
+                return block
+
+        def asks(self, block: Any) -> Any:
+            return self.lock.locked()
+
+    owner, folder = Owner(), str(tmp_path)
+    for function in (
+        owner.method,
+        lambda block: owner.method(block) * 1,
+        functools.partial(lambda owned, block: owned.scale * block, owner),
+    ):
+        assert load_function(reference_of(function, folder), pickle_dir=folder)(2) == 6
+    for function in (owner.locked, owner.asks):
+        with pytest.raises(RuntimeError, match=r"Owner\.lock could not come along to the worker process \(TypeError"):
+            load_function(reference_of(function, folder), pickle_dir=folder)(2)
+    assert owner.lock.acquire(blocking=False)
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """For instance one that is a file."""
     (tmp_path / "file").touch()

@@ -7,33 +7,22 @@ Pickles stay on the machine: a cluster refuses them, and so does a worker for an
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
 import inspect
-import os
 import re
-import stat
 import sys
-import tempfile
 import types
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from blockyard.spec.errors import SpecError, nearest
+from blockyard.spec.pickles import MAIN, ONLY_LOCAL, is_importable, load_pickle, pickle_function, write_pickle
+from blockyard.spec.pickles import PICKLE as PICKLE
 
-PICKLE = "pickle:"
 _IDENTIFIER = "[A-Za-z_][A-Za-z0-9_]*"
 REFERENCE_PATTERN = rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}(\.{_IDENTIFIER})*"
 """A regular expression in words that Python, JSON schema and Go read alike."""
 _REFERENCE = re.compile(REFERENCE_PATTERN)
-_MAIN = frozenset({"__main__", "__mp_main__"})
-_ONLY_LOCAL = (
-    "closures, lambdas and functions of a script or notebook only work in local runs, because code never travels over"
-    " the network; put the function into a module that the workers can import and name it 'module:name'"
-)
 
 
 def is_reference(text: str) -> bool:
@@ -50,7 +39,7 @@ def load_function(reference: str, *, pickle_dir: str | None) -> Any:
     read from; None refuses them all. Raises SpecError, naming what was looked for and where.
     """
     if reference.startswith(PICKLE):
-        return _load_pickle(reference, pickle_dir)
+        return load_pickle(reference, pickle_dir)
     if not is_reference(reference):
         raise SpecError(f"'{reference}' names no function; write 'module:name'")
     module_name, _, path = reference.partition(":")
@@ -83,8 +72,8 @@ def reference_of(function: Any, pickle_dir: str | None) -> str:
     if name is not None:
         return name
     if pickle_dir is None:
-        raise SpecError(f"{_describe(function)} cannot be imported by a worker: {_ONLY_LOCAL}")
-    return PICKLE + str(_write_pickle(_pickle(function), Path(pickle_dir).absolute()))
+        raise SpecError(f"{_describe(function)} cannot be imported by a worker: {ONLY_LOCAL}")
+    return PICKLE + str(write_pickle(pickle_function(function), Path(pickle_dir).absolute()))
 
 
 def is_own_worker(function: Any) -> bool:
@@ -144,19 +133,12 @@ def _importable_name(function: Any) -> str | None:
     module_name, path = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     if not isinstance(module_name, str) or not isinstance(path, str) or isinstance(function, types.MethodType):
         return None
-    if module_name in _MAIN or not is_reference(f"{module_name}:{path}") or not _has_source(module_name):
+    if module_name in MAIN or not is_reference(f"{module_name}:{path}") or not is_importable(module_name):
         return None
     found: Any = sys.modules.get(module_name)
     for name in path.split("."):
         found = getattr(found, name, None)
     return f"{module_name}:{path}" if found is function else None
-
-
-def _has_source(module_name: str) -> bool:
-    """Tell whether another process can find the module (one made by hand has no spec)."""
-    with suppress(ImportError, ValueError):
-        return importlib.util.find_spec(module_name) is not None
-    return False
 
 
 def _describe(thing: Any) -> str:
@@ -174,85 +156,3 @@ def _nearest_public(name: str, thing: Any) -> str:
 
 def _article(noun: str) -> str:
     return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
-
-
-# ----- pickles ----------------------------------------------------------------------------------------------------
-
-
-def _pickle(function: Any) -> bytes:
-    import cloudpickle
-
-    try:
-        with _by_value(cloudpickle, getattr(function, "__module__", None)):
-            return bytes(cloudpickle.dumps(function))
-    except Exception as error:  # any object of the user's may refuse, in its own words
-        raise SpecError(
-            f"{name_of(function)} cannot be sent to a worker process ({type(error).__name__}: {error});"
-            " open files, locks and connections inside the function instead of capturing them"
-        ) from error
-
-
-@contextmanager
-def _by_value(cloudpickle: Any, module_name: object) -> Iterator[None]:
-    """Pickle the code of a module that exists in this process only, instead of a name no worker could import."""
-    module = sys.modules.get(module_name) if isinstance(module_name, str) else None
-    if module is None or module.__name__ in _MAIN or _has_source(module.__name__):
-        yield
-        return
-    cloudpickle.register_pickle_by_value(module)
-    try:
-        yield
-    finally:
-        cloudpickle.unregister_pickle_by_value(module)
-
-
-def name_of(function: Any) -> str:
-    """Name a function, class or callable object in a sentence."""
-    if isinstance(function, str):
-        return f"'{function}'"
-    return f"'{getattr(function, '__qualname__', None) or type(function).__name__}'"
-
-
-def _write_pickle(data: bytes, folder: Path) -> Path:
-    path = folder / f"{hashlib.sha256(data).hexdigest()[:32]}.pkl"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not path.exists():
-            handle, temporary = tempfile.mkstemp(dir=folder)  # mode 0600, and never half written under its name
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            Path(temporary).replace(path)
-    except OSError as error:
-        raise SpecError(f"the run's folder {folder} cannot be written: {error.strerror}") from error
-    return path
-
-
-def _load_pickle(reference: str, pickle_dir: str | None) -> Any:
-    if pickle_dir is None:
-        raise SpecError(f"'{reference}' is refused: {_ONLY_LOCAL}")
-    path = Path(reference.removeprefix(PICKLE))
-    folder = Path(pickle_dir).resolve()
-    if not path.is_absolute() or path.resolve().parent != folder:
-        raise SpecError(f"'{reference}' is refused: it is not in {folder}, the folder of this run's functions")
-    import cloudpickle
-
-    data = _read_private(path, reference)
-    try:
-        return cloudpickle.loads(data)
-    except Exception as error:  # unpickling imports and runs user code
-        raise SpecError(
-            f"'{reference}' cannot be loaded ({type(error).__name__}: {error}); a module that the function uses may be"
-            " missing in the worker"
-        ) from error
-
-
-def _read_private(path: Path, reference: str) -> bytes:
-    """Read a file that nobody but this user can have written: loading a pickle runs code."""
-    try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o022:
-                raise SpecError(f"'{reference}' is refused: other users can write it")
-            return file.read()
-    except OSError as error:
-        raise SpecError(f"'{reference}' cannot be read: {error.strerror}") from error

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from blockyard.spec.errors import SpecError, nearest
-from blockyard.spec.functions import is_own_worker, load_function, name_of, reference_of
+from blockyard.spec.functions import is_own_worker, load_function, reference_of
 from blockyard.spec.model import CheckSpec, PipelineSpec, RoiSpec, RunSpec, Target, TaskSpec
+from blockyard.spec.pickles import name_of
 from blockyard.spec.task import UNDEFINED, Task, roi_spec
 from blockyard.spec.user_code import call_fault
 from blockyard.spec.validate import LONGEST_ID, LONGEST_NAME, check_name, order_of, validate_run
