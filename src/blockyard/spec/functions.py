@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from blockyard.spec.errors import SpecError, nearest
-from blockyard.spec.pickles import MAIN, ONLY_LOCAL, is_importable, load_pickle, pickle_function, write_pickle
-from blockyard.spec.pickles import PICKLE as PICKLE
+from blockyard.spec.pickles import MAIN, ONLY_LOCAL, PICKLE, is_importable, load_pickle, pickle_function, write_pickle
+
+__all__ = ["PICKLE", "REFERENCE_PATTERN", "has_call", "is_own_worker", "is_reference", "load_function", "reference_of"]
 
 _IDENTIFIER = "[A-Za-z_][A-Za-z0-9_]*"
 REFERENCE_PATTERN = rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}(\.{_IDENTIFIER})*"
