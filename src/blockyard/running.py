@@ -37,7 +37,8 @@ ECHO_EVERY_S = 0.2
 
 
 def distribute(
-    targets: Pipeline | Task | Iterable[Any],
+    tasks: Pipeline | Task | Iterable[Any],
+    global_config: Any = None,  # noqa: ARG001 - 0.2 took it here and used it nowhere; tasks are given theirs
     *,
     num_workers: int | None = None,
     workers: int | None = None,
@@ -48,7 +49,7 @@ def distribute(
 ) -> bool:
     """Run tasks and all they require on this machine; True only if every block is done or skipped.
 
-    `targets` is a Pipeline, a task, or a list of tasks and of ``{"task": task, "request": [Roi, ...]}``. `num_workers`
+    `tasks` is a Pipeline, a task, or a list of tasks and of ``{"task": task, "request": [Roi, ...]}``. `num_workers`
     (or `workers`) is how many blocks run at once in each pool; without it the tasks' own `num_workers` say. With
     `run_dir` the run is kept there, and the same call resumes it; without, it is a fresh one that leaves nothing but
     the logs of a failure. `serial` runs everything in this process: a debugger works and an exception arrives here.
@@ -58,9 +59,9 @@ def distribute(
     """
     workers = _at_least_one("workers", workers) or _at_least_one("num_workers", num_workers)
     if serial:
-        return _run_serially(targets)
+        return _run_serially(tasks)
     with _folder_of(run_dir) as folder:
-        resolved = resolve(targets, str(folder / "functions"))
+        resolved = resolve(tasks, str(folder / "functions"))
         with _hooks(resolved.tasks.values()):
             local = LocalRun(
                 resolved.run,
@@ -68,7 +69,7 @@ def distribute(
                 workers=workers,
                 fresh=fresh or run_dir is None,
                 accept_changes=accept_changes,
-                module_path=module_path(targets.folder if isinstance(targets, Pipeline) else None),
+                module_path=module_path(tasks.folder if isinstance(tasks, Pipeline) else None),
                 say=log.warning,
             )
             shown = not resolved.tasks or any(task.log_to_stdout for task in resolved.tasks.values())
@@ -90,6 +91,7 @@ def run_blockwise(
     num_workers: int | None = 1,
     max_retries: int = 2,
     *,
+    processes: bool | None = None,  # noqa: ARG001 - deprecated in 0.2 already: workers are processes
     timeout_s: float | None = None,
     task_id: str | None = None,
     run_dir: str | os.PathLike[str] | None = None,
