@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 from tornado.tcpserver import TCPServer
 
+from blockyard.core import convert
 from blockyard.core.events import WorkerDisconnected
 from blockyard.spec.errors import ProtocolError, StoreError
 from blockyard.spec.model import PipelineSpec
@@ -40,7 +41,6 @@ from blockyard.wire.messages import (
     ToScheduler,
     Want,
 )
-from blockyard_scheduler import convert
 from blockyard_scheduler.leadership import Leadership
 from blockyard_scheduler.meter import Meter
 from blockyard_scheduler.turns import Turns

@@ -17,6 +17,7 @@ from typing import Protocol
 
 import msgspec
 
+from blockyard.core import convert
 from blockyard.core.events import (
     AnnounceRunOver,
     AnnounceTaskOver,
@@ -41,7 +42,6 @@ from blockyard.core.scheduler import Scheduler
 from blockyard.spec.errors import ProtocolError, StoreError
 from blockyard.wire.frames import encode
 from blockyard.wire.messages import Ack, Revoke, RunOver, TaskOver, Welcome
-from blockyard_scheduler import convert
 from blockyard_scheduler.leadership import Leadership
 from blockyard_scheduler.meter import Meter
 from blockyard_scheduler.store import Store
