@@ -35,7 +35,7 @@ from blockyard.wire.messages import (
     Welcome,
 )
 
-LIMIT_S = 30.0
+LIMIT_S = 45.0
 """Longest that anything in these tests may take; nothing is concluded from it being short."""
 
 
@@ -79,7 +79,7 @@ class FakeScheduler:
 
     tasks: tuple[TaskSpec, ...]
     lease_s: float = 60.0
-    heartbeat_s: float = 0.2
+    heartbeat_s: float = 0.5
     answering: bool = True
     """Whether heartbeats are answered."""
     acking: bool = True
@@ -102,7 +102,7 @@ class FakeScheduler:
         self.leases = {}
         self._number = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = "127.0.0.1:%d" % self._listener.getsockname()[1]
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
