@@ -44,11 +44,11 @@ def draw(out: Path) -> Path:
     panels = figure.subplot_mosaic(
         [["raw", "smoothed", "order"], ["fragments", "segments", "process"], ["times"] * 3], height_ratios=[10, 10, 3]
     )
-    for name, title in (("raw", "input"), ("smoothed", "smooth: Gaussian, with a halo")):
+    for name, title in (("raw", "input"), ("smoothed", "smooth: a Gaussian, with halo")):
         panels[name].imshow(arrays[name][at], cmap="gray", interpolation="nearest")
         panels[name].set_title(title)
     grid_lines(panels["smoothed"], arrays["raw"].shape[-2:], block[-2:], "#ffffff40")
-    show_labels(panels["fragments"], arrays["fragments"][at], "fragments: carried on from block to block")
+    show_labels(panels["fragments"], arrays["fragments"][at], "fragments: labels carried on from block to block")
     grid_lines(panels["fragments"], arrays["raw"].shape[-2:], block[-2:], "#ffffffa0")
     show_labels(panels["segments"], arrays["segments"][at], "merge, relabel: one segmentation, no seams")
     draw_maps(panels, record, at, arrays["raw"].shape, block)
@@ -118,9 +118,9 @@ def draw_maps(
     layer = tuple(a // b for a, b in zip(at, block[:-2], strict=False))
     frame: Any = {"extent": (-0.5, blocks[-1] * block[-1] - 0.5, blocks[-2] * block[-2] - 0.5, -0.5), "aspect": "equal"}
     panels["order"].imshow(when[layer], cmap="viridis", **frame)
-    panels["order"].set_title("order in which the blocks of fragments ran")
-    panels["process"].imshow(who[layer], cmap="tab10", vmin=-0.5, vmax=9.5, **frame)
-    panels["process"].set_title("worker process that ran them")
+    panels["order"].set_title("fragments: order of the blocks")
+    panels["process"].imshow(who[layer] % 8, cmap="Dark2", vmin=-0.5, vmax=7.5, **frame)
+    panels["process"].set_title("fragments: worker process")
     for name in ("order", "process"):
         panels[name].set(xlim=(-0.5, shape[-1] - 0.5), ylim=(shape[-2] - 0.5, -0.5))
         grid_lines(panels[name], shape[-2:], block[-2:], "#ffffffa0")

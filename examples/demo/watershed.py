@@ -1,8 +1,8 @@
 """The four block functions of the demo: a watershed of a whole volume, computed block by block.
 
 Each voxel brighter than `floor` is linked to the neighbour (8 in 2-D, 26 in 3-D) towards which the smoothed image rises
-most steeply, and to neighbours of its own value; what is brighter than `peak` counts as one value. All that is linked
-is one segment.
+most steeply, and across its faces to neighbours of its own value; what is brighter than `peak` counts as one value. All
+that is linked is one segment.
 
     raw --Smooth--> smoothed --Fragments--> fragments, counts, pairs --Merge--> offsets, table --Relabel--> segments
 
@@ -193,10 +193,9 @@ def smooth(raw: Array, sigma: Sequence[float]) -> Array:
 
 
 def label(smoothed: Array, floor: float, peak: float | None) -> Array:
-    """Segment an array as a whole: labels 1, 2, 3 ... and 0 for what is not above `floor`."""
-    labels = np.zeros(smoothed.shape, np.uint64)
-    carry_on(smoothed, labels, np.ones(smoothed.shape, bool), floor, peak, 1)
-    return labels
+    """Segment an array as a whole: a label above 0 for each segment, and 0 for what is not above `floor`."""
+    component = components(*links(smoothed, floor, peak), smoothed.size).reshape(smoothed.shape)
+    return np.where(smoothed > floor, component + 1, 0)
 
 
 def carry_on(
@@ -245,10 +244,12 @@ def links(smoothed: Array, floor: float, peak: float | None) -> tuple[Array, Arr
     height = smoothed if peak is None else np.minimum(smoothed, np.float32(peak))
     uphill = climb(height)
     foreground = smoothed > floor
-    flat = np.arange(smoothed.size).reshape(smoothed.shape)
+    flat = np.arange(smoothed.size, dtype=np.int32 if smoothed.size < 2**31 else np.int64).reshape(smoothed.shape)
     pairs = []
     for number, (near, far) in enumerate(neighbours(smoothed.ndim), 1):
-        linked = (uphill[near] == number) | (uphill[far] == -number) | (height[near] == height[far])
+        linked = (uphill[near] == number) | (uphill[far] == -number)
+        if distance(near) == 1:
+            linked |= height[near] == height[far]
         linked &= foreground[near] & foreground[far]
         pairs.append((flat[near][linked], flat[far][linked]))
     return np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs])

@@ -140,7 +140,7 @@ def test_every_legal_order_gives_what_the_whole_volume_gives(
     smoothed = watershed.smooth(prepared.array("raw"), prepared.tasks["smooth"].params["sigma"])
     assert np.array_equal(prepared.array("smoothed"), smoothed)
     whole = watershed.label(smoothed, fragments["floor"], fragments["peak"])
-    assert whole.max() > 5, "a test volume with hardly a segment shows nothing"
+    assert len(np.unique(whole)) > 6, "a test volume with hardly a segment shows nothing"
     assert demo.same_up_to_names(prepared.array("segments"), whole)
     assert demo.check(prepared.out)
     assert capsys.readouterr().out.count(": equal") == 2
@@ -152,7 +152,7 @@ def test_every_legal_order_gives_what_the_whole_volume_gives(
 
 def test_nothing_that_killed_or_older_runs_left_shows_in_the_result(tmp_path: Path) -> None:
     """All arrays are full of rubbish, and each block runs twice with rubbish in all that it writes in between."""
-    prepared = Prepared(tmp_path, "head")
+    prepared = Prepared(tmp_path, "plateaus")
     prepared.run_all(seed=1)
     wanted = prepared.bytes()
     writes = {
@@ -204,7 +204,7 @@ def test_a_peak_at_the_floor_is_labelling_of_a_threshold() -> None:
     smoothed = watershed.smooth(np.random.default_rng(2).integers(0, 255, (30, 31, 32)), (1.0, 1.0, 1.0))
     threshold = float(np.percentile(smoothed, 90))
     labels = watershed.label(smoothed, threshold, threshold)
-    wanted, n = ndimage.label(smoothed > threshold, np.ones((3, 3, 3)))
+    wanted, n = ndimage.label(smoothed > threshold)
     assert n > 10
     assert demo.same_up_to_names(labels, wanted)
 
