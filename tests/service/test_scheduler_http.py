@@ -280,10 +280,12 @@ def test_another_page_cannot_change_the_run(redis_url, run_name):
 
     async def test(service, http):
         assert (await http("/api/v1/cancel", "POST")).code == 403
+        assert (await http("/api/v1/cancel", "POST", b"{}", Content_Type="text/plain")).code == 403
         foreign = await http.post("/api/v1/cancel", Origin="https://evil.example")
         assert (foreign.code, "evil.example" in error_of(foreign)) == (403, True)
         assert service.status().state == "running"
         assert (await http.post("/api/v1/pause", Origin=http.base)).code == 200
+        assert (await http("/api/v1/pause", "POST", b"{}", Content_Type="application/json")).code == 200
 
     on_http(run_of(run_name), redis_url, test)
 

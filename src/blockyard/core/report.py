@@ -38,7 +38,7 @@ def status_report(status: RunStatus) -> str:
     """
     lines = [_headline(status)]
     header = ("task", "blocks", "workers", "finished", "skipped", "succeeded", "failed", "processing", "pending")
-    rows = [(*header, "orphaned", "ETA")]
+    rows: list[tuple[str, ...]] = [(*header, "orphaned", "ETA")]
     rows += [_row(task, status) for task in status.tasks]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
