@@ -143,6 +143,18 @@ def test_past_the_deadline_what_is_held_is_lost_at_once():
     assert [ids(unacked.numbers) for unacked in session.unacked] == [[0]]
 
 
+def test_after_lost_leases_the_scheduler_is_greeted_again():
+    """Only a Hello says what is held no longer; without one the scheduler would believe us to hold it for ever."""
+    session = joined()
+    granted(session, 0, 3)
+    release(session, 0)
+    happenings = session.tick(LEASE_S)
+    assert any(isinstance(h, Disconnect) for h in happenings)
+    session.connection_made(LEASE_S + 1)
+    (hello,) = sent(session)
+    assert ids(hello.holds) == [0]
+
+
 def test_leases_that_are_not_held_are_not_released():
     """A revoked lease may be another worker's by now."""
     session = joined()

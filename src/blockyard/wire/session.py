@@ -346,6 +346,9 @@ class WorkerSession:
             lost = np.array(sorted(self.held), np.int64)
             self.held.clear()
             happenings.append(LeasesLost(lost))
+            if self.state in (SessionState.GREETING, SessionState.JOINED):
+                # Only a Hello tells the scheduler what we hold no longer.
+                happenings.append(self._give_up(now, "the leases ran out; greeting the scheduler again"))
         if self.state is SessionState.GREETING and now >= self._greeted_s + GREETING_S:
             happenings.append(self._give_up(now, f"no answer to our greeting within {GREETING_S:g} s"))
         elif self.state is SessionState.JOINED:
