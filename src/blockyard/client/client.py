@@ -249,8 +249,9 @@ class Client:
                     if self._over or self._closed or self._stopping:
                         return None
                     self._ask()
-                    self._flush()
-                    self._thread.kick()
+                    if self._done:  # a kick without a reason would wake us too, and so on: waiting must cost nothing
+                        self._flush()
+                        self._thread.kick()
                     self._changed.wait()
                     self._complain()
             finally:
