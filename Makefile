@@ -14,6 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INPUT ?=
 WORKERS ?= 2
 OUT ?= demo-output
+SEEDS ?= 100000
 ARGS ?=
 IMAGE ?= blockyard
 TAG ?= dev
@@ -72,6 +73,10 @@ types: $(VENV)/.dev  ## mypy, strict
 
 .PHONY: check
 check: lint types test  ## what CI runs: lint, types, then all tests
+
+.PHONY: simulate
+simulate: $(VENV)/.dev  ## faulty histories of a whole cluster in virtual time (SEEDS=100000)
+	$(BIN)/blockyard simulate --seeds $(SEEDS)
 
 .PHONY: bench
 bench: $(VENV)/.dev  ## blocks a second, start-up, memory (ARGS for the benchmark)

@@ -28,6 +28,7 @@ COMMANDS = {
     "resume": "steer_commands",
     "cancel": "steer_commands",
     "values": "values_command",
+    "simulate": "simulate_command",
 }
 """Each command's module, imported when it is asked for: `blockyard --version` must not wait for numpy."""
 SERVICES = {"scheduler": "blockyard_scheduler", "worker": "blockyard_worker"}
@@ -51,6 +52,9 @@ steer a run:
 on a cluster:
   scheduler, worker the services; every setting is a flag and a variable
   values FILE       values of the Helm chart for a pipeline file
+
+how blockyard itself is checked:
+  simulate          faulty histories of a whole cluster in virtual time, held against its promises
 
 examples:
   blockyard plan pipeline.yaml

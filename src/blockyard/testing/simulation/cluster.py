@@ -1,0 +1,171 @@
+"""The cluster of one simulated run: who there is, what goes wrong when, and until when."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from blockyard.core.scheduler import Scheduler
+from blockyard.core.settings import CoreSettings
+from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
+from blockyard.testing.simulation.clock import Clock
+from blockyard.testing.simulation.history import BrokenPromiseError, History
+from blockyard.testing.simulation.network import Connection, End
+from blockyard.testing.simulation.scheduler import SchedulerProcess
+from blockyard.testing.simulation.store import Store
+from blockyard.testing.simulation.worker import WorkerProcess
+
+MOST_STEPS = 400_000
+LONGEST_S = 600.0
+"""A run must have ended by then; faults end at `Faults.until_s`."""
+DELAY_S = 0.003
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """How often what goes wrong, in events per virtual second over the cluster, until a time."""
+
+    until_s: float = 30.0
+    per_s: float = 1.0
+    loses_answers: float = 0.03
+
+
+class Cluster:
+    """Schedulers, workers and a store; what it does follows from the seed alone."""
+
+    def __init__(self, seed: int, faults: Faults | None = None, run: RunSpec | None = None) -> None:
+        self.rng = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
+        self.faults = faults or Faults()
+        self.clock = Clock()
+        self.run = run or random_run(self.rng)
+        self.lock_s, self.heartbeat_s = 1.5, 0.5
+        self.settings = CoreSettings(
+            lease_s=4.0,
+            grace_s=0.5,
+            snapshot_records=self.rng.choice([5, 50, 2048]),
+            batch_s=self.rng.choice([0.05, 1.0]),
+        )
+        self.block_s = self.rng.choice([0.01, 0.1, 0.5])
+        self.loses_answers = self.faults.loses_answers
+        self.workers_stop = True
+        """False: workers ignore that their leases ended (a mutant)."""
+        self.speaks_first = False
+        """True: schedulers speak before they commit (a mutant)."""
+        self.ended: str | None = None
+        self.history = History(Scheduler(self.run))
+        self.store = Store(self.history.stored)
+        self.addresses = [f"scheduler-{n}" for n in range(self.rng.randint(1, 2))]
+        self.schedulers: dict[str, SchedulerProcess] = {}
+        self.workers: list[WorkerProcess] = []
+        self.counts: dict[str, int] = {}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has ended."""
+        return self.ended is not None
+
+    def connect(self, one: End, other: End) -> Connection:
+        """Connect two ends."""
+        return Connection(self.rng, DELAY_S, one, other)
+
+    def run_ended(self, state: str) -> None:
+        """A scheduler announced the end."""
+        self.history.ended(state)
+        self.ended = state
+
+    def go(self) -> None:
+        """Run to the end. Raises BrokenPromiseError."""
+        for address in self.addresses:
+            self.schedulers[address] = SchedulerProcess(self, address)
+        self.workers = [WorkerProcess(self, f"w{n}") for n in range(self.rng.randint(1, 4))]
+        self._next_fault()
+        steps = 0
+        while not self.is_over:
+            steps += 1
+            if not self.clock.step() or self.clock.now > LONGEST_S or steps > MOST_STEPS:
+                done = f"{len(self.history.done)} of {self.history.total}"
+                raise BrokenPromiseError(f"P5: stuck at {self.clock.now:.1f} s with {done} blocks done")
+
+    # --- faults ------------------------------------------------------------------------------------------------
+
+    def _next_fault(self) -> None:
+        if self.faults.per_s > 0:
+            self.clock.at(self.clock.now + self.rng.expovariate(self.faults.per_s), self._fault)
+
+    def _fault(self) -> None:
+        if self.clock.now > self.faults.until_s or self.is_over:
+            self.loses_answers = 0.0
+            return
+        kind = self.rng.choice(
+            [
+                "kill worker",
+                "freeze worker",
+                "drain worker",
+                "cut",
+                "half-open",
+                "kill scheduler",
+                "freeze scheduler",
+                "store away",
+            ]
+        )
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        worker = self.rng.choice(self.workers)
+        scheduler = self.rng.choice(list(self.schedulers.values()))
+        match kind:
+            case "kill worker" if worker.alive:
+                worker.die()
+            case "freeze worker" if worker.alive:
+                worker.freeze(self.rng.expovariate(1 / 3))
+            case "drain worker" if worker.alive and not worker.frozen:
+                worker.drain()
+            case "cut" | "half-open" if worker.alive:
+                worker.cut(silently=kind == "half-open")
+            case "kill scheduler" if scheduler.alive:
+                scheduler.die()
+            case "freeze scheduler" if scheduler.alive:
+                scheduler.freeze(self.rng.expovariate(1 / 2))
+            case "store away" if self.store.up:
+                self.store.up = False
+                self.clock.at(self.clock.now + self.rng.expovariate(1.0), self._store_back)
+            case _:
+                pass
+        self._next_fault()
+
+    def _store_back(self) -> None:
+        self.store.up = True
+
+
+def random_run(rng: random.Random) -> RunSpec:
+    """Draw a small run: one to three chained tasks in one or two dimensions, with halos."""
+    ndim = rng.randint(1, 2)
+    tasks: list[TaskSpec] = []
+    for n in range(rng.randint(1, 3)):
+        write = [rng.randint(2, 5) for _ in range(ndim)]
+        below = [rng.randint(0, 4) for _ in range(ndim)]
+        above = [rng.randint(0, 4) for _ in range(ndim)]
+        blocks = [rng.randint(2, 12 if ndim == 1 else 5) for _ in range(ndim)]
+        total = [b * w + lo + hi for b, w, lo, hi in zip(blocks, write, below, above, strict=True)]
+        read = [lo + w + hi for lo, w, hi in zip(below, write, above, strict=True)]
+        tasks.append(
+            TaskSpec(
+                id=f"t{n}",
+                function="simulated:block",
+                total_roi=RoiSpec(tuple(-lo for lo in below), tuple(total)),
+                read_roi=RoiSpec(tuple(-lo for lo in below), tuple(read)),
+                write_roi=RoiSpec((0,) * ndim, tuple(write)),
+                fit=rng.choice(["valid", "overhang", "shrink"]),
+                read_write_conflict=rng.random() < 0.7,
+                requires=(f"t{n - 1}",) if n else (),
+            )
+        )
+    return RunSpec(PipelineSpec(name="simulated", tasks=tuple(tasks)))
+
+
+def simulate(seed: int, faults: Faults | None = None) -> Cluster:
+    """Run one faulty history to its end; give the cluster. Raises BrokenPromiseError that names the seed."""
+    cluster = Cluster(seed, faults)
+    try:
+        cluster.go()
+    except BrokenPromiseError as error:
+        raise BrokenPromiseError(f"seed {seed}: {error}") from error
+    return cluster

@@ -1,0 +1,111 @@
+"""What happened, held against the promises at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from blockyard.core import journal
+from blockyard.core.scheduler import Scheduler
+from blockyard.core.task import Kind, Task
+from blockyard.plan.edges import expand
+
+Name = tuple[str, int]
+"""Task and block id."""
+
+
+class BrokenPromiseError(AssertionError):
+    """One of P1 to P6 does not hold; the text says which and why."""
+
+
+class History:
+    """Executions, acknowledgements and what the journal says is done."""
+
+    def __init__(self, reference: Scheduler) -> None:
+        """`reference` is a core of the same run, used for its arithmetic only."""
+        self._tasks = reference.tasks
+        self._waits: dict[Name, frozenset[Name]] = {}
+        self._forbids: dict[Name, set[Name]] = {}
+        """For each block those that must not run beside it: itself, what it waits for, and what waits for it."""
+        self.done: set[Name] = set()
+        self.running: dict[Name, str] = {}
+        self.executions = 0
+        self._build()
+
+    def _build(self) -> None:
+        for task in self._tasks:
+            for block_id in range(task.grid.size):
+                index = task.grid.unravel(np.array([block_id]))
+                if task.in_run(index)[0]:
+                    self._waits[task.spec.id, block_id] = frozenset(self._waited_for(task, index))
+        self._forbids = {name: {name} for name in self._waits}
+        for name, waits in self._waits.items():
+            for other in waits:
+                self._forbids[name].add(other)
+                self._forbids[other].add(name)
+
+    def _waited_for(self, task: Task, index: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> Iterable[Name]:
+        for blockers in task.levels.blockers(index):
+            for block_id in task.grid.ravel(blockers[task.in_run(blockers)]).tolist():
+                yield task.spec.id, block_id
+        for edge, up in task.upstream:
+            for blockers in expand(*edge.blockers(index)):
+                for block_id in up.grid.ravel(blockers).tolist():
+                    yield up.spec.id, block_id
+
+    @property
+    def total(self) -> int:
+        """Blocks of the run."""
+        return len(self._waits)
+
+    # --- what happens ------------------------------------------------------------------------------------------
+
+    def started(self, name: Name, attempt: int, where: str) -> None:
+        """A slot begins to run a block."""
+        self.executions += 1
+        for other in self._forbids[name]:
+            if other in self.running:
+                raise BrokenPromiseError(f"P3: {name} begins on {where} while {other} runs on {self.running[other]}")
+        missing = self._waits[name] - self.done
+        if missing:
+            raise BrokenPromiseError(f"P4: {name} begins on {where} before {sorted(missing)[:3]} are done")
+        if attempt != 1:
+            raise BrokenPromiseError(f"P6: {name} begins attempt {attempt} although no block ever failed")
+        self.running[name] = where
+
+    def stopped(self, name: Name) -> None:
+        """It finished, or was killed."""
+        del self.running[name]
+
+    def stored(self, record: bytes) -> None:
+        """The store took a record: what it says is done is done, once."""
+        for bits in journal.decode_record(record).bits:
+            if bits.kind == Kind.ORPHANED or not bits.value:
+                continue
+            task = self._tasks[bits.task]
+            addresses = np.frombuffer(bits.addresses, task.address_dtype).astype(np.int64)
+            for block_id in task.grid.ravel(task.layout.indices(addresses)).tolist():
+                name = (task.spec.id, block_id)
+                if bits.kind == Kind.FAILED:
+                    raise BrokenPromiseError(f"P6: {name} has failed although no block ever failed")
+                if name in self.done:
+                    raise BrokenPromiseError(f"P1: {name} is counted done twice")
+                self.done.add(name)
+
+    def acknowledged(self, names: Iterable[Name]) -> None:
+        """A worker was told that these are safe."""
+        lost = set(names) - self.done
+        if lost:
+            raise BrokenPromiseError(f"P2: {sorted(lost)[:3]} were acknowledged and are not in the store")
+
+    def restored(self, core: Scheduler) -> None:
+        """A scheduler loaded the run: it must know all that is done."""
+        counted = sum(task.counts[Kind.DONE] for task in core.tasks)
+        if counted != len(self.done):
+            raise BrokenPromiseError(f"P2: {len(self.done)} blocks are done, a restored scheduler knows {counted}")
+
+    def ended(self, state: str) -> None:
+        """The run ended."""
+        if state != "done" or len(self.done) != self.total:
+            raise BrokenPromiseError(f"P5: the run ended as {state} with {len(self.done)} of {self.total} blocks done")

@@ -1,0 +1,112 @@
+"""The promises of docs/guarantees.md, held against faulty histories of a whole cluster in virtual time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from blockyard.core import scheduler as core_scheduler
+from blockyard.core.frontier import Frontier
+from blockyard.testing.simulation import BrokenPromiseError, Cluster, Faults, simulate
+from blockyard.wire.messages import Outcome
+
+SEEDS = int(os.environ.get("BLOCKYARD_SIMULATION_SEEDS", "300"))
+CHUNK = 25
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+def test_promises_hold_through_faults(first: int) -> None:
+    """P1 to P6 hold at every step of every history, and every run ends; a failure names its seed."""
+    for seed in range(first, min(first + CHUNK, SEEDS)):
+        simulate(seed)
+
+
+def test_faults_are_not_idle() -> None:
+    """Histories do have kills, freezes and cuts of each kind, and blocks that ran more than once because of them."""
+    clusters = [simulate(seed) for seed in range(40)]
+    kinds = {kind for cluster in clusters for kind in cluster.counts}
+    assert kinds == {
+        "kill worker", "freeze worker", "drain worker", "cut", "half-open", "kill scheduler", "freeze scheduler",
+        "store away",
+    }  # fmt: skip
+    assert sum(cluster.history.executions - cluster.history.total for cluster in clusters) > 0
+
+
+def test_a_seed_repeats_its_history() -> None:
+    """The same seed gives the same history, to the last random number."""
+    one, other = simulate(7), simulate(7)
+    assert (one.clock.now, one.history.executions, one.counts) == (
+        other.clock.now,
+        other.history.executions,
+        other.counts,
+    )
+    assert one.rng.random() == other.rng.random()
+
+
+def test_a_quiet_run_wastes_nothing() -> None:
+    """Without faults each block runs exactly once."""
+    for seed in range(20):
+        cluster = simulate(seed, Faults(per_s=0.0, loses_answers=0.0))
+        assert cluster.history.executions == cluster.history.total
+
+
+def _unfenced(cluster: Cluster, _: pytest.MonkeyPatch) -> None:
+    cluster.store.fenced = False
+
+
+def _speaks_before_commit(cluster: Cluster, _: pytest.MonkeyPatch) -> None:
+    cluster.speaks_first = True
+
+
+def _workers_ignore_lost_leases(cluster: Cluster, _: pytest.MonkeyPatch) -> None:
+    cluster.workers_stop = False
+
+
+def _conflicts_forgotten(_: Cluster, patch: pytest.MonkeyPatch) -> None:
+    def none(self: Frontier, lo: tuple[int, ...], hi: tuple[int, ...]) -> np.ndarray:
+        return np.zeros(tuple(e - b for b, e in zip(lo, hi, strict=True)), np.int32)
+
+    patch.setattr(Frontier, "_count_conflicting", none)
+
+
+def _returned_blocks_forgotten(_: Cluster, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Frontier, "push_back", lambda self, addresses: None)
+
+
+def _losses_spend_retries(_: Cluster, patch: pytest.MonkeyPatch) -> None:
+    real = core_scheduler.lost_outcomes
+    patch.setattr(core_scheduler, "lost_outcomes", lambda worker, grants, outcome: real(worker, grants, Outcome.FAILED))
+
+
+@pytest.mark.parametrize(
+    ("promises", "sabotage"),
+    [
+        (("P1", "P2", "P3"), _unfenced),
+        (("P2",), _speaks_before_commit),
+        (("P3",), _workers_ignore_lost_leases),
+        (("P3", "P4"), _conflicts_forgotten),
+        (("P5",), _returned_blocks_forgotten),
+        (("P6",), _losses_spend_retries),
+    ],
+)
+def test_the_simulation_finds_each_broken_promise(
+    promises: tuple[str, ...], sabotage: Callable[[Cluster, pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each promise, broken on purpose, is found within a few hundred histories, and named."""
+    found = next(filter(None, (_broken(seed, sabotage, monkeypatch) for seed in range(400))), "none in 400 histories")
+    assert found.startswith(promises)
+
+
+def _broken(
+    seed: int, sabotage: Callable[[Cluster, pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> str | None:
+    cluster = Cluster(seed, Faults(per_s=2.0))
+    sabotage(cluster, monkeypatch)
+    try:
+        cluster.go()
+    except BrokenPromiseError as error:
+        return str(error)
+    return None
