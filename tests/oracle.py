@@ -263,8 +263,9 @@ class Oracle:
 
         `gone` are those that no longer count though they are not done (leased, failed or orphaned).
         """
-        done, gone = set(done), set(gone)
-        may = [name for name, waits in self.waits_for.items() if name not in done | gone and waits <= done]
+        done = set(done)
+        ended = done | set(gone)
+        may = [name for name, waits in self.waits_for.items() if name not in ended and waits <= done]
         return sorted(may, key=self.rank)
 
     # --- what becomes of them ----------------------------------------------------------------------------------

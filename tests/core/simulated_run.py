@@ -1,0 +1,571 @@
+"""A run in one process: the real core, simulated workers, and a plain model of what must be true, compared each turn.
+
+`World.tell` gives an event to the core and to the model; `World.turn` ends a turn, checks every effect against the
+oracle and the model, and delivers it to the simulated workers. Nothing reaches the workers, nor the model's idea of
+what is safe, before the commit of the turn is in the journal; so a crash may come between any two steps.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from unittest import mock
+
+import numpy as np
+from hypothesis import strategies as st
+from oracle import Name, Oracle, box_of
+
+from blockyard.core import events as ev
+from blockyard.core.scheduler import CoreSettings, Scheduler
+from blockyard.spec.model import RoiSpec, RunSpec
+from blockyard.wire.messages import Outcome
+
+KILLS, LOSSES, LOSSES_ALONE = 3, 20, 3
+TROUBLE = {Outcome.FAILED, Outcome.FATAL, Outcome.KILLED, Outcome.LOST}
+
+
+# --- tuning: the core's sizes are for millions of blocks; small ones take the same paths on small grids ---------------
+
+SIZES = {
+    "blockyard.core.frontier.MOST_OPEN": (1, 3, 2048),
+    "blockyard.core.frontier.MOST_READY": (2, 12, 32768),
+    "blockyard.core.frontier.WIDE": (1, 8, 4096),
+    "blockyard.core.frontier.DENSE": (1, 64, 10**6),
+    "blockyard.core.frontier.REGION_AT_ONCE": (4, 50, 2**20),
+    "blockyard.core.orphans.WIDE": (1, 8, 4096),
+    "blockyard.core.assign.FEWEST_READY": (1, 64),
+    "blockyard.core.assign.MOST_SEGMENTS": (1, 2, 16),
+    "blockyard.core.layout.FEWEST_CHUNKS_BITS": (0, 2, 4, 8),
+    "blockyard.core.snapshots.PAGES_A_COMMIT": (1, 2, 16),
+    "blockyard.plan.levels.PAIRS_AT_ONCE": (1, 16, 2**18),
+    "blockyard.plan.zorder.TABLE_ENTRIES": (1, 2**18),
+}
+PAGE_BITS = (64, 65536)
+Sizes = dict[str, int]
+
+
+@st.composite
+def sizes(draw: st.DrawFn) -> Sizes:
+    """Draw the usual sizes, or small ones here and there."""
+    if draw(st.booleans()):
+        return {}
+    drawn = {name: draw(st.sampled_from(values)) for name, values in SIZES.items()}
+    bits = draw(st.sampled_from(PAGE_BITS))
+    drawn |= {"blockyard.core.bitmap.PAGE_BITS": bits, "blockyard.core.bitmap.PAGE_BYTES": bits // 8}
+    return drawn | {"blockyard.core.snapshots.PAGE_BITS": bits}
+
+
+@contextmanager
+def with_sizes(chosen: Sizes):
+    """Put these sizes in place of the module constants."""
+    with ExitStack() as stack:
+        for name, value in chosen.items():
+            stack.enter_context(mock.patch(name, value))
+        yield
+
+
+settings_of_the_core = st.builds(
+    CoreSettings, looks_a_turn=st.sampled_from((1, 2, 16)), snapshot_records=st.sampled_from((2, 5, 2048))
+)
+
+
+# --- the model -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Known:
+    """A worker as the scheduler must know it."""
+
+    pool: str
+    slots: int
+    task: str | None
+    own: bool
+    connected: bool
+    heard_s: float
+    want: int = 0
+    last_seq: int = 0
+    running: tuple[int, ...] = ()
+    at_once: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Model:
+    """What must be true of the run, spelled out."""
+
+    leased: dict[int, tuple[str, Name]] = field(default_factory=dict)
+    done: set[Name] = field(default_factory=set)
+    skipped: set[Name] = field(default_factory=set)
+    failed: set[Name] = field(default_factory=set)
+    tries: dict[Name, Counter[Outcome]] = field(default_factory=dict)
+    retries: Counter[str] = field(default_factory=Counter)
+    workers: dict[str, Known] = field(default_factory=dict)
+    state: str = "running"
+    notes: list[tuple[str, int, int, bool]] = field(default_factory=list)
+    """(task, block id, attempt, final) of the trouble of this turn."""
+    acks: list[tuple[str, int, int]] = field(default_factory=list)
+    """(worker, seq, stale) due this turn."""
+
+    def copy(self) -> Model:
+        """A copy that shares nothing that changes."""
+        return Model(
+            self.leased.copy(),
+            self.done.copy(),
+            self.skipped.copy(),
+            self.failed.copy(),
+            {name: tries.copy() for name, tries in self.tries.items()},
+            self.retries.copy(),
+            {name: replace(known, at_once=known.at_once.copy()) for name, known in self.workers.items()},
+            self.state,
+            self.notes.copy(),
+            self.acks.copy(),
+        )
+
+
+@dataclass
+class SimWorker:
+    """A worker process as it sees itself."""
+
+    id: str
+    pool: str
+    slots: int
+    task: str | None
+    own: bool
+    held: dict[int, Name] = field(default_factory=dict)
+    unacked: dict[int, ev.BlocksReleased] = field(default_factory=dict)
+    seq: int = 0
+    connected: bool = False
+    dead: bool = False
+
+
+class World:
+    """Core, model, workers and journal of one run."""
+
+    def __init__(self, run: RunSpec, settings: CoreSettings | None = None, oracle: Oracle | None = None) -> None:
+        self.run = run
+        self.oracle = oracle or Oracle(run)
+        self.settings = settings or CoreSettings()
+        self.now = 0.0
+        self.core = Scheduler(run, settings=self.settings)
+        self.epoch = 1
+        self.model = Model()
+        self.safe = self.model.copy()
+        self.workers: dict[str, SimWorker] = {}
+        self.records: dict[int, bytes] = {}
+        self.pages: dict[str, ev.Page] = {}
+        self.over: str | None = None
+        self.leases_in_order: list[Name] = []
+        self.highest_number = 0
+        self.starved = 0
+        self.orphans: set[Name] = set()
+        self._orphans_of: frozenset[Name] = frozenset()
+
+    # --- telling -----------------------------------------------------------------------------------------------
+
+    def tell(self, event: ev.Event) -> None:
+        """Give an event to core and model."""
+        assert self.core.handle(event, self.now) == [], "only TurnEnded gives effects"
+        match event:
+            case ev.WorkerJoined():
+                self._joined(event)
+            case ev.BlocksWanted():
+                known = self.model.workers.get(event.worker)
+                if known and known.connected:
+                    known.want, known.heard_s = event.n, self.now
+            case ev.BlocksReleased():
+                self._released(event)
+            case ev.WorkerHeard():
+                known = self.model.workers.get(event.worker)
+                if known:
+                    known.heard_s, known.running = self.now, tuple(number for number, _ in event.running)
+            case ev.WorkerDisconnected():
+                known = self.model.workers.get(event.worker)
+                if known:
+                    known.connected, known.want = False, 0
+            case ev.WorkerGone():
+                self._lost(event.worker, killed=event.killed, forget=True)
+            case ev.RetryRequested():
+                self._retry(event.task, event.roi)
+            case ev.PauseRequested():
+                if self.model.state == "running":
+                    self.model.state = "paused"
+            case ev.ResumeRequested():
+                if self.model.state in {"paused", "cancelled"}:
+                    self.model.state = "running"
+                    self.over = None
+            case ev.CancelRequested():
+                if self.model.state not in {"done", "failed", "cancelled"}:
+                    self.model.leased.clear()
+                    self.model.state = "cancelled"
+
+    def _joined(self, event: ev.WorkerJoined) -> None:
+        known = self.model.workers.get(event.worker)
+        last_seq = known.last_seq if known else 0
+        at_once = known.at_once if known else {}
+        self.model.workers[event.worker] = Known(
+            event.pool, event.slots, event.task, event.own, True, self.now, 0, last_seq, (), at_once
+        )
+        if event.holds is not None:
+            holds = set(event.holds.tolist())
+            for number, (worker, _) in list(self.model.leased.items()):
+                if worker == event.worker and number not in holds:
+                    del self.model.leased[number]
+
+    def _released(self, event: ev.BlocksReleased) -> None:
+        known = self.model.workers.get(event.worker)
+        if known is None:
+            self.model.acks.append((event.worker, event.seq, len(event.numbers)))
+            return
+        known.heard_s = self.now
+        if event.seq <= known.last_seq:
+            self.model.acks.append((event.worker, event.seq, 0))
+            return
+        known.last_seq = event.seq
+        stale = 0
+        for number, outcome in zip(event.numbers.tolist(), event.outcomes.tolist(), strict=True):
+            worker, name = self.model.leased.get(number, (None, None))
+            if worker == event.worker:
+                del self.model.leased[number]
+                self._came_of(name, Outcome(outcome))
+            else:
+                stale += 1
+        self.model.acks.append((event.worker, event.seq, stale))
+
+    def _came_of(self, name: Name, outcome: Outcome) -> None:
+        """What one release means for its block."""
+        model = self.model
+        assert name not in model.done | model.failed, f"{name} was leased although it had ended"
+        if outcome in {Outcome.SUCCESS, Outcome.SKIPPED}:
+            model.done.add(name)
+            if outcome == Outcome.SKIPPED:
+                model.skipped.add(name)
+            model.tries.pop(name, None)
+            return
+        if outcome == Outcome.RETURNED:
+            return
+        tries = model.tries.setdefault(name, Counter())
+        attempt = self.attempt(name)
+        tries[outcome] += 1
+        limits = {
+            Outcome.FAILED: self.oracle.tasks[name[0]].spec.max_retries + 1,
+            Outcome.FATAL: 1,
+            Outcome.KILLED: KILLS,
+            Outcome.LOST: LOSSES,
+        }
+        final = tries[outcome] >= limits[outcome]
+        if outcome != Outcome.LOST or final:
+            model.notes.append((*name, attempt, final))
+        if final:
+            model.failed.add(name)
+        elif outcome != Outcome.LOST:
+            model.retries[name[0]] += 1
+
+    def attempt(self, name: Name) -> int:
+        """The number of the block's next attempt."""
+        tries = self.model.tries.get(name, Counter())
+        return 1 + tries[Outcome.FAILED] + tries[Outcome.KILLED]
+
+    def _lost(self, worker: str, *, killed: bool, forget: bool) -> None:
+        """A worker's leases end. What it ran is lost; where it never said what it ran: its first blocks, one a slot."""
+        known = self.model.workers.get(worker)
+        if known is None:
+            return
+        mine = sorted(number for number, (holder, _) in self.model.leased.items() if holder == worker)
+        ran = set(known.running) if known.running else set(mine[: max(known.slots, 1)])
+        for number in mine:
+            _, name = self.model.leased.pop(number)
+            if number in ran:
+                self._came_of(name, Outcome.KILLED if killed else Outcome.LOST)
+        if forget:
+            del self.model.workers[worker]
+
+    def _expire(self) -> None:
+        patience = self.settings.lease_s + self.settings.grace_s
+        for worker, known in list(self.model.workers.items()):
+            if known.heard_s + patience <= self.now:
+                self._lost(worker, killed=False, forget=not known.connected)
+
+    def _retry(self, task: str | None, roi: RoiSpec | None) -> None:
+        model = self.model
+        for name in list(model.failed):
+            if task not in {None, name[0]}:
+                continue
+            if roi is None or self.oracle.block(name).write.meets(box_of(roi)):
+                model.failed.discard(name)
+                model.tries.pop(name, None)
+                if model.state in {"done", "failed"}:
+                    model.state = "running"
+                    self.over = None
+
+    # --- a turn ------------------------------------------------------------------------------------------------
+
+    def turn(self, *, crash: str | None = None) -> int:
+        """End a turn; give how many blocks were leased. `crash` is ``before`` or ``after`` the commit, or None."""
+        leased = 0
+        for _ in range(10_000):
+            effects = self.core.handle(ev.TurnEnded(), self.now)
+            if crash == "before":
+                self.restart()
+                return 0
+            leased += self._take(effects, deliver=crash is None)
+            if crash == "after":
+                self.restart()
+                return leased
+            if not any(isinstance(effect, ev.ContinueTurn) for effect in effects):
+                self.check_nobody_starves()
+                return leased
+        raise AssertionError("the core asks for another turn again and again")
+
+    def _take(self, effects: list[ev.Effect], *, deliver: bool) -> int:
+        self._expire()
+        self._commit(effects)
+        self._check_acks(effects)
+        leased = 0
+        for effect in effects:
+            if isinstance(effect, ev.SendLeases):
+                leased += len(effect.blocks)
+                self._leases(effect, deliver=deliver)
+            elif deliver:
+                self._deliver(effect)
+        for worker in {effect.worker for effect in effects if isinstance(effect, ev.SendLeases)}:
+            self.model.workers[worker].want = 0  # a grant answers the whole question
+        finished = self.finals() == set(self.oracle.waits_for)
+        if self.model.state == "running" and finished:
+            self.model.state = "failed" if self.model.failed or self.all_orphans() else "done"
+        overs = [effect.state for effect in effects if isinstance(effect, ev.AnnounceRunOver)]
+        if overs:
+            assert set(overs) == {self.model.state}
+            self.over = self.model.state
+        if self.model.state in {"done", "failed", "cancelled"}:
+            assert self.over == self.model.state, "the end of the run is announced"
+        self.check()
+        self.safe = self.model.copy()
+        return leased
+
+    def _commit(self, effects: list[ev.Effect]) -> None:
+        commits = [effect for effect in effects if isinstance(effect, ev.CommitRecord)]
+        assert len(commits) <= 1
+        notes = []
+        if commits:
+            assert effects[0] is commits[0], "journal before speech"
+            commit = commits[0]
+            assert commit.seq == max([*self.records, *(page.seq for page in self.pages.values()), 0]) + 1
+            self.records[commit.seq] = commit.record
+            self.pages |= {page.key: page for page in commit.pages}
+            for seq in [seq for seq in self.records if seq < commit.drop_below]:
+                del self.records[seq]
+            notes = [(note.task, note.block_id, note.attempt, note.final) for note in commit.errors]
+        assert sorted(notes) == sorted(self.model.notes), "each failed attempt is noted once"
+        if self.model.notes or any(isinstance(effect, ev.SendLeases) for effect in effects):
+            assert commits, "what happened is committed"
+        self.model.notes = []
+
+    def _check_acks(self, effects: list[ev.Effect]) -> None:
+        acks = [(effect.worker, effect.seq, effect.stale) for effect in effects if isinstance(effect, ev.SendAck)]
+        assert acks == self.model.acks
+        self.model.acks = []
+
+    def _deliver(self, effect: ev.Effect) -> None:
+        worker = self.workers.get(getattr(effect, "worker", ""))
+        if worker is None or not worker.connected:
+            return
+        match effect:
+            case ev.SendAck():
+                for seq in [seq for seq in worker.unacked if seq <= effect.seq]:
+                    del worker.unacked[seq]
+            case ev.SendWelcome(_, revoked) | ev.SendRevoke(_, revoked):
+                for number in revoked.tolist():
+                    worker.held.pop(number, None)
+
+    def _leases(self, effect: ev.SendLeases, *, deliver: bool) -> None:
+        """Check a grant block by block, in the order in which it is to run."""
+        model, known = self.model, self.model.workers[effect.worker]
+        spec = self.oracle.tasks[effect.task].spec
+        assert model.state == "running", "nothing is leased while paused or over"
+        assert known.connected
+        assert (spec.pool, spec.worker is not None) == (known.pool, known.own)
+        assert known.task in {None, effect.task}
+        assert effect.number > self.highest_number, "a number never names two leases"
+        self.highest_number = effect.number + len(effect.blocks) - 1
+        assert 0 < len(effect.blocks) <= known.want, "no more than it wants"
+        known.want -= len(effect.blocks)
+        names = [(effect.task, block_id) for block_id in effect.blocks.tolist()]
+        for position, name in enumerate(names):
+            self._check_leasable(name)
+            assert effect.attempts.get(position, 1) == self.attempt(name)
+            if model.tries.get(name, Counter())[Outcome.LOST] >= LOSSES_ALONE:
+                assert len(names) == 1, "a block that keeps losing its workers is leased alone"
+            model.leased[effect.number + position] = effect.worker, name
+            self.leases_in_order.append(name)
+        assert bool(effect.at_once) == (spec.num_workers is not None)
+        if effect.at_once:
+            known.at_once[effect.task] = effect.at_once
+        worker = self.workers[effect.worker]
+        if deliver and worker.connected:
+            worker.held |= {effect.number + position: name for position, name in enumerate(names)}
+
+    def _check_leasable(self, name: Name) -> None:
+        model = self.model
+        assert name in self.oracle.waits_for, "only blocks of the run"
+        assert name not in model.done | model.failed | self.all_orphans(), f"{name} has ended"
+        assert self.oracle.waits_for[name] <= model.done, f"{name} must wait for others"
+        for _, other in model.leased.values():
+            assert not self.oracle.conflict(name, other), f"{name} and {other} must not run at once"
+
+    # --- invariants --------------------------------------------------------------------------------------------
+
+    def all_orphans(self) -> set[Name]:
+        """Blocks that wait for a failed one."""
+        if self._orphans_of != self.model.failed:
+            self._orphans_of = frozenset(self.model.failed)
+            self.orphans = self.oracle.orphans_of(self.model.failed)
+        return self.orphans
+
+    def finals(self) -> set[Name]:
+        """Blocks that have ended."""
+        return self.model.done | self.model.failed | self.all_orphans()
+
+    def ready(self) -> list[Name]:
+        """Blocks that may be leased, the next one first."""
+        leased = {name for _, name in self.model.leased.values()}
+        return self.oracle.ready(self.model.done, leased | self.model.failed)
+
+    def check(self) -> None:
+        """Compare the status of every task with the model."""
+        model = self.model
+        status = self.core.status(self.now)
+        assert status.state == model.state
+        ready = Counter(name[0] for name in self.ready())
+        leased = Counter(name[0] for _, name in model.leased.values())
+        assert [task.id for task in status.tasks] == self.oracle.order
+        for task in status.tasks:
+            mine = self.oracle.run_blocks[task.id]
+            assert task.total == len(mine)
+            assert task.leased == leased[task.id]
+            assert task.skipped == count(model.skipped, task.id)
+            assert task.done == count(model.done, task.id) - task.skipped
+            assert task.failed == count(model.failed, task.id)
+            assert task.orphaned == count(self.all_orphans(), task.id)
+            assert task.ready <= ready[task.id], "found ready is ready"
+            assert task.retries == model.retries[task.id]
+            counted = task.pending + task.ready + task.leased + task.done + task.skipped + task.failed + task.orphaned
+            assert task.total == counted
+            assert min(task.pending, task.ready) >= 0
+            self._check_num_workers(task.id)
+
+    def _check_num_workers(self, task: str) -> None:
+        """What the workers that hold blocks of the task may run at once is within `num_workers`."""
+        limit = self.oracle.tasks[task].spec.num_workers
+        if limit is None:
+            return
+        held = Counter(worker for worker, name in self.model.leased.values() if name[0] == task)
+        running = {worker: min(n, self.model.workers[worker].at_once.get(task, 0)) for worker, n in held.items()}
+        assert sum(running.values()) <= limit, f"{task} may run {limit} at once, but {running} may"
+
+    def check_nobody_starves(self) -> None:
+        """After a turn no idle worker waits for blocks while one is ready that it may run (but for backoffs)."""
+        if self.model.state != "running":
+            return
+        holders = {worker for worker, _ in self.model.leased.values()}
+        idle = [w for w, known in self.model.workers.items() if known.connected and known.want and w not in holders]
+        if not idle:
+            return
+        for name in self.ready():
+            spec = self.oracle.tasks[name[0]].spec
+            if self.model.tries.get(name, Counter())[Outcome.LOST] >= LOSSES_ALONE:
+                continue
+            if spec.num_workers is not None and any(other[0] == name[0] for _, other in self.model.leased.values()):
+                continue
+            for worker in idle:
+                known = self.model.workers[worker]
+                fits = (spec.pool, spec.worker is not None) == (known.pool, known.own)
+                assert not (fits and known.task in {None, name[0]}), f"{worker} waits while {name} is ready"
+
+    # --- crashes -----------------------------------------------------------------------------------------------
+
+    def restart(self) -> None:
+        """The scheduler is gone; a successor goes on from the journal. Connections break."""
+        self.epoch += 1
+        self.core = self.replayed()
+        self.model = self.safe.copy()
+        self.over = None
+        holders = {worker for worker, _ in self.model.leased.values()}
+        for worker, known in list(self.model.workers.items()):
+            known.connected, known.want, known.heard_s, known.running = False, 0, self.now, ()
+            if worker not in holders and not known.last_seq:
+                del self.model.workers[worker]
+            else:  # pools and slots come back with the worker
+                known.slots = 1
+        for worker in self.workers.values():
+            worker.connected = False
+
+    def replayed(self) -> Scheduler:
+        """What the journal makes of a new scheduler."""
+        return Scheduler.restore(
+            self.run,
+            list(self.pages.values()),
+            sorted(self.records.items()),
+            epoch=self.epoch,
+            settings=self.settings,
+            now=self.now,
+        )
+
+    def check_replay(self) -> None:
+        """Replaying the journal gives the state that the living scheduler has (call it between turns)."""
+        other = self.replayed()
+        assert durable(other) == durable(self.core)
+
+    # --- workers -----------------------------------------------------------------------------------------------
+
+    def join(self, worker: SimWorker) -> None:
+        """Say hello, for the first time or again: with all that it holds or released unheard; then release again."""
+        self.workers[worker.id] = worker
+        worker.connected = True
+        holds = [*worker.held, *(n for release in worker.unacked.values() for n in release.numbers.tolist())]
+        self.tell(
+            ev.WorkerJoined(
+                worker.id, worker.pool, worker.slots, worker.task, worker.own, np.array(sorted(holds), np.int64)
+            )
+        )
+        for release in worker.unacked.values():
+            self.tell(release)
+
+    def release(self, worker: SimWorker, outcomes: dict[int, Outcome], seconds: float | None = None) -> None:
+        """Release leases that the worker holds; unheard if it is not connected (sent when it is again)."""
+        worker.seq += 1
+        event = ev.BlocksReleased(
+            worker.id,
+            worker.seq,
+            np.array(list(outcomes), np.int64),
+            np.array([int(outcome) for outcome in outcomes.values()], np.uint8),
+            None if seconds is None else np.full(len(outcomes), seconds, np.float32),
+        )
+        for number in outcomes:
+            worker.held.pop(number, None)
+        worker.unacked[worker.seq] = event
+        if worker.connected:
+            self.tell(event)
+
+
+def count(names: Iterable[Name], task: str) -> int:
+    """How many of them are of a task."""
+    return sum(name[0] == task for name in names)
+
+
+def durable(core: Scheduler) -> dict:
+    """All of the state that must outlive a scheduler, in comparable form."""
+    leases = {}
+    for grant in core.leases.grants():
+        for position in np.flatnonzero(grant.live).tolist():
+            leases[grant.number + position] = grant.worker, grant.task, int(grant.addresses[position])
+    return {
+        "seq": core.seq,
+        "state": core.state,
+        "leases": leases,
+        "next": core.leases.next_number,
+        "bits": [{kind: bitmap.bytes.tobytes() for kind, bitmap in task.bits.items()} for task in core.tasks],
+        "tries": [dict(task.tries) for task in core.tasks],
+        "retries": [task.retries for task in core.tasks],
+        "released": {worker.id: worker.last_seq for worker in core.workers.values() if worker.last_seq},
+    }
