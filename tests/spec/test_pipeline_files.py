@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jsonschema
 import msgspec
 import pytest
 import yaml
@@ -15,6 +16,10 @@ from hypothesis import strategies as st
 from blockyard.spec.errors import SpecError
 from blockyard.spec.load import MOST_VALUES, load_pipeline, load_text, parse_pipeline
 from blockyard.spec.model import CheckSpec, PipelineSpec, RoiSpec
+from blockyard.spec.schema import json_schema
+from blockyard.testing.strategies import pipelines
+
+SCHEMA = jsonschema.Draft7Validator(json_schema())
 
 
 def refusal(text: str | bytes) -> str:
@@ -264,3 +269,12 @@ def test_no_value_in_any_field_gives_anything_but_a_pipeline_or_a_sentence(path:
         place = place[part]
     place[path[-1]] = value
     assert_loads_or_refuses(lambda: parse_pipeline(mapping))
+
+
+@given(pipelines())
+def test_any_pipeline_can_be_written_as_a_file_and_read_back(pipeline: PipelineSpec) -> None:
+    """YAML, JSON and the structs say the same, and the schema takes them."""
+    mapping = msgspec.json.decode(msgspec.json.encode(pipeline))
+    assert load_text(yaml.safe_dump(mapping)) == pipeline
+    assert parse_pipeline(mapping) == pipeline
+    SCHEMA.validate(mapping)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from blockyard import Parameter, Pipeline, Roi, Task
+from blockyard import Coordinate, Parameter, Pipeline, Roi, Task
 from blockyard.spec.errors import SpecError
 from blockyard.spec.functions import load_function
 from blockyard.spec.model import CheckSpec, RoiSpec, Target
@@ -238,6 +240,32 @@ def test_all_that_is_scheduled_reaches_the_spec() -> None:
     assert spec.check == CheckSpec(f"{__name__}:block_function", f"{__name__}:scaled")
     assert (spec.read_write_conflict, spec.num_workers, spec.max_retries, spec.fit) == (False, 5, 4, "shrink")
     assert (spec.timeout_s, spec.pool) == (1.5, "gpu")
+
+
+def test_parameters_of_a_schedule_become_plain_data() -> None:
+    """What can only mean one thing is taken as that; a change of the caller's objects comes too late to matter."""
+
+    class Mode(enum.Enum):
+        FAST = "fast"
+
+    sizes = [np.int64(1), 2]
+    params = {
+        "a": np.float64(1.5),
+        "b": {"c": (np.bool_(True), Mode.FAST)},
+        "d": Path("x/y"),
+        "e": Coordinate(1, 2),
+        "f": sizes,
+    }
+    task = with_schedule(process_function=lambda block, **params: None, params=params)
+    pipeline = Pipeline.from_tasks(task)
+    sizes.append(3)
+    plain = {"a": 1.5, "b": {"c": [True, "fast"]}, "d": "x/y", "e": [1, 2], "f": [1, 2]}
+    for spec in (task.scheduled.params, pipeline.resolve_here().run.pipeline.tasks[0].params):
+        assert spec == plain
+        assert msgspec.json.decode(msgspec.json.encode(spec)) == plain
+    for bad in (object(), np.arange(3), Roi((0,), (1,)), {1: 2}, {1, 2}):
+        with pytest.raises(SpecError, match=r"task 't', params"):
+            resolve(with_schedule(process_function=scaled, params={"factor": bad}), None)
 
 
 def test_a_function_of_no_argument_is_a_worker() -> None:

@@ -20,10 +20,12 @@ from __future__ import annotations
 import copy
 import enum
 import operator
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
+import numpy as np
 from funlib.geometry import Roi
 
 from blockyard.spec.errors import SpecError, nearest
@@ -181,7 +183,7 @@ class Task:
             num_workers=None if num_workers is None else _whole(num_workers, f"task '{self.task_id}': num_workers"),
             max_retries=_whole(max_retries, f"task '{self.task_id}': max_retries"),
             fit=fit,
-            params=dict(params or {}),
+            params=_plain(params or {}),
             timeout_s=timeout_s,
             pool=pool,
             command=None if command is None else tuple(command),
@@ -231,6 +233,25 @@ def roi_spec(roi: Any, what: str) -> RoiSpec:
     if None in shape or None in offset:
         raise SpecError(f"{what} is {roi}, which has no bounds; give an offset and a shape for each axis")
     return RoiSpec(tuple(int(x) for x in offset), tuple(int(x) for x in shape))
+
+
+def _plain(value: Any) -> Any:
+    """Give a parameter as data where it can only mean one thing: numpy scalars, paths, enums, tuples, Coordinates.
+
+    All the rest stays as it is, and is refused with the pipeline. The task keeps a copy of its own.
+    """
+    if isinstance(value, Mapping):
+        return {(str(key) if isinstance(key, str) else key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, enum.Enum):
+        return _plain(value.value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    bases = [base for base in (bool, int, float, str) if isinstance(value, base)]
+    return bases[0](value) if bases else value
 
 
 def _whole(value: Any, what: str) -> int:

@@ -126,7 +126,7 @@ def check_plain(value: Any, what: str, where: Where) -> None:
         raise SpecError.at(where, f"{what} is {value}, which JSON cannot carry; write it as text, or leave it out")
     elif isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**64:
         raise SpecError.at(where, f"{what} is {value}, which does not fit 64 bits; write it as text")
-    elif value is not None and not isinstance(value, bool | int | float | str):
+    elif value is not None and type(value) not in (bool, int, float, str):
         raise SpecError.at(
             where,
             f"{what} is {value!r} ({type(value).__name__}); only text, numbers, true, false, null, lists and mappings"
