@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from dataclasses import dataclass
 
 import pytest
 from redis.asyncio import Redis
@@ -38,6 +39,20 @@ def failure(block=7, attempt=1, final=False, **fields):
     return FailureNote("work", block, attempt, final, error)
 
 
+@dataclass(frozen=True)
+class Contents:
+    seq: int
+    pages: list[Page]
+    records: list[tuple[int, bytes]]
+
+
+async def contents_of(store):
+    """All that Redis holds of the journal."""
+    pages = [page async for piece in store.pages() for page in piece]
+    records = [record async for piece in store.records() for record in piece]
+    return Contents(await store.last_seq(), pages, records)
+
+
 def test_what_was_committed_is_loaded(redis_url, run_name):
     """A commit's record, pages and errors are all there for the next leader."""
 
@@ -45,7 +60,7 @@ def test_what_was_committed_is_loaded(redis_url, run_name):
         await store.write_spec(me, run_of(run_name), fresh=False)
         await store.commit(me, CommitRecord(1, b"first", (failure(),), (Page("head", 1, b"page"),)))
         await store.commit(me, CommitRecord(2, b"\0second\xff"))
-        journal = await store.load()
+        journal = await contents_of(store)
         assert journal.seq == 2
         assert journal.records == [(1, b"first"), (2, b"\0second\xff")]
         assert journal.pages == [Page("head", 1, b"page")]
@@ -63,7 +78,7 @@ def test_a_long_journal_is_loaded_in_pieces(redis_url, run_name, monkeypatch):
     async def test(store, me):
         for seq in range(1, 11):
             await store.commit(me, CommitRecord(seq, b"%d" % seq, (), (Page(f"0:0:{seq}", seq, b"x" * 100),)))
-        journal = await store.load()
+        journal = await contents_of(store)
         assert journal.records == [(seq, b"%d" % seq) for seq in range(1, 11)]
         assert sorted(page.seq for page in journal.pages) == list(range(1, 11))
 
@@ -76,7 +91,7 @@ def test_the_same_commit_again_is_accepted_and_written_once(redis_url, run_name)
     async def test(store, me):
         for _ in range(3):
             await store.commit(me, CommitRecord(1, b"first"))
-        assert (await store.load()).records == [(1, b"first")]
+        assert (await contents_of(store)).records == [(1, b"first")]
 
     on_store(redis_url, run_name, test)
 
@@ -87,7 +102,7 @@ def test_records_below_the_snapshot_are_dropped(redis_url, run_name):
     async def test(store, me):
         for seq in range(1, 6):
             await store.commit(me, CommitRecord(seq, b"r", drop_below=4 if seq == 5 else 0))
-        assert [seq for seq, _ in (await store.load()).records] == [4, 5]
+        assert [seq for seq, _ in (await contents_of(store)).records] == [4, 5]
 
     on_store(redis_url, run_name, test)
 
@@ -105,7 +120,7 @@ def test_a_deposed_leader_writes_nothing(redis_url, run_name):
             await store.renew_lock(me, 60.0)
         with pytest.raises(Refused):
             await store.write_spec(me, run_of(run_name), fresh=True)
-        assert (await store.load()).records == [(1, b"mine")]
+        assert (await contents_of(store)).records == [(1, b"mine")]
 
     on_store(redis_url, run_name, test)
 
@@ -117,7 +132,7 @@ def test_a_sequence_that_does_not_follow_is_refused(redis_url, run_name):
         await store.commit(me, CommitRecord(1, b"first"))
         with pytest.raises(Forgot, match="has 1 as the last record"):
             await store.commit(me, CommitRecord(3, b"third"))
-        assert (await store.load()).seq == 1
+        assert (await contents_of(store)).seq == 1
 
     on_store(redis_url, run_name, test)
 
@@ -166,7 +181,7 @@ def test_fresh_drops_the_run_but_not_the_epoch(redis_url, run_name):
     async def test(store, me):
         await store.commit(me, CommitRecord(1, b"old", (failure(),), (Page("head", 1, b"p"),)))
         await store.write_spec(me, run_of(run_name), fresh=True)
-        journal = await store.load()
+        journal = await contents_of(store)
         assert (journal.seq, journal.pages, journal.records) == (0, [], [])
         assert await store.failures() == []
         await store.commit(me, CommitRecord(1, b"new"))
@@ -235,7 +250,7 @@ def test_a_commit_whose_answer_is_lost_is_written_once(redis_url, run_name, tmp_
             faulty.drop_answers_to = b"a-record-to-lose"
             await store.commit(me, CommitRecord(2, b"a-record-to-lose"))
             assert store.commits_repeated >= 1
-            assert [record for _, record in (await store.load()).records] == [b"first", b"a-record-to-lose"]
+            assert [record for _, record in (await contents_of(store)).records] == [b"first", b"a-record-to-lose"]
             await store.close()
 
     asyncio.run(main())
@@ -255,7 +270,7 @@ def test_a_late_answer_is_never_taken_for_that_of_the_next_command(redis_url, ru
             faulty.passing.set()
             await commit
             await store.commit(me, CommitRecord(2, b"next"))
-            assert (await store.load()).records == [(1, b"slow"), (2, b"next")]
+            assert (await contents_of(store)).records == [(1, b"slow"), (2, b"next")]
             await store.close()
 
     asyncio.run(main())
@@ -275,7 +290,7 @@ def test_a_commit_outlives_a_redis_that_is_restarted(run_name, tmp_path):
             await until(lambda: store.commits_repeated >= 1)
             await asyncio.to_thread(server.restart)
             await asyncio.wait_for(commit, 20)
-            assert (await store.load()).records == [(1, b"first"), (2, b"second")]
+            assert (await contents_of(store)).records == [(1, b"first"), (2, b"second")]
             await store.close()
 
     asyncio.run(main())
@@ -293,10 +308,10 @@ def test_a_full_redis_is_waited_for(run_name, tmp_path):
                 await redis.config_set("maxmemory", "1")
                 commit = asyncio.ensure_future(store.commit(me, CommitRecord(2, b"second")))
                 await until(lambda: store.commits_repeated >= 2)
-                assert [seq for seq, _ in (await store.load()).records] == [1]
+                assert [seq for seq, _ in (await contents_of(store)).records] == [1]
                 await redis.config_set("maxmemory", "0")
             await asyncio.wait_for(commit, 20)
-            assert [seq for seq, _ in (await store.load()).records] == [1, 2]
+            assert [seq for seq, _ in (await contents_of(store)).records] == [1, 2]
             await store.close()
 
     asyncio.run(main())

@@ -15,12 +15,12 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from tornado.httpserver import HTTPServer
@@ -47,6 +47,8 @@ from blockyard_scheduler.store import Store
 from blockyard_scheduler.turns import Turns
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 REDIS_PATIENCE_S = 5.0
 """How long Redis may take to answer at start-up."""
@@ -162,21 +164,23 @@ class SchedulerService:
         if before is not None:
             self.run_spec = resumed(before, settings.run, accept_changes=settings.accept_changes)
         await self._store.write_spec(self.leadership.identity, self.run_spec, fresh=fresh)
-        journal = await self._store.load()
+        seq = await self._store.last_seq()
+        loop = asyncio.get_running_loop()
+        # Pages go into the bitmaps as they come: all at once they would be as large again as what they fill.
         restore = partial(
             Scheduler.restore,
             self.run_spec,
-            journal.pages,
-            journal.records,
+            in_thread(self._store.pages(), loop),
+            in_thread(self._store.records(), loop),
             epoch=self.leadership.epoch,
             settings=settings.core,
             now=time.monotonic(),
             seed=self.leadership.epoch,
         )
-        core = await asyncio.get_running_loop().run_in_executor(None, restore)
-        if core.seq != journal.seq:
+        core = await loop.run_in_executor(None, restore)
+        if core.seq != seq:
             raise StoreError(
-                f"the journal of run '{self._name}' ends at record {core.seq}, not {journal.seq}: Redis at"
+                f"the journal of run '{self._name}' ends at record {core.seq}, not {seq}: Redis at"
                 f" {self._store.place} lost records; restore it from its file, or start over with --fresh"
             )
         return core
@@ -379,6 +383,16 @@ def _failure_status(task: Task, note: FailureNote, failed: bool) -> FailureStatu
         worker=error.worker,
         log=error.log,
     )
+
+
+def in_thread(pieces: AsyncIterator[list[T]], loop: asyncio.AbstractEventLoop) -> Iterator[T]:
+    """Give one by one, in another thread than the loop's, what comes in pieces on the loop."""
+
+    async def following() -> list[T] | None:
+        return await anext(pieces, None)
+
+    while (piece := asyncio.run_coroutine_threadsafe(following(), loop).result()) is not None:
+        yield from piece
 
 
 async def _cancel(jobs: Sequence[asyncio.Future[Any]]) -> None:
