@@ -61,3 +61,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(known)}" if known else ""
+
+
+def brief(value: object, longest: int = 80) -> str:
+    """Give ``repr(value)`` as one line that fits a sentence.
+
+    >>> brief([1, 2])
+    '[1, 2]'
+    >>> brief("x" * 100, longest=12)
+    "'xxxxxxxx..."
+    """
+    text = " ".join(repr(value).split())
+    return text if len(text) <= longest else text[: longest - 3] + "..."

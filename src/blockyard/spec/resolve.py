@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from blockyard.spec.errors import SpecError, nearest
+from blockyard.spec.errors import SpecError, brief, nearest
 from blockyard.spec.functions import is_own_worker, load_function, reference_of
 from blockyard.spec.model import CheckSpec, PipelineSpec, RoiSpec, RunSpec, Target, TaskSpec
 from blockyard.spec.pickles import name_of
@@ -152,14 +152,14 @@ def _target(item: Any) -> tuple[Task, Any]:
     if isinstance(item, Task):
         return item, None
     if not isinstance(item, Mapping):
-        raise SpecError(f"a target must be a task or {{'task': task, 'request': [Roi, ...]}}, not {item!r}")
+        raise SpecError(f"a target must be a task or {{'task': task, 'request': [Roi, ...]}}, not {brief(item)}")
     for key in item:
         if key not in ("task", "request"):
             raise SpecError(f"a target has no field '{key}'{nearest(str(key), ('task', 'request'))}")
     task = item.get("task")
     if not isinstance(task, Task):
         example = f"; write {task.__name__}(...)" if isinstance(task, type) else ""
-        raise SpecError(f"the 'task' of a target must be an instance of a task, not {task!r}{example}")
+        raise SpecError(f"the 'task' of a target must be an instance of a task, not {brief(task)}{example}")
     return task, item.get("request")
 
 
@@ -226,7 +226,7 @@ def _required(task: Task) -> list[Task]:
     tasks: list[Any] = [required] if isinstance(required, Task) else list(required or ())
     for other in tasks:
         if not isinstance(other, Task):
-            raise SpecError(f"requires() of task '{task.task_id}' must give instances of tasks, not {other!r}")
+            raise SpecError(f"requires() of task '{task.task_id}' must give instances of tasks, not {brief(other)}")
     return tasks
 
 
@@ -240,8 +240,8 @@ def _same(task: Task, other: Task) -> bool:
     for name in sorted({*ours, *theirs}):
         if not _equal(ours.get(name, UNDEFINED), theirs.get(name, UNDEFINED)):
             raise SpecError(
-                f"two different tasks have the id '{task.task_id}': {name} is {theirs.get(name)!r} in one and"
-                f" {ours.get(name)!r} in the other; give one of them another task_id"
+                f"two different tasks have the id '{task.task_id}': {name} is {brief(theirs.get(name))} in one and"
+                f" {brief(ours.get(name))} in the other; give one of them another task_id"
             )
     return True
 

@@ -28,7 +28,7 @@ from typing import Any, overload
 import numpy as np
 from funlib.geometry import Roi
 
-from blockyard.spec.errors import SpecError, nearest
+from blockyard.spec.errors import SpecError, brief, nearest
 from blockyard.spec.model import RoiSpec
 
 
@@ -229,7 +229,7 @@ def roi_spec(roi: Any, what: str) -> RoiSpec:
     try:
         offset, shape = tuple(roi.offset), tuple(roi.shape)
     except (AttributeError, TypeError):
-        raise SpecError(f"{what} must be a Roi, not {roi!r}") from None
+        raise SpecError(f"{what} must be a Roi, not {brief(roi)}") from None
     if None in shape or None in offset:
         raise SpecError(f"{what} is {roi}, which has no bounds; give an offset and a shape for each axis")
     return RoiSpec(tuple(int(x) for x in offset), tuple(int(x) for x in shape))
@@ -258,7 +258,7 @@ def _whole(value: Any, what: str) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise SpecError(f"{what} is {value!r}; it must be a whole number") from None
+        raise SpecError(f"{what} is {brief(value)}; it must be a whole number") from None
 
 
 def _pair(check: Any, task_id: str) -> tuple[Any, Any]:
@@ -269,7 +269,7 @@ def _pair(check: Any, task_id: str) -> tuple[Any, Any]:
         before, after = check
     except (TypeError, ValueError):
         raise SpecError(
-            f"check_function of task '{task_id}' must be a function or a pair (before, after), not {check!r}"
+            f"check_function of task '{task_id}' must be a function or a pair (before, after), not {brief(check)}"
         ) from None
     return before, after
 
@@ -291,4 +291,4 @@ def _process(function: Any, command: Any, task_id: str) -> Any:
         return WithArguments(function[0], tuple(function[1]))
     if callable(function) or isinstance(function, str) or (function is None and command is not None):
         return function
-    raise SpecError(f"the process_function of task '{task_id}' must be a function, not {function!r}")
+    raise SpecError(f"the process_function of task '{task_id}' must be a function, not {brief(function)}")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, get_args
 
-from blockyard.spec.errors import SpecError, nearest
+from blockyard.spec.errors import SpecError, brief, nearest
 from blockyard.spec.functions import is_reference
 from blockyard.spec.model import CheckSpec, Fit, PipelineSpec, RoiSpec, RunSpec, TaskSpec
 
@@ -129,8 +129,8 @@ def check_plain(value: Any, what: str, where: Where) -> None:
     elif value is not None and type(value) not in (bool, int, float, str):
         raise SpecError.at(
             where,
-            f"{what} is {value!r} ({type(value).__name__}); only text, numbers, true, false, null, lists and mappings"
-            " travel to workers: put it in quotes, or make it inside the function",
+            f"{what} is {brief(value)} ({type(value).__name__}); only text, numbers, true, false, null, lists and"
+            " mappings travel to workers: put it in quotes, or make it inside the function",
         )
 
 
