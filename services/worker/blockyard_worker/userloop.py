@@ -11,7 +11,7 @@ import sys
 from types import FrameType
 
 from blockyard.spec.errors import BlockyardError
-from blockyard.spec.functions import load_function
+from blockyard.spec.functions import has_call, load_function
 
 
 def stop(_number: int, _frame: FrameType | None) -> None:
@@ -30,6 +30,8 @@ def main(argv: list[str]) -> int:
     except BlockyardError as error:
         sys.stderr.write(f"blockyard worker: {error}\n")
         return 2
+    if has_call(function):
+        function = function()
     function()
     return 0
 
