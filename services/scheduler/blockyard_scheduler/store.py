@@ -32,6 +32,7 @@ from blockyard.spec.model import RunSpec
 from blockyard.wire.messages import BlockError
 from blockyard_scheduler import scripts
 from blockyard_scheduler.keys import SCHEMA, Keys
+from blockyard_scheduler.line import Line
 
 log = logging.getLogger(__name__)
 
@@ -101,19 +102,16 @@ class Store:
         self._run = run
         try:
             self.place = place(url)
-            # The commit's connection is its own: a slow disk must not hold up the renewal of the lock.
-            self._redis, self._writer = (
-                Redis.from_url(
-                    url,
-                    password=password,
-                    retry=Retry(NoBackoff(), 0),
-                    decode_responses=False,
-                    socket_timeout=answer_s,
-                    socket_connect_timeout=answer_s,
-                    single_connection_client=single,
-                )
-                for single in (False, True)
+            self._redis = Redis.from_url(
+                url,
+                password=password,
+                retry=Retry(NoBackoff(), 0),
+                decode_responses=False,
+                socket_timeout=answer_s,
+                socket_connect_timeout=answer_s,
             )
+            # The commit's connection is its own: a slow disk must not hold up the renewal of the lock.
+            self._line = Line(url, password=password, answer_s=answer_s)
         except ValueError as error:
             raise StoreError(
                 f"--redis-url is not an address of a Redis ({error}); write redis://HOST:PORT/DB, rediss://... for TLS,"
@@ -123,8 +121,8 @@ class Store:
 
     async def close(self) -> None:
         """Close the connections."""
-        for client in (self._redis, self._writer):
-            await client.aclose()
+        await self._line.close()
+        await self._redis.aclose()
 
     # --- what Redis promises -----------------------------------------------------------------------------------
 
@@ -189,19 +187,19 @@ class Store:
     async def take_lock(self, nonce: str, address: str, lock_s: float) -> int | Held:
         """Become the leader and give the epoch, or say who leads. May be repeated with the same nonce."""
         keys = (self.keys.lock, self.keys.epoch, self.keys.head)
-        taken, value = await self._script(self._redis, scripts.TAKE, keys, (nonce, _ms(lock_s), address))
+        taken, value = await self._script(scripts.TAKE, keys, (nonce, _ms(lock_s), address))
         return int(value) if taken else Held(value.decode())
 
     async def renew_lock(self, identity: str, lock_s: float) -> None:
         """Keep the lock. Raises Refused when another leads."""
         keys = (self.keys.lock, self.keys.head)
-        answer = await self._script(self._redis, scripts.RENEW, keys, (identity, _ms(lock_s)))
+        answer = await self._script(scripts.RENEW, keys, (identity, _ms(lock_s)))
         if answer != 1:
             raise self._refused(answer)
 
     async def free_lock(self, identity: str) -> None:
         """Let another lead at once."""
-        await self._script(self._redis, scripts.RESIGN, (self.keys.lock,), (identity,))
+        await self._script(scripts.RESIGN, (self.keys.lock,), (identity,))
 
     def _refused(self, writer: bytes) -> Refused:
         epoch = writer.split(b":")[0].decode() or "unknown"
@@ -225,7 +223,7 @@ class Store:
         """Store what the run is; with `fresh` drop all that was. Raises Refused when another leads."""
         keys = (self.keys.head, *self.keys.of_a_run)
         arguments = (identity, SCHEMA, msgspec.json.encode(run), int(fresh))
-        answer, writer = await self._script(self._redis, scripts.BEGIN, keys, arguments)
+        answer, writer = await self._script(scripts.BEGIN, keys, arguments)
         if answer != b"stored":
             raise self._refused(writer)
 
@@ -264,7 +262,7 @@ class Store:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                answer, writer, last = await self._script(self._writer, scripts.COMMIT, keys, arguments)
+                answer, writer, last = await self._script(scripts.COMMIT, keys, arguments, self._line.ask)
             except Uncertain as error:
                 if pause_s == FIRST_PAUSE_S:
                     log.warning("commit %d is uncertain (%s); it is sent again until Redis answers", commit.seq, error)
@@ -341,17 +339,20 @@ class Store:
             if cursor == 0:
                 return
 
-    async def _script(self, client: Redis, source: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+    async def _script(
+        self, source: str, keys: Sequence[str], arguments: Sequence[Any], ask: Callable[..., Any] | None = None
+    ) -> Any:
         """Run a script by its digest, and in full where Redis does not know it (it forgets them at a restart)."""
+        ask = ask or self._redis.execute_command
         digest = self._digests.get(source)
         if digest is None:
             digest = self._digests[source] = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
         try:
-            return await self._ask(client.evalsha(digest, len(keys), *keys, *arguments))
+            return await self._ask(ask("EVALSHA", digest, len(keys), *keys, *arguments))
         except errors.NoScriptError:
-            return await self._ask(client.eval(source, len(keys), *keys, *arguments))
+            return await self._ask(ask("EVAL", source, len(keys), *keys, *arguments))
 
-    async def _ask(self, answer: Any) -> Any:
+    async def _ask(self, answer: Awaitable[Any] | Any) -> Any:
         """Await an answer; raises Uncertain for none, StoreError for one that no waiting can cure."""
         try:
             return await answer
