@@ -19,6 +19,7 @@ from blockyard.spec.settings import parse_settings
 from blockyard.wire.messages import Hello
 from blockyard.wire.session import split_address
 from blockyard_worker.agent import EXIT_REFUSED, Agent, AgentSettings, new_worker_id
+from blockyard_worker.http import serve
 from blockyard_worker.own import NOT_OWN, OwnAgent
 from blockyard_worker.slots import SlotSettings
 
@@ -47,12 +48,24 @@ async def _run(hello: Hello, settings: Namespace, environ: Mapping[str, str]) ->
     slots = slot_settings(hello.worker, settings, environ)
     agent_settings = AgentSettings(settings.scheduler, settings.drain_s)
     if hello.task is not None:
-        status = await OwnAgent(hello, agent_settings, slots, token_path(settings)).run()
+        own = OwnAgent(hello, agent_settings, slots, token_path(settings))
+        status = await _serve_and_run(own, settings)
         if status != NOT_OWN:
             return status
         hello = msgspec.structs.replace(hello, worker=new_worker_id())
         slots = dataclasses.replace(slots, worker=hello.worker)
-    return await Agent(hello, agent_settings, slots).run()
+    return await _serve_and_run(Agent(hello, agent_settings, slots), settings)
+
+
+async def _serve_and_run(agent: Agent | OwnAgent, settings: Namespace) -> int:
+    server = None
+    if settings.http_port >= 0:
+        server = serve(settings.http_host or "127.0.0.1", settings.http_port, agent.facts)
+    try:
+        return await agent.run()
+    finally:
+        if server is not None:
+            server.stop()
 
 
 def make_hello(settings: Namespace) -> Hello:

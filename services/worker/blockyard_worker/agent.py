@@ -37,6 +37,7 @@ from blockyard.wire.session import (
 )
 from blockyard_worker.crew import Crew
 from blockyard_worker.guarding import Guard
+from blockyard_worker.http import Facts
 from blockyard_worker.link import Link
 from blockyard_worker.queue import Results
 from blockyard_worker.slots import SlotSettings
@@ -109,6 +110,22 @@ class Agent:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await self._over.wait()
+
+    def facts(self) -> Facts:
+        """Give what metrics and health tell of us."""
+        living = self.crew.living
+        busy = sum(slot.outstanding > 0 for slot in living)
+        starting = sum(not slot.ready for slot in living)
+        return Facts(
+            connected=self.session.state is SessionState.JOINED,
+            ready=self.session.welcome is not None,
+            connections=self.link.connections,
+            leases=self.crew.in_hand,
+            restarts=self.crew.restarts,
+            software=self.session.hello.software,
+            slots={"starting": starting, "idle": len(living) - busy - starting, "busy": busy},
+            outcomes={outcome.name.lower(): count for outcome, count in self.outcomes.items()},
+        )
 
     # ----- turns ------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ from blockyard.wire.session import (
 )
 from blockyard_worker.agent import ACKS_S, EXIT_OK, EXIT_REFUSED, AgentSettings
 from blockyard_worker.guarding import Guard
+from blockyard_worker.http import Facts
 from blockyard_worker.link import Link
 from blockyard_worker.process import ChildProcess, Exit, child_environment
 from blockyard_worker.slots import SlotSettings
@@ -123,6 +124,18 @@ class OwnAgent:
     def living(self) -> list[ChildProcess]:
         """The processes that run."""
         return [place.process for place in self.places if place.process is not None and place.process.alive]
+
+    def facts(self) -> Facts:
+        """Give what metrics and health tell of us."""
+        return Facts(
+            connected=self.session.state is SessionState.JOINED,
+            ready=self.session.welcome is not None,
+            connections=self.link.connections,
+            leases=0,
+            restarts=max(self._incarnations - len(self.places), 0),
+            software=self._hello.software,
+            slots={"busy": len(self.living), "starting": len(self.places) - len(self.living)},
+        )
 
     def turn(self) -> None:
         """Do all that is due now; harmless at any time."""
