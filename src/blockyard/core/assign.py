@@ -63,11 +63,15 @@ def _assign_group(core: Scheduler, group: Group, now: float) -> bool:
     if not need:
         return False
     available = sum(len(frontier.ready) for frontier in frontiers)
+    shares = {worker.id: math.ceil(available * max(worker.slots, 1) / slots) for worker in wanting}
     for worker in wanting:
-        share = math.ceil(available * max(worker.slots, 1) / slots)
-        most = min(rooms[worker.id], share)
-        if most > 0:
-            _assign_worker(core, group, worker, most, now)
+        aside = _set_aside(core, group, worker)
+        _assign_worker(core, group, worker, min(rooms[worker.id], shares[worker.id]), now)
+        for frontier, addresses in aside:
+            frontier.push_back(addresses)
+    for worker in wanting if core.avoid else ():
+        if worker.want > 0:  # nobody else took what it had better not try again itself
+            _assign_worker(core, group, worker, min(rooms[worker.id], shares[worker.id]), now)
     hungry = any(worker.want > 0 and not core.leases.held_by(worker.id) for worker in wanting)
     found = any(len(frontier.ready) for frontier in frontiers)
     return hungry and not found and any(not frontier.exhausted for frontier in frontiers)
@@ -96,6 +100,8 @@ def _mean_s(core: Scheduler, task: Task) -> float:
 
 def _assign_worker(core: Scheduler, group: Group, worker: Worker, most: int, now: float) -> None:
     """Hand a worker up to `most` of the ready blocks with the lowest keys."""
+    if most <= 0:
+        return
     choices: list[tuple[Task, Frontier, int]] = []
     for task in group.tasks:
         frontier = core.frontiers[task.number]
@@ -115,9 +121,6 @@ def _assign_worker(core: Scheduler, group: Group, worker: Worker, most: int, now
         for choice in np.unique(segment).tolist():
             task, frontier, at_once = choices[choice]
             addresses = frontier.ready.take(int(np.count_nonzero(segment == choice)))
-            addresses = _leave_to_others(core, group, task, worker, addresses)
-            if not len(addresses):
-                continue
             taken += len(addresses)
             if task.spec.num_workers is not None:
                 core.allotted[task.number][worker.id] = at_once
@@ -156,14 +159,16 @@ def _segments(which: Ints) -> list[Ints]:
     return [part for part in np.split(which, cuts) if len(part)]
 
 
-def _leave_to_others(core: Scheduler, group: Group, task: Task, worker: Worker, addresses: Ints) -> Ints:
-    """Put back the blocks that this worker failed last, where another worker waits for blocks too."""
+def _set_aside(core: Scheduler, group: Group, worker: Worker) -> list[tuple[Frontier, Ints]]:
+    """Take out the ready blocks that this worker failed last, where another worker waits for blocks too."""
     if not core.avoid or all(other is worker or other.want == 0 for other in group.workers):
-        return addresses
-    left = np.array([core.avoid.get((task.number, address)) == worker.id for address in addresses.tolist()], np.bool_)
-    if left.any():
-        core.frontiers[task.number].push_back(addresses[left])
-    return addresses[~left]
+        return []
+    aside = []
+    for task in group.tasks:
+        failed = [at for (number, at), who in core.avoid.items() if number == task.number and who == worker.id]
+        if failed:
+            aside.append((core.frontiers[task.number], core.frontiers[task.number].ready.remove(np.array(failed))))
+    return [(frontier, addresses) for frontier, addresses in aside if len(addresses)]
 
 
 def _apart(core: Scheduler, task: Task, addresses: Ints) -> list[Ints]:
