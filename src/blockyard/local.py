@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import re
 import secrets
 import shutil
 import socket
@@ -35,6 +36,8 @@ from blockyard.client.control import Control
 from blockyard.core.status import RunStatus
 from blockyard.departed import is_gone, speak_for
 from blockyard.embedded import EmbeddedRedis, Fsync
+from blockyard.plan.grid import Grid
+from blockyard.plan.requests import run_boxes, volume
 from blockyard.preflight import FunctionCheck
 from blockyard.result import RunResult, read_result
 from blockyard.spec.errors import BlockyardError, ConnectError
@@ -59,6 +62,8 @@ TUNABLE = {"lease_s", "grace_s", "heartbeat_s", "lock_s", "recycle_after", "drai
 """Settings whose variables (``BLOCKYARD_LEASE_S``) also reach the services of a local run; others are ours to give."""
 DRAIN_S = 600.0
 """Most that running blocks get to finish after the first Ctrl-C; agents have a limit of their own (`drain_s`)."""
+_PREFIX = re.compile(r"^([\d:,. -]+(DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+|blockyard (worker|scheduler): )")
+"""What stands before the message in a line of a service's log."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -106,6 +111,8 @@ class LocalRun:
     say: Callable[[str], None] = field(default=lambda _: None)
     """Takes what a person should know: a process that was started again."""
 
+    _blocks: dict[str, int] = field(default_factory=dict, init=False)
+    """Blocks of this run, by task."""
     _redis: EmbeddedRedis | None = field(default=None, init=False)
     _scheduler: _Service | None = field(default=None, init=False)
     _agents: list[_Service] = field(default_factory=list, init=False)
@@ -220,6 +227,7 @@ class LocalRun:
                 self._redis.start()
             self._write_files()
             self._port_holder, self._port = _reserve_port()
+            self._blocks = _count_blocks(self.run)
             self._scheduler = self._scheduler_service()
             if not self.redis_url:
                 self._redis.wait_ready()
@@ -283,14 +291,19 @@ class LocalRun:
         return self._service("scheduler", argv, environment, SCHEDULER_RESTARTS)
 
     def _pool_agents(self) -> list[_Service]:
+        """Give an agent for each pool that has blocks to run, with no more slots than those."""
         pools: dict[str, list[TaskSpec]] = {}
         for task in self.run.pipeline.tasks:
-            if task.worker is None:
+            if task.worker is None and self._blocks[task.id]:
                 pools.setdefault(task.pool, []).append(task)
-        return [self._agent(f"pool-{pool}", pool, self._slots(tasks)) for pool, tasks in pools.items()]
+        return [
+            self._agent(f"pool-{pool}", pool, min(self._slots(tasks), sum(self._blocks[task.id] for task in tasks)))
+            for pool, tasks in pools.items()
+        ]
 
     def _own_worker_agents(self) -> list[_Service]:
-        own = [task for task in self.run.pipeline.tasks if task.worker is not None]
+        """Give an agent for each task with a worker of the user's own."""
+        own = [task for task in self.run.pipeline.tasks if task.worker is not None and self._blocks[task.id]]
         return [
             self._agent(f"task-{task.id}", task.pool, self.workers or task.num_workers or 1, task.id) for task in own
         ]
@@ -462,6 +475,13 @@ class LocalRun:
         return result if result is not None and result.status.state in ENDED else None
 
 
+def _count_blocks(run: RunSpec) -> dict[str, int]:
+    """Give the number of blocks of each task that a run wants."""
+    grids = {task.id: Grid.of(task) for task in run.pipeline.tasks}
+    boxes = run_boxes(run, grids)
+    return {task_id: sum(volume(box) for box in boxes.get(task_id, ())) for task_id in grids}
+
+
 def _first_missing(folder: Path) -> Path | None:
     """Give the topmost of a folder and its parents that does not exist."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -496,7 +516,7 @@ def last_sentence(log: Path) -> str:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except OSError:
         return "no log"
-    return lines[-1].strip() if lines else "nothing in its log"
+    return _PREFIX.sub("", lines[-1].strip()) if lines else "nothing in its log"
 
 
 def _write_private(path: Path, data: bytes) -> None:

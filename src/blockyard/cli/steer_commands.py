@@ -39,10 +39,11 @@ def prepare(command: str, parser: argparse.ArgumentParser) -> Callable[[argparse
 def steer(command: str, arguments: argparse.Namespace) -> int:
     """Pause, resume or cancel."""
     place = place_of(arguments.where)
+    note = "" if command == "cancel" else _note(place, arguments)
     with reach(place, arguments, look_only=False) as control:
         calls = {"pause": control.pause, "resume": control.resume, "cancel": control.cancel}
         calls[command]()
-    print(DONE_SO[command] + _note(place, arguments))
+    print(DONE_SO[command] + note)
     return DONE
 
 
@@ -50,14 +51,15 @@ def retry(arguments: argparse.Namespace) -> int:
     """Try failed blocks again."""
     roi = parse_request(arguments.roi) if arguments.roi else None
     place = place_of(arguments.where)
+    note = _note(place, arguments)
     with reach(place, arguments, look_only=False) as control:
         blocks = control.retry(arguments.task, roi).get("blocks", 0)
-    print(f"{blocks:,} blocks will be tried" + (_note(place, arguments) if blocks else ""))
+    print(f"{blocks:,} blocks will be tried{note if blocks else ''}")
     return DONE
 
 
 def _note(place: Place, arguments: argparse.Namespace) -> str:
-    """Say that a run which is not running has to be started for that."""
+    """Say, before it is steered, that a run which is not running has to be started for that."""
     if not isinstance(place, Path) or living(place, arguments) is not None:
         return ""
     try:
