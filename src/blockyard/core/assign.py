@@ -73,8 +73,7 @@ def _assign_group(core: Scheduler, group: Group, now: float) -> bool:
         if worker.want > 0:  # nobody else took what it had better not try again itself
             _assign_worker(core, group, worker, min(rooms[worker.id], shares[worker.id]), now)
     hungry = any(worker.want > 0 and not core.leases.held_by(worker.id) for worker in wanting)
-    found = any(len(frontier.ready) for frontier in frontiers)
-    return hungry and not found and any(not frontier.exhausted for frontier in frontiers)
+    return hungry and looks == 0 and not all(frontier.exhausted for frontier in frontiers)
 
 
 def _room(core: Scheduler, group: Group, worker: Worker) -> int:
