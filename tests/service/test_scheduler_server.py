@@ -570,7 +570,7 @@ def test_a_flood_is_heard_at_the_pace_of_the_turns(redis_url, run_name, tmp_path
     async def main():
         async with (
             FaultyRedis(redis_url, tmp_path) as faulty,
-            serving(settings_of(run_of(run_name), faulty.url)) as service,
+            serving(settings_of(run_of(run_name), faulty.url, lock_s=60.0)) as service,
             Worker(service) as flood,
         ):
             await flood.join()

@@ -113,6 +113,8 @@ def is_loopback(host: str) -> bool:
 def _run(pipeline: str, run_spec: str, only: str, request: str) -> RunSpec:
     if bool(pipeline) == bool(run_spec):
         raise SpecError("give the pipeline file with --pipeline (a local run gives --run-spec instead)")
+    if run_spec and (only or request):
+        raise SpecError("--only and --request are for --pipeline: a run specification says itself what is wanted")
     if pipeline:
         return choose(load_pipeline(pipeline), only, request)
     try:

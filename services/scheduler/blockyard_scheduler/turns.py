@@ -36,6 +36,7 @@ from blockyard.core.events import (
     WakeAt,
     WorkerDisconnected,
     WorkerGone,
+    WorkerHeard,
     WorkerJoined,
 )
 from blockyard.core.scheduler import Scheduler
@@ -49,6 +50,8 @@ from blockyard_scheduler.store import Store
 log = logging.getLogger(__name__)
 
 ENDING = "this scheduler ends, and does not know whether that was done; ask the next one"
+HEARTBEATS_S = 0.25
+"""Nobody waits for what a heartbeat changes: all that come in this time are one turn, or part of an earlier one."""
 SHORTEST_NAP_S = 0.001
 """A timer that is due at once still lets the loop serve its sockets first."""
 
@@ -107,7 +110,10 @@ class Turns:
         self._arrived.append((event, voice))
         if voice is not None:
             voice.unheard += 1
-        self._bell.set()
+        if isinstance(event, WorkerHeard):
+            self._wake_at(self._clock() + HEARTBEATS_S)
+        else:
+            self._bell.set()
 
     async def ask(self, event: Event) -> None:
         """Take an event and return when what it changed is safe in Redis."""
@@ -129,8 +135,8 @@ class Turns:
             while True:
                 await self._bell.wait()
                 self._bell.clear()
-                await self._turn()
-                await asyncio.sleep(0)  # a turn without a commit must not starve the sockets
+                if not await self._turn():
+                    await asyncio.sleep(0)  # a turn without a commit must not starve the sockets
         finally:
             if self._timer is not None:
                 self._timer.cancel()
@@ -139,7 +145,8 @@ class Turns:
 
     # --- one turn ----------------------------------------------------------------------------------------------
 
-    async def _turn(self) -> None:
+    async def _turn(self) -> bool:
+        """Take one turn; give whether something was committed."""
         arrived, self._arrived = self._arrived, []
         asked, self._asked = self._asked, []
         try:
@@ -148,7 +155,7 @@ class Turns:
             for event, voice in arrived:
                 effects += self._handle(event, voice, now)
             effects += self.core.handle(TurnEnded(), now)
-            await self._commit(effects)
+            committed = await self._commit(effects)
             self._speak(effects)
             self._part()
         except BaseException:
@@ -161,6 +168,7 @@ class Turns:
             if not future.done():
                 future.set_result(None)
         self._note_end()
+        return committed
 
     def _handle(self, event: Event, voice: Voice | None, now: float) -> list[Effect]:
         if voice is not None:
@@ -207,8 +215,8 @@ class Turns:
             voice.drop(reason)
         self._leaving.clear()
 
-    async def _commit(self, effects: Sequence[Effect]) -> None:
-        """Return when all records are safe; where there is none, when the lock is surely ours."""
+    async def _commit(self, effects: Sequence[Effect]) -> bool:
+        """Return when all records are safe; where there is none (False), when the lock is surely ours."""
         committed = False
         for effect in effects:
             if isinstance(effect, CommitRecord):
@@ -218,10 +226,10 @@ class Turns:
                 self._meter.noted(effect.errors)
                 committed = True
         self._meter.turns += 1
-        if committed:
-            return  # Redis itself said that we lead
-        if any(not isinstance(effect, (WakeAt, ContinueTurn)) for effect in effects):
+        # A record that was stored is Redis' own word that we lead.
+        if not committed and any(not isinstance(effect, (WakeAt, ContinueTurn)) for effect in effects):
             await self._leadership.confirmed()
+        return committed
 
     # --- speech ------------------------------------------------------------------------------------------------
 
