@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 
 import numpy as np
 import pytest
@@ -556,6 +557,9 @@ def test_a_worker_that_does_not_read_is_dropped(redis_url, run_name, monkeypatch
             await slow.join()
             await good.join()
             slow.writer.transport.pause_reading()
+            slow.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            for session in service._blocks._sessions:  # small buffers of the system, so that ours fills soon
+                session._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             while any(w.id == "slow" and w.connected for w in service.status().workers):
                 slow.say(*[Heartbeat(float(i)) for i in range(2000)])
                 good.say(Heartbeat(1.0))
@@ -578,7 +582,7 @@ def test_a_flood_is_heard_at_the_pace_of_the_turns(redis_url, run_name, tmp_path
             flood.say(Want(1))
             await until(lambda: service.status().tasks[0].leased == 1)
             frame = encode(Want(1))
-            flood.writer.write(frame * (2**23 // len(frame)))
+            flood.writer.write(frame * (2**21 // len(frame)))
             await until(lambda: len(service.turns._asked) == 1)
             assert len(service.turns._arrived) <= 2 * server_module.READ_BYTES // len(frame)
             faulty.passing.set()
