@@ -12,7 +12,6 @@ import msgspec
 
 from blockyard.core.scheduler import CoreSettings
 from blockyard.spec.errors import SpecError
-from blockyard.spec.load import load_pipeline
 from blockyard.spec.model import RunSpec
 from blockyard.spec.settings import parse_settings
 from blockyard.spec.targets import choose
@@ -116,6 +115,8 @@ def _run(pipeline: str, run_spec: str, only: str, request: str) -> RunSpec:
     if run_spec and (only or request):
         raise SpecError("--only and --request are for --pipeline: a run specification says itself what is wanted")
     if pipeline:
+        from blockyard.spec.load import load_pipeline  # YAML takes a while to load, and local runs need none
+
         return choose(load_pipeline(pipeline), only, request)
     try:
         run = msgspec.json.decode(Path(run_spec).read_bytes(), type=RunSpec)
