@@ -85,8 +85,8 @@ bench: $(VENV)/.dev  ## blocks a second, start-up, memory (ARGS for the benchmar
 # ----- deploying it ---------------------------------------------------------------------------------------------------
 
 .PHONY: manifests
-manifests:  ## plain manifests in k8s/, rendered from the chart
-	k8s/render
+manifests: $(VENV)/.dev  ## what is made from the chart: its schema, README and dashboard, k8s/, compose's alerts
+	$(BIN)/python helm/generate
 
 .PHONY: images
 images:  ## container images of scheduler and worker

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from compose import compose_alerts
 from dashboard import dashboard
 from manifests import manifests
 from paths import CHART, ROOT
@@ -21,6 +22,7 @@ def generated() -> dict[Path, str]:
         CHART / "values.schema.json": values_schema(),
         CHART / "README.md": chart_readme(),
         CHART / "dashboards" / "blockyard.json": dashboard(),
+        ROOT / "deploy" / "compose" / "alerts.yml": compose_alerts(),
     }
 
 

@@ -7,4 +7,4 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "blockyard"
 CACHE = ROOT / ".cache"
-EXAMPLE = ROOT / "examples" / "kubernetes"
+EXAMPLES = ROOT / "examples"

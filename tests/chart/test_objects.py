@@ -355,7 +355,7 @@ def test_the_notes_say_what_to_do_next(render):
     """Port-forward, status, scale, dashboard, as lines to copy."""
     notes = render.notes(TINY)
     assert "kubectl --namespace lab port-forward service/seg-scheduler 8471:8471" in notes
-    assert "kubectl --namespace lab exec deployment/seg-scheduler -- blockyard status" in notes
+    assert "kubectl --namespace lab exec deployment/seg-scheduler -- blockyard status localhost:8471" in notes
     assert "kubectl --namespace lab scale deployment/seg-worker-default --replicas=20" in notes
     assert "monitoring.dashboard.enabled=true" in notes
     job = render.notes(CHART / "ci" / "job-with-external-redis-values.yaml")

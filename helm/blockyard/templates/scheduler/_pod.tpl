@@ -39,7 +39,6 @@ spec:
         - --port=8470
         - --http-host=0.0.0.0
         - --http-port=8471
-        - --token-file=/run/secrets/blockyard/token
         - --redis-url={{ include "blockyard.redisUrl" . }}
         {{- if or .Values.redis.enabled .Values.redis.auth.existingSecret .Values.redis.auth.value }}
         - --redis-password-file=/run/secrets/redis/password
@@ -68,6 +67,8 @@ spec:
         - --scaling=/etc/blockyard/scaling.yaml
         {{- end }}
       env:
+        # A variable, so that `kubectl exec ... blockyard status localhost:8471` has the token too.
+        - {name: BLOCKYARD_TOKEN_FILE, value: /run/secrets/blockyard/token}
         - name: POD_NAME
           valueFrom: {fieldRef: {fieldPath: metadata.name}}
         - name: POD_NAMESPACE
