@@ -3,7 +3,7 @@
     python examples/demo/demo.py                                   the MNI152 head that nilearn ships
     python examples/demo/demo.py --input volume.tif --workers 4    a volume of your own
 
-Exit status 0: equal to the same computation without blocks; 1: not equal, or blocks failed; 2: bad input.
+Exit status 0: equal to the same computation without blocks; 1: not equal, or blocks failed; 2: bad input; 130: Ctrl-C.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import math
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -31,6 +32,8 @@ from inputs import InputError, Volume
 Array: TypeAlias = npt.NDArray[Any]
 
 HERE = Path(__file__).resolve().parent
+INTERRUPTED = 130
+"""Exit status of `blockyard run` after Ctrl-C."""
 BLOCKS = 300
 """About so many blocks a task, when --block does not say."""
 LEAST = 4
@@ -244,7 +247,18 @@ def axes(values: Sequence[Any], between: str = " x ") -> str:
 def run(out: Path, workers: int, *, resume: bool) -> int:
     """Run the pipeline file as a user would, with progress and ETA on the terminal; give its exit status."""
     command = [sys.executable, "-m", "blockyard.cli", "run", str(out / "pipeline.yaml"), "--workers", str(workers)]
-    return subprocess.call(command if resume else [*command, "--fresh"])
+    process = subprocess.Popen(command if resume else [*command, "--fresh"])
+    # Ctrl-C reaches the command too, which finishes the blocks that are running: wait for that. SIGTERM is passed on.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        status = process.wait()
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if status == INTERRUPTED:
+        print(f"demo: stopped; go on with --resume --out {out}", file=sys.stderr)
+    return status
 
 
 # ----- check ------------------------------------------------------------------------------------------------------
