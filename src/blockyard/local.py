@@ -108,6 +108,8 @@ class LocalRun:
     """Leave status.json and failures.json as they were: for who only looks."""
     command: str = ""
     """What a person types to go on with the run; kept in its folder."""
+    hurried: bool = False
+    """Set when a person asked twice to stop: then nothing is waited for."""
     say: Callable[[str], None] = field(default=lambda _: None)
     """Takes what a person should know: a process that was started again."""
 
@@ -137,7 +139,7 @@ class LocalRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop(drain=isinstance(error, KeyboardInterrupt))
+        self.stop(drain=isinstance(error, KeyboardInterrupt) and not self.hurried)
 
     # --- what the owner calls ----------------------------------------------------------------------------------
 
@@ -260,6 +262,10 @@ class LocalRun:
         _write_private(self.folder / "run.json", msgspec.json.format(msgspec.json.encode(self.run)))
         if self.command:
             _write_private(self.folder / "command", self.command.encode())
+        needed = {ref for task in self.run.pipeline.tasks for _, ref in code_references(task)}
+        for path in (self.folder / "functions").glob("*.pkl"):
+            if f"{PICKLE}{path}" not in needed:  # of an earlier call from a script that has changed
+                path.unlink()
 
     def _set_aside(self) -> None:
         """Take the files of the run before out of the way; a start that is refused puts them back."""
@@ -342,6 +348,7 @@ class LocalRun:
             service.argv,
             environment=service.environment,
             log=service.log,
+            term_s=1.0,  # when we are gone there is nobody left to hand a block back to
             ended=self._ended.put,
         )
 

@@ -8,13 +8,16 @@ import math
 import os
 import re
 import shutil
+import signal
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from funlib.geometry import Roi
@@ -60,7 +63,7 @@ def distribute(
     workers = _at_least_one("workers", workers) or _at_least_one("num_workers", num_workers)
     if serial:
         return _run_serially(tasks)
-    with _folder_of(run_dir) as folder:
+    with _ended_in_order(), _folder_of(run_dir) as folder:
         resolved = resolve(tasks, str(folder / "functions"))
         with _hooks(resolved.tasks.values()):
             local = LocalRun(
@@ -178,6 +181,26 @@ def _hooks(tasks: Iterable[Task]) -> Iterator[None]:
                 first = first or error
         if first is not None and sys.exception() is None:
             raise first
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let SIGTERM end the run as Ctrl-C does, where the script has no handler of its own: nothing is left behind."""
+    default = threading.current_thread() is threading.main_thread() and (
+        signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    )
+    if not default:
+        yield
+        return
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _run_serially(targets: Pipeline | Task | Iterable[Any]) -> bool:

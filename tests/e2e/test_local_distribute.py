@@ -2,9 +2,11 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -183,6 +185,33 @@ def test_bad_input_is_told_before_anything_runs(temporary, change, sentence):
     given = {"total_roi": TOTAL, "read_roi": READ, "write_roi": WRITE, "process_function": print, **change}
     with pytest.raises(SpecError, match=sentence.replace("?", r"\?")):
         run_blockwise(**given)
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_script_that_is_told_to_end_leaves_nothing(out, tmp_path):
+    """SIGTERM: the private folder is removed, and no process stays."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import pathlib, sys, time\n"
+        "from blockyard import Roi, run_blockwise\n"
+        "started = sys.argv[1]\n"
+        "def work(block):\n"
+        "    pathlib.Path(started).touch()\n"
+        "    time.sleep(1000)\n"
+        "run_blockwise(Roi((0,), (4,)), Roi((0,), (1,)), Roi((0,), (1,)), work, num_workers=2)\n"
+    )
+    started = out / "started"
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    run = subprocess.Popen([sys.executable, str(script), str(started)], env=environment)
+    until = time.monotonic() + 60
+    while not started.exists():
+        assert run.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    run.terminate()
+    assert run.wait(timeout=60) == 128 + signal.SIGTERM
     assert list(temporary.iterdir()) == []
 
 

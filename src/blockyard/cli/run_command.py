@@ -7,7 +7,8 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -81,21 +82,34 @@ def run(arguments: argparse.Namespace) -> int:
         redis_url=arguments.redis_url,
         command=_command_line(),
     )
-    previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        result = _follow(local)
+        with _interrupts(local):
+            result = _follow(local)
     except KeyboardInterrupt:
         print(f"stopped; finished blocks are kept. To go on: {_command_line()}", file=sys.stderr)
         return INTERRUPTED
-    finally:
-        signal.signal(signal.SIGTERM, previous)
     _print_result(result, folder, as_json=arguments.json)
     return DONE if result.ok else FAILED
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """Treat SIGTERM as Ctrl-C, so that everything is ended in order."""
-    raise KeyboardInterrupt
+@contextmanager
+def _interrupts(local: LocalRun) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the run in order, and a second one at once."""
+    asked = 0
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        asked += 1
+        local.hurried = asked > 1
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, interrupt) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)
 
 
 def _follow(local: LocalRun) -> RunResult:
