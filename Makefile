@@ -78,6 +78,10 @@ check: lint types test  ## what CI runs: lint, types, then all tests
 simulate: $(VENV)/.dev  ## faulty histories of a whole cluster in virtual time (SEEDS=100000)
 	$(BIN)/blockyard simulate --seeds $(SEEDS)
 
+.PHONY: mutants
+mutants: $(VENV)/.dev  ## small faults put into plan and core: the tests must catch each (some minutes)
+	$(BIN)/python tests/mutants.py $(ARGS)
+
 .PHONY: bench
 bench: $(VENV)/.dev  ## blocks a second, start-up, memory (ARGS for the benchmark)
 	$(BIN)/python benchmarks/run.py $(ARGS)

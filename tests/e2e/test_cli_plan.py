@@ -1,7 +1,9 @@
 """`blockyard plan`, `values`, help and complaints: what needs no run."""
 
 import json
+from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
@@ -140,6 +142,9 @@ def test_values_for_the_chart_hold_the_pipeline_and_its_pools(tmp_path, capsys):
     values = yaml.safe_load(capsys.readouterr().out)
     assert parse_pipeline(values["pipeline"]) == parse_pipeline(spec)
     assert list(values["pools"]) == ["default", "gpu"]
+    chart = Path(__file__).parents[2] / "helm" / "blockyard"
+    schema = json.loads((chart / "values.schema.json").read_text())
+    jsonschema.validate({**yaml.safe_load((chart / "values.yaml").read_text()), **values}, schema)
 
 
 @pytest.mark.parametrize("command", [*COMMANDS])
