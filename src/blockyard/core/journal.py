@@ -22,6 +22,7 @@ class GrantRecord(msgspec.Struct, array_like=True):
     task: int
     worker: str
     addresses: bytes
+    at_once: int = 0
 
 
 class EndRecord(msgspec.Struct, array_like=True):

@@ -25,6 +25,8 @@ class Grant:
     worker: str
     addresses: Ints
     granted_s: float
+    at_once: int = 0
+    """How many blocks of the task its worker may run at once; 0: no limit."""
     live: npt.NDArray[np.bool_] = field(init=False)
     """Which of its leases have not ended."""
     alive: int = field(init=False)
@@ -45,10 +47,12 @@ class Leases:
         self._held: dict[tuple[int, str], int] = {}
         self.count_by_task: dict[int, int] = {}
 
-    def grant(self, task: int, worker: str, addresses: Ints, now: float, number: int | None = None) -> Grant:
+    def grant(
+        self, task: int, worker: str, addresses: Ints, now: float, *, at_once: int = 0, number: int | None = None
+    ) -> Grant:
         """Lease blocks to a worker; `number` is given only when a journal is replayed."""
         number = self.next_number if number is None else number
-        grant = Grant(number, task, worker, addresses, now)
+        grant = Grant(number, task, worker, addresses, now, at_once)
         self.next_number = max(self.next_number, number + len(addresses))
         self._grants[number] = grant
         bisect.insort(self._numbers, number)

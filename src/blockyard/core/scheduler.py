@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,6 +146,9 @@ class Scheduler:
         for task in self.tasks:
             task.tries = loaded.tries.get(task.number, {})
             task.retries = loaded.retries.get(task.number, 0)
+        for grant in self.leases.grants():
+            if grant.at_once:
+                self.allotted[grant.task][grant.worker] = grant.at_once
         rebuild(self)
         return self
 
@@ -166,6 +169,10 @@ class Scheduler:
     def status(self, now: float) -> RunStatus:
         """Describe the run."""
         return describe_run(self, now)
+
+    def whole_snapshot(self) -> Iterator[ev.Page]:
+        """Give all of the durable state as of the last record given out, for a store that has lost records."""
+        return self._snapshots.whole(self.seq, self.tasks, self._head)
 
     def explain(self, task: str, block_id: int, now: float) -> Explanation:
         """Say why a block is in the state it is in. Raises SpecError for an unknown task or block."""
@@ -196,10 +203,7 @@ class Scheduler:
         if event.holds is not None:
             revoked = self._reconcile(worker, np.unique(event.holds), now)
         self.turn.effects.append(ev.SendWelcome(worker.id, revoked))
-        if self.is_over:
-            self.turn.effects.append(ev.AnnounceRunOver(self.state))
-        elif event.task in self.by_id and self.by_id[event.task].number in self.tasks_over:
-            self.turn.effects.append(ev.AnnounceTaskOver(event.task))
+        self.turn.joined.append(event.task)
 
     def _reconcile(self, worker: Worker, holds: Ints, now: float) -> Ints:
         """Free what the worker no longer holds; give what it holds but must not."""
@@ -473,9 +477,7 @@ class Scheduler:
         if self.state == "running":
             again = assign(self, now)
             self._announce_overs()
-        if self.is_over and not self._announced:
-            self._announced = True
-            self.turn.effects.append(ev.AnnounceRunOver(self.state))
+        self._announce_end()
         effects = self._commit() + self.turn.effects
         backoff_s = self._delayed[0][0] if self._delayed else self._next_expiry_s
         effects.append(ev.WakeAt(min(self._next_expiry_s, backoff_s)))
@@ -498,9 +500,19 @@ class Scheduler:
             bad = any(task.counts[Kind.FAILED] or task.counts[Kind.ORPHANED] for task in self.tasks)
             self._set_state("failed" if bad else "done")
 
+    def _announce_end(self) -> None:
+        """Say that the run is over, once, and what is over to those who have just come."""
+        if self.is_over and (self.turn.joined or not self._announced):
+            self._announced = True
+            self.turn.effects.append(ev.AnnounceRunOver(self.state))
+        elif not self.is_over:
+            for task in dict.fromkeys(filter(None, self.turn.joined)):
+                if task in self.by_id and self.by_id[task].number in self.tasks_over:
+                    self.turn.effects.append(ev.AnnounceTaskOver(task))
+
     def lease(self, worker: Worker, task: Task, addresses: Ints, now: float, at_once: int) -> None:
         """Lease blocks to a worker (called by `assign`)."""
-        grant = self.leases.grant(task.number, worker.id, addresses, now)
+        grant = self.leases.grant(task.number, worker.id, addresses, now, at_once=at_once)
         self.rates[task.number].start(now)
         self.totals.granted += len(addresses)
         self.turn.note_grant(task, grant)
@@ -549,7 +561,8 @@ class Scheduler:
             live = np.flatnonzero(grant.live)
             for run in np.split(live, np.flatnonzero(np.diff(live) != 1) + 1):
                 packed = grant.addresses[run].astype(task.address_dtype).tobytes()
-                grants.append(journal.GrantRecord(grant.number + int(run[0]), grant.task, grant.worker, packed))
+                number = grant.number + int(run[0])
+                grants.append(journal.GrantRecord(number, grant.task, grant.worker, packed, grant.at_once))
         return journal.Head(
             grants=grants,
             next_number=self.leases.next_number,

@@ -7,13 +7,13 @@ contains what is not in the journal. The journal is dropped below the first reco
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from blockyard.core import journal
-from blockyard.core.bitmap import PAGE_BITS
+from blockyard.core.bitmap import PAGE_BITS, PAGE_BYTES
 from blockyard.core.events import Page
 from blockyard.core.leases import Leases
 from blockyard.core.task import DURABLE, Kind, Task, Tries
@@ -36,6 +36,19 @@ class Snapshots:
         self._head_seq = 0
         self._queue: deque[tuple[Task, Kind, int]] = deque()
         self._round = False
+
+    def whole(self, seq: int, tasks: Sequence[Task], head: Callable[[], journal.Head]) -> Iterator[Page]:
+        """Give every page that holds anything, as of record `seq`: for a store that has lost records."""
+        self._round = False
+        self._queue.clear()
+        self._head_seq, self._first = seq, seq + 1
+        yield Page(HEAD, seq, journal.encode(head()))
+        for task in tasks:
+            for kind in DURABLE:
+                bitmap = task.bits[kind]
+                bitmap.changed_since[:] = 0
+                for number in np.flatnonzero(bitmap.bytes.reshape(-1, PAGE_BYTES).any(axis=1)).tolist():
+                    yield Page(f"{task.number}:{kind.value}:{number}", seq, bitmap.page(number))
 
     def loaded(self, loaded: Loaded) -> None:
         """Go on after a restart."""
@@ -129,7 +142,7 @@ def load(tasks: Sequence[Task], pages: Iterable[Page], records: Iterable[tuple[i
 def _load_head(loaded: Loaded, tasks: Sequence[Task], head: journal.Head, seq: int) -> None:
     loaded.head_seq = seq
     for grant in head.grants:
-        loaded.leases.grant(grant.task, grant.worker, _addresses(tasks, grant), 0.0, grant.number)
+        _load_grant(loaded, tasks, grant)
     loaded.leases.next_number = head.next_number
     for row in head.tries:
         if row.tries is not None:
@@ -165,7 +178,7 @@ def _replay_head(loaded: Loaded, tasks: Sequence[Task], record: journal.Record) 
                 if len(live):
                     leases.end(grant, live)
     for granted in record.grants:
-        leases.grant(granted.task, granted.worker, _addresses(tasks, granted), 0.0, granted.number)
+        _load_grant(loaded, tasks, granted)
     for row in record.tries:
         of_task = loaded.tries.setdefault(row.task, {})
         if row.tries is None:
@@ -181,5 +194,6 @@ def _replay_head(loaded: Loaded, tasks: Sequence[Task], record: journal.Record) 
     loaded.retries.update(record.retries)
 
 
-def _addresses(tasks: Sequence[Task], grant: journal.GrantRecord) -> Ints:
-    return np.frombuffer(grant.addresses, tasks[grant.task].address_dtype).astype(np.int64)
+def _load_grant(loaded: Loaded, tasks: Sequence[Task], record: journal.GrantRecord) -> None:
+    addresses = np.frombuffer(record.addresses, tasks[record.task].address_dtype).astype(np.int64)
+    loaded.leases.grant(record.task, record.worker, addresses, 0.0, at_once=record.at_once, number=record.number)

@@ -18,6 +18,8 @@ class Turn:
     effects: list[ev.Effect] = field(default_factory=list)
     errors: list[ev.FailureNote] = field(default_factory=list)
     record: journal.Record = field(default_factory=journal.Record)
+    joined: list[str | None] = field(default_factory=list)
+    """For each worker that joined, the only task it is here for (None: any): it must be told what is over."""
     finished: dict[int, list[Ints]] = field(default_factory=dict)
     """Addresses of blocks that were done, by task: what waits for them is counted down when the turn ends."""
 
@@ -34,7 +36,7 @@ class Turn:
     def note_grant(self, task: Task, grant: Grant) -> None:
         """Leases were granted."""
         packed = grant.addresses.astype(task.address_dtype).tobytes()
-        self.record.grants.append(journal.GrantRecord(grant.number, task.number, grant.worker, packed))
+        self.record.grants.append(journal.GrantRecord(grant.number, task.number, grant.worker, packed, grant.at_once))
 
     def note_end(self, grant: Grant, positions: Ints) -> None:
         """These leases of a grant end now."""

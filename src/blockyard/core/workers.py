@@ -36,9 +36,11 @@ def lost_outcomes(
 ) -> list[tuple[Grant, Ints, npt.NDArray[np.uint8]]]:
     """Give for a lost worker's grants the live positions and outcomes: `outcome` for what it ran, the rest returned.
 
-    What it ran is known from its last heartbeat; before the first it is the first block for each slot.
+    What it ran is known from its last heartbeat; before the first, or where it has finished all that since, it is the
+    first block for each slot.
     """
-    running = {number for number, _ in worker.running}
+    held = {grant.number + int(at) for grant in grants for at in np.flatnonzero(grant.live)} if worker.running else set()
+    running = {number for number, _ in worker.running} & held
     assumed = 0 if running else max(worker.slots, 1)
     found = []
     for grant in grants:
