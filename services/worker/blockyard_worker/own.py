@@ -201,6 +201,7 @@ class OwnAgent:
             ("token_file", self.token_file),
             ("pickle_dir", settings.pickle_dir),
             ("log_file", log_file),
+            ("careful", place.careful),
         ):
             if value:
                 context[name] = str(value)

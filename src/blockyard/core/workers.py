@@ -39,15 +39,15 @@ def lost_outcomes(
     What it ran is known from its last heartbeat; before the first, or where it has finished all that since, it is the
     first block for each slot.
     """
-    held = {grant.number + int(at) for grant in grants for at in np.flatnonzero(grant.live)} if worker.running else set()
-    running = {number for number, _ in worker.running} & held
+    named = np.array([number for number, _ in worker.running], np.int64)
+    running = [int(n) for grant in grants for n in named[np.isin(named, grant.number + np.flatnonzero(grant.live))]]
     assumed = 0 if running else max(worker.slots, 1)
     found = []
     for grant in grants:
         live = np.flatnonzero(grant.live)
         outcomes = np.full(len(live), Outcome.RETURNED, np.uint8)
         if running:
-            outcomes[np.isin(grant.number + live, list(running))] = outcome
+            outcomes[np.isin(grant.number + live, running)] = outcome
         else:
             outcomes[:assumed] = outcome
             assumed = max(assumed - len(live), 0)
