@@ -14,15 +14,11 @@ one ends. A scheduler, agent or Redis that dies is started again, so that a run 
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
-import re
-import secrets
-import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,51 +32,27 @@ from blockyard.client.control import Control
 from blockyard.core.status import RunStatus
 from blockyard.departed import is_gone, speak_for
 from blockyard.embedded import EmbeddedRedis, Fsync
-from blockyard.plan.grid import Grid
-from blockyard.plan.requests import run_boxes, volume
 from blockyard.preflight import FunctionCheck
-from blockyard.result import RunResult, read_result
+from blockyard.result import RunResult
+from blockyard.roster import LOOPBACK, ONCE, Roster, Service, environment_of_services
+from blockyard.runfolder import RunFolder
 from blockyard.spec.errors import BlockyardError, ConnectError
 from blockyard.spec.functions import PICKLE
-from blockyard.spec.model import RunSpec, TaskSpec
-from blockyard.spec.settings import SETTINGS
+from blockyard.spec.model import RunSpec
 from blockyard.spec.validate import code_references
 
-LOOPBACK = "127.0.0.1"
-RESULT_FILES = ("status.json", "failures.json")
-ENDED = ("done", "failed", "cancelled")
-SCHEDULER_RESTARTS = 5
 REDIS_RESTARTS = 5
-AGENT_RESTARTS = 10
 DEPARTED_LOOKS = 60
 """How often to look for workers that are gone before their lease time has to do."""
 STEADY_S = 60.0
 """A process that lived this long has its restarts counted anew."""
 BAD_INPUT = 2
 """Exit status of a service that was given something it can't use; its last line of log says what."""
-TUNABLE = {"lease_s", "grace_s", "heartbeat_s", "lock_s", "recycle_after", "drain_s", "log_format", "log_level"}
-"""Settings whose variables (``BLOCKYARD_LEASE_S``) also reach the services of a local run; others are ours to give."""
 DRAIN_S = 600.0
 """Most that running blocks get to finish after the first Ctrl-C; agents have a limit of their own (`drain_s`)."""
-_PREFIX = re.compile(r"^([\d:,. -]+(DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+|blockyard (worker|scheduler): )")
-"""What stands before the message in a line of a service's log."""
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-@dataclass(slots=True)
-class _Service:
-    """One process of the run, and how to start it again."""
-
-    name: str
-    argv: list[str]
-    environment: Mapping[str, str]
-    log: Path
-    restarts_left: int
-    restarts: int
-    child: Child | None = None
-    started_s: float = 0.0
-    due_s: float | None = None
-    """When to start it again."""
+CLOSE_S = 15.0
+"""Most that agents and their slots get to end when the run is over: user code may have something to close."""
+ABORT_S = 3.0
 
 
 @dataclass(slots=True)
@@ -105,7 +77,7 @@ class LocalRun:
     keep_serving: bool = False
     """Start no agents, and keep the scheduler when the run has ended: to ask or steer a run that is over."""
     keep_result: bool = False
-    """Leave status.json and failures.json as they were: for who only looks."""
+    """Leave the folder's files as they were: for who only looks."""
     command: str = ""
     """What a person types to go on with the run; kept in its folder."""
     hurried: bool = False
@@ -113,24 +85,23 @@ class LocalRun:
     say: Callable[[str], None] = field(default=lambda _: None)
     """Takes what a person should know: a process that was started again."""
 
-    _blocks: dict[str, int] = field(default_factory=dict, init=False)
-    """Blocks of this run, by task."""
+    _files: RunFolder = field(init=False)
     _redis: EmbeddedRedis | None = field(default=None, init=False)
-    _scheduler: _Service | None = field(default=None, init=False)
-    _agents: list[_Service] = field(default_factory=list, init=False)
+    _scheduler: Service | None = field(default=None, init=False)
+    _agents: list[Service] = field(default_factory=list, init=False)
     _ended: queue.SimpleQueue[Child] = field(default_factory=queue.SimpleQueue, init=False)
     _port: int = field(default=0, init=False)
     """The block server's, from before it listens and over its restarts."""
     _port_holder: socket.socket | None = field(default=None, init=False)
     _http: tuple[str, int] | None = field(default=None, init=False)
     _refused: bool = field(default=False, init=False)
-    _made_folder: Path | None = field(default=None, init=False)
-    """The topmost folder that was made for this run."""
-    _token: str = field(default="", init=False)
     _redis_restarts_left: int = field(default=REDIS_RESTARTS, init=False)
     _departed_due_s: float | None = field(default=None, init=False)
     """When to look for workers that are gone."""
     _departed_looks: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._files = RunFolder(self.folder)
 
     def __enter__(self) -> Self:
         self.start()
@@ -174,23 +145,13 @@ class LocalRun:
             for service in [*self._agents, *([self._scheduler] if self._scheduler else [])]:
                 if service.child is not None:
                     service.child.kill()
-            self._tidy_folder()
+            self._files.close(put_back=self._refused or self.keep_result)
             if self._redis is not None:
                 self._redis.stop()
             if self._port_holder is not None:
                 self._port_holder.close()
-            if self._refused and self._made_folder is not None:
-                shutil.rmtree(self._made_folder, ignore_errors=True)
-
-    def _tidy_folder(self) -> None:
-        """Remove what is of use only while a run lives; after a start that was refused, put back what was there."""
-        if not self._token:  # the folder was never ours
-            return
-        for name in ("token", "scheduler.json"):
-            with contextlib.suppress(OSError):
-                (self.folder / name).unlink()
-        if self._refused or self.keep_result:
-            self._put_back()
+            if self._refused:
+                self._files.remove_if_made()
 
     @property
     def address(self) -> str:
@@ -214,133 +175,51 @@ class LocalRun:
 
     def control(self) -> Control | None:
         """Give the control calls of the run; None where it was over before it served them."""
-        return Control(self.http_url, self._token) if self.http_url else None
+        return Control(self.http_url, self._files.token) if self.http_url else None
 
     # --- starting ----------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
         """Start all that can start side by side, since each takes a while to import what it needs."""
-        self._made_folder = _first_missing(self.folder)
+        self._redis = EmbeddedRedis(self.folder / "redis", self.fsync, ended=self._ended.put)
         with self._checked_functions() as functions:
-            self._redis = EmbeddedRedis(self.folder / "redis", self.fsync, ended=self._ended.put)
             if self.redis_url:
                 self._redis.take_folder()
             else:
                 self._redis.start()
-            self._write_files()
+            self._files.open(self.run, self.command)
             self._port_holder, self._port = _reserve_port()
-            self._blocks = _count_blocks(self.run)
-            self._scheduler = self._scheduler_service()
+            roster = Roster(self.run, self.folder, self._port, self.workers, self.module_path)
+            self._scheduler = roster.scheduler(self.redis_url or self._redis.url, *self._scheduler_flags())
             if not self.redis_url:
                 self._redis.wait_ready()
             self._begin(self._scheduler)
             if functions is not None:
                 functions.finish()
-        if not self.keep_serving:
-            self._agents = [*self._pool_agents(), *self._own_worker_agents()]
-            for agent in self._agents:
-                self._begin(agent)
-        self._await_scheduler()
+        self._agents = [] if self.keep_serving else roster.agents()
+        for agent in self._agents:
+            self._begin(agent)
+        self._await_scheduler(self._scheduler)
         if not self.keep_result:
-            self._drop_set_aside()
+            self._files.begin()
         self._look_for_departed()
+
+    def _scheduler_flags(self) -> list[str]:
+        asked = {
+            "--exit-when-done": not self.keep_serving,
+            "--fresh": self.fresh,
+            "--accept-changes": self.accept_changes,
+        }
+        return [flag for flag, wanted in asked.items() if wanted]
 
     def _checked_functions(self) -> AbstractContextManager[FunctionCheck | None]:
         """Check that workers can import the user's functions; nothing to check where all of them are pickled."""
         references = [reference for task in self.run.pipeline.tasks for _, reference in code_references(task)]
         if self.keep_serving or all(reference.startswith(PICKLE) for reference in references):
             return contextlib.nullcontext()
-        return FunctionCheck(self.run.pipeline, list(self.module_path), self._environment())
+        return FunctionCheck(self.run.pipeline, list(self.module_path), environment_of_services())
 
-    def _write_files(self) -> None:
-        self._token = secrets.token_hex(24)
-        (self.folder / "logs").mkdir(exist_ok=True)
-        self._set_aside()
-        with contextlib.suppress(FileNotFoundError):
-            (self.folder / "scheduler.json").unlink()
-        _write_private(self.folder / "token", self._token.encode())
-        _write_private(self.folder / "run.json", msgspec.json.format(msgspec.json.encode(self.run)))
-        if self.command:
-            _write_private(self.folder / "command", self.command.encode())
-        needed = {ref for task in self.run.pipeline.tasks for _, ref in code_references(task)}
-        for path in (self.folder / "functions").glob("*.pkl"):
-            if f"{PICKLE}{path}" not in needed:  # of an earlier call from a script that has changed
-                path.unlink()
-
-    def _set_aside(self) -> None:
-        """Take the files of the run before out of the way; a start that is refused puts them back."""
-        for name in RESULT_FILES:
-            with contextlib.suppress(FileNotFoundError):
-                (self.folder / name).replace(self.folder / f"{name}.before")
-
-    def _put_back(self) -> None:
-        for name in RESULT_FILES:
-            with contextlib.suppress(FileNotFoundError):
-                (self.folder / f"{name}.before").replace(self.folder / name)
-
-    def _drop_set_aside(self) -> None:
-        for name in RESULT_FILES:
-            with contextlib.suppress(FileNotFoundError):
-                (self.folder / f"{name}.before").unlink()
-
-    def _scheduler_service(self) -> _Service:
-        argv = [sys.executable, "-m", "blockyard_scheduler", "--run-spec", str(self.folder / "run.json")]
-        argv += ["--host", LOOPBACK, "--port", str(self._port), "--http-port", "0", *self._common_flags()]
-        if not self.keep_serving:
-            argv += ["--exit-when-done"]
-        if self.fresh:
-            argv += ["--fresh"]
-        if self.accept_changes:
-            argv += ["--accept-changes"]
-        url = self.redis_url or (self._redis.url if self._redis else "")
-        environment = self._environment() | {"BLOCKYARD_REDIS_URL": url}  # not a flag: `ps` shows those to everybody
-        return self._service("scheduler", argv, environment, SCHEDULER_RESTARTS)
-
-    def _pool_agents(self) -> list[_Service]:
-        """Give an agent for each pool that has blocks to run, with no more slots than those."""
-        pools: dict[str, list[TaskSpec]] = {}
-        for task in self.run.pipeline.tasks:
-            if task.worker is None and self._blocks[task.id]:
-                pools.setdefault(task.pool, []).append(task)
-        return [
-            self._agent(f"pool-{pool}", pool, min(self._slots(tasks), sum(self._blocks[task.id] for task in tasks)))
-            for pool, tasks in pools.items()
-        ]
-
-    def _own_worker_agents(self) -> list[_Service]:
-        """Give an agent for each task with a worker of the user's own."""
-        own = [task for task in self.run.pipeline.tasks if task.worker is not None and self._blocks[task.id]]
-        return [
-            self._agent(f"task-{task.id}", task.pool, self.workers or task.num_workers or 1, task.id) for task in own
-        ]
-
-    def _agent(self, name: str, pool: str, slots: int, task: str = "") -> _Service:
-        argv = [sys.executable, "-m", "blockyard_worker", "--scheduler", self.address, "--pool", pool]
-        argv += ["--slots", str(slots), "--http-port", "-1", "--log-dir", str(self.folder / "logs")]
-        argv += [*self._common_flags(), *(["--task", task] if task else [])]
-        if self.module_path:
-            argv += ["--module-path", os.pathsep.join(self.module_path)]
-        threads = str(max(1, processors() // slots))  # libraries that start a thread per processor in every slot
-        environment = dict.fromkeys(THREAD_VARIABLES, threads) | self._environment()
-        return self._service(name, argv, environment, AGENT_RESTARTS)
-
-    def _slots(self, tasks: Sequence[TaskSpec]) -> int:
-        asked = [task.num_workers or processors() for task in tasks]
-        if self.workers is not None:
-            return self.workers
-        return min(sum(asked), max(*asked, processors()))
-
-    def _common_flags(self) -> list[str]:
-        return ["--token-file", str(self.folder / "token"), "--run-dir", str(self.folder)]
-
-    def _environment(self) -> dict[str, str]:
-        ours = {setting.variable for setting in SETTINGS if setting.field not in TUNABLE}
-        return {name: value for name, value in os.environ.items() if name not in ours} | {"PYTHONUNBUFFERED": "1"}
-
-    def _service(self, name: str, argv: list[str], environment: Mapping[str, str], restarts: int) -> _Service:
-        return _Service(name, argv, environment, self.folder / "logs" / f"{name}.log", restarts, restarts)
-
-    def _begin(self, service: _Service) -> None:
+    def _begin(self, service: Service) -> None:
         service.due_s = None
         service.started_s = time.monotonic()
         service.child = Child(
@@ -352,31 +231,21 @@ class LocalRun:
             ended=self._ended.put,
         )
 
-    def _await_scheduler(self) -> None:
+    def _await_scheduler(self, scheduler: Service) -> None:
         """Return when the scheduler has written where it listens."""
-        scheduler = self._scheduler
-        assert scheduler is not None
         assert scheduler.child is not None
-        while True:
-            if scheduler.child.wait(0.005):
-                self._take_end_of_start(scheduler)
-                return
+        while not scheduler.child.wait(0.005):
             with contextlib.suppress(OSError, msgspec.DecodeError):
                 address = msgspec.json.decode((self.folder / "scheduler.json").read_bytes())
                 if address["pid"] == scheduler.child.pid:
                     self._http = address["http_host"], address["http_port"]
                     return
-
-    def _take_end_of_start(self, scheduler: _Service) -> None:
-        """The scheduler ended before it was seen to listen: the run is over already, or it can't be run."""
-        assert scheduler.child is not None
-        if self._read_result() is not None:
+        if self._files.result() is not None:  # it was over already
             return
         if scheduler.child.status == BAD_INPUT:
-            raise BlockyardError(last_sentence(scheduler.log))
+            raise BlockyardError(scheduler.last_sentence)
         raise BlockyardError(
-            f"the scheduler ended at once ({_ending(scheduler.child)}): {last_sentence(scheduler.log)};"
-            f" see {scheduler.log}"
+            f"the scheduler ended at once ({scheduler.ending}): {scheduler.last_sentence}; see {scheduler.log}"
         )
 
     # --- looking after -----------------------------------------------------------------------------------------
@@ -402,7 +271,9 @@ class LocalRun:
         status = self.status()
         holders = [worker for worker in status.workers if worker.leases and not worker.connected] if status else []
         left = [
-            worker for worker in holders if not (is_gone(worker.id) and speak_for(worker, self.address, self._token))
+            worker
+            for worker in holders
+            if not (is_gone(worker.id) and speak_for(worker, self.address, self._files.token))
         ]
         self._departed_looks -= 1
         again = (left or status is None) and self._departed_looks > 0  # what an agent started ends a moment after it
@@ -434,36 +305,36 @@ class LocalRun:
         self.say(f"Redis ended; starting it again from its file (see {self._redis.log})")
         self._redis.restart()
 
-    def _take_end_of_scheduler(self, scheduler: _Service, child: Child) -> RunResult | None:
-        if (result := self._read_result()) is not None:
+    def _take_end_of_scheduler(self, scheduler: Service, child: Child) -> RunResult | None:
+        if (result := self._files.result()) is not None:
             return result
         if child.status == BAD_INPUT:
-            raise BlockyardError(last_sentence(scheduler.log))
-        self._spend_restart(scheduler, child)
+            raise BlockyardError(scheduler.last_sentence)
+        self._spend_restart(scheduler)
         self._revive_redis()
-        scheduler.argv = [flag for flag in scheduler.argv if flag not in {"--fresh", "--accept-changes"}]
+        scheduler.argv = [flag for flag in scheduler.argv if flag not in ONCE]
         self._begin(scheduler)
         return None
 
-    def _plan_restart(self, agent: _Service, child: Child) -> None:
+    def _plan_restart(self, agent: Service, child: Child) -> None:
         """Start an agent again in a moment, unless the run is over by then (agents leave when it is)."""
         if child.status == BAD_INPUT:
-            raise BlockyardError(last_sentence(agent.log))
+            raise BlockyardError(agent.last_sentence)
         if child.status != 0:
-            self._spend_restart(agent, child)
+            self._spend_restart(agent)
         self._look_for_departed()
         agent.due_s = time.monotonic() + 0.5 * 2 ** min(agent.restarts - agent.restarts_left, 5)
 
-    def _spend_restart(self, service: _Service, child: Child) -> None:
+    def _spend_restart(self, service: Service) -> None:
         if time.monotonic() - service.started_s > STEADY_S:
             service.restarts_left = service.restarts
         if service.restarts_left == 0:
             raise BlockyardError(
-                f"{service.name} of this run ended {service.restarts + 1} times, at last with {_ending(child)}:"
-                f" {last_sentence(service.log)}; see {service.log}. Finished blocks are kept: run it again to go on"
+                f"{service.name} of this run ended {service.restarts + 1} times, at last with {service.ending}:"
+                f" {service.last_sentence}; see {service.log}. Finished blocks are kept: run it again to go on"
             )
         service.restarts_left -= 1
-        self.say(f"{service.name} ended ({_ending(child)}); starting it again (see {service.log})")
+        self.say(f"{service.name} ended ({service.ending}); starting it again (see {service.log})")
 
     # --- ending ------------------------------------------------------------------------------------------------
 
@@ -471,28 +342,11 @@ class LocalRun:
         children = [agent.child for agent in self._agents if agent.child is not None]
         for child in children:  # where the run is over they are leaving, or never joined: then this is no harm
             child.terminate()
-        until = time.monotonic() + (DRAIN_S if drain else 3.0)
+        patience_s = DRAIN_S if drain else CLOSE_S if self._files.token and self._files.result() else ABORT_S
+        until = time.monotonic() + patience_s
         for child in children:
             if not child.wait(max(until - time.monotonic(), 0)):
                 child.kill()
-
-    def _read_result(self) -> RunResult | None:
-        """Give the result that this run's scheduler wrote, if the run has ended (a stopped one leaves a status too)."""
-        result = read_result(self.folder)
-        return result if result is not None and result.status.state in ENDED else None
-
-
-def _count_blocks(run: RunSpec) -> dict[str, int]:
-    """Give the number of blocks of each task that a run wants."""
-    grids = {task.id: Grid.of(task) for task in run.pipeline.tasks}
-    boxes = run_boxes(run, grids)
-    return {task_id: sum(volume(box) for box in boxes.get(task_id, ())) for task_id in grids}
-
-
-def _first_missing(folder: Path) -> Path | None:
-    """Give the topmost of a folder and its parents that does not exist."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    return missing[-1] if missing else None
 
 
 def _reserve_port() -> tuple[socket.socket, int]:
@@ -508,37 +362,3 @@ def _reserve_port() -> tuple[socket.socket, int]:
     if sys.platform != "linux":
         holder.close()
     return holder, port
-
-
-def processors() -> int:
-    """Give the number of processors this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def last_sentence(log: Path) -> str:
-    """Give the last line of a log, without what stands before its message."""
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except OSError:
-        return "no log"
-    return _PREFIX.sub("", lines[-1].strip()) if lines else "nothing in its log"
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    """Write a file of mode 0600 in one step."""
-    part = path.with_name(path.name + ".part")
-    with contextlib.suppress(FileNotFoundError):
-        part.unlink()
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(data)
-    part.replace(path)
-
-
-def _ending(child: Child) -> str:
-    """Say how a process ended."""
-    status = child.status
-    if status is not None and status < 0:
-        return f"signal {-status}"
-    return f"exit status {status}"

@@ -27,7 +27,7 @@ from blockyard.core.report import status_report
 from blockyard.echo import Echo
 from blockyard.local import LocalRun
 from blockyard.result import RunResult, summary
-from blockyard.spec.errors import SpecError
+from blockyard.spec.errors import BlockyardError, SpecError
 from blockyard.spec.functions import is_own_worker, load_function
 from blockyard.spec.pipeline import Pipeline
 from blockyard.spec.resolve import ResolvedRun, resolve
@@ -249,8 +249,8 @@ def _folder_of(run_dir: str | os.PathLike[str] | None) -> Iterator[Path]:
         existed = folder.exists()
         try:
             yield folder
-        except SpecError:
-            if not existed:
+        except BlockyardError:
+            if not existed and not (folder / "run.json").exists():
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         return

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from blockyard import Client, Parameter, Roi, Task, distribute, run_blockwise
-from blockyard.spec.errors import SpecError
+from blockyard.spec.errors import BlockyardError, SpecError
 
 TOTAL, READ, WRITE = Roi((0,), (12,)), Roi((0,), (3,)), Roi((1,), (1,))
 
@@ -213,6 +213,19 @@ def test_a_script_that_is_told_to_end_leaves_nothing(out, tmp_path):
     run.terminate()
     assert run.wait(timeout=60) == 128 + signal.SIGTERM
     assert list(temporary.iterdir()) == []
+
+
+def test_a_run_that_is_refused_leaves_the_folder_as_it_was(out, tmp_path):
+    """A changed grid is told; what the finished run left stays; a folder that was not there is not made."""
+    folder = tmp_path / "run"
+    assert run_blockwise(TOTAL, READ, WRITE, print, task_id="it", run_dir=folder)
+    left = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(BlockyardError, match="'it'"):
+        run_blockwise(Roi((0,), (9,)), READ, WRITE, print, task_id="it", run_dir=folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == left
+    with pytest.raises(SpecError):
+        run_blockwise(TOTAL, READ, WRITE, print, num_workers=0, run_dir=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_progress_is_logged_and_hooks_run(out, caplog, monkeypatch):
