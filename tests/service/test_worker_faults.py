@@ -145,6 +145,24 @@ def test_fast_blocks_do_not_wait_behind_a_slow_one_while_a_slot_is_idle(folder):
         assert finish_run(scheduler, agent) == 0
 
 
+def test_what_waits_behind_slow_blocks_goes_back_to_the_scheduler(folder):
+    """Other workers may be idle; the worker asks again when a slot is free."""
+    (folder / "mixed.py").write_text(
+        "import pathlib, time\nHERE = pathlib.Path(__file__).parent\n"
+        "def f(block):\n"
+        "    while block.block_id == 1_000 and not (HERE / 'go').exists(): time.sleep(0.01)\n"
+    )
+    task = block_task(blocks=4_000, function="mixed:f")
+    with FakeScheduler((task,), batch=5_000) as scheduler, AgentProcess(scheduler, folder) as agent:
+        scheduler.add("work", range(1_000))  # so that it takes many at once
+        scheduler.finish(range(1_000))
+        scheduler.add("work", range(1_000, 1_500))
+        scheduler.wait(lambda: any(result.outcome is Outcome.RETURNED for result in scheduler.results.values()))
+        (folder / "go").touch()
+        assert scheduler.result(1_000).outcome is Outcome.SUCCESS
+        assert finish_run(scheduler, agent) == 0
+
+
 def test_a_revoked_block_is_stopped_and_nothing_is_said_of_it(folder):
     """Its lease may be another worker's; the others go on."""
     with (

@@ -3,7 +3,7 @@
 Leases wait in one queue. A slot is handed a *piece* of it, blocks of one task, and another one before the first is
 done, so that it never waits for us: about 25 ms of work where blocks are fast, one block where they are slow or not
 known yet. A block that turns out slow keeps no others waiting behind it: what a slot has not started is handed back
-as soon as another slot has nothing to do.
+as soon as another slot has nothing to do, and to the scheduler when all are busy with slow ones.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ LARGEST_WANT = 30_000
 """Blocks in hand for each slot, at most."""
 LOOK_S = 0.05
 """How often slots with several blocks are looked at: results wait no longer than this, nor blocks behind a slow one."""
+STUCK_S = 1.0
+"""When every slot is busy with a block for longer than this, what waits here goes back to the scheduler."""
 FIRST_RESTART_S = 0.1
 LONGEST_RESTART_S = 10.0
 
@@ -95,7 +97,7 @@ class Crew:
         More is asked for when half of what should be in hand is left, or a slot has nothing to do.
         """
         able = [slot for slot in self.living if slot.takes_work]
-        if self.draining or self.closing or not able:
+        if self.draining or self.closing or not able or self._stuck(time.monotonic()):
             return 0
         enough = len(able) * self._pace.blocks_in(BATCH_S, LARGEST_WANT)
         in_hand = self.in_hand
@@ -113,7 +115,14 @@ class Crew:
                 _, seconds, task = running
                 limit = self.tasks[task].timeout_s
                 looks.append(math.inf if limit is None else now + max(limit - seconds, 0.0) + 0.001)
+        if self.queue.size:
+            looks.append(now + STUCK_S)
         return min(looks)
+
+    def _stuck(self, now: float) -> bool:
+        """Whether every slot is in the middle of a slow block: what waits would wait for long."""
+        running = [slot.running(now) for slot in self.living]
+        return bool(running) and all(block is not None and block[1] > STUCK_S for block in running)
 
     # ----- orders -----------------------------------------------------------------------------------------------
 
@@ -180,7 +189,10 @@ class Crew:
         for slot in self.living:
             self._collect(slot)
             self._enforce_timeout(slot, now)
-        self._share(now)
+        if self._stuck(now):
+            self._give_back()
+        else:
+            self._share(now)
         results, self.results = self.results, Results()
         return results
 
@@ -213,16 +225,23 @@ class Crew:
         if limit is not None and seconds > limit:
             slot.kill("timeout", f"the block ran longer than the {limit:g} s that timeout_s of task '{task}' allows")
 
+    def _give_back(self) -> None:
+        """Hand what waits back to the scheduler: other workers may be idle."""
+        for slot in self.living:
+            if slot.outstanding > 1:
+                slot.hand_back()
+        if self.queue.size:
+            self.results.add_same(self.queue.clear(), Outcome.RETURNED)
+
     def _share(self, now: float) -> None:
         able = [slot for slot in self.living if slot.takes_work]
-        if not able:
-            return
+        slow = {slot for slot in able if (block := slot.running(now)) is not None and block[1] > LOOK_S}
         for slot in sorted(able, key=lambda slot: slot.outstanding):
-            self._feed(slot, len(able))
+            if slot not in slow:
+                self._feed(slot, len(able))
         if not self.queue.size and any(not slot.outstanding for slot in able):
-            for slot in able:
-                running = slot.running(now) if slot.outstanding > 1 else None
-                if running is not None and running[1] > LOOK_S:
+            for slot in slow:
+                if slot.outstanding > 1:
                     slot.hand_back()
 
     def _feed(self, slot: Slot, sharing: int) -> None:

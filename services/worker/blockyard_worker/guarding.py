@@ -11,6 +11,7 @@ from pathlib import Path
 
 from blockyard_worker import guard
 from blockyard_worker.board import shared_fd
+from blockyard_worker.process import reap_orphans
 
 
 class Guard:
@@ -41,8 +42,10 @@ class Guard:
 
     def update(self, deadline_s: float, groups: Iterable[int]) -> None:
         """Tell it when the leases run out and which process groups there are; start another one where it has died."""
-        self.page.groups = groups
+        listed = list(groups)
+        self.page.groups = listed
         self.page.deadline_s = deadline_s
+        reap_orphans({self._process.pid, *listed})
         if self._process.poll() is not None:
             os.close(self._write_fd)
             self._start()

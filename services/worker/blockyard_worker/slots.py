@@ -86,7 +86,9 @@ class Slot:
             self.process = ChildProcess(
                 command + ([settings.pickle_dir] if settings.pickle_dir else []),
                 mark=mark,
-                environment=child_environment(mark, settings.module_path, settings.environ),
+                environment=child_environment(
+                    mark, settings.module_path, settings.environ, BLOCKYARD_SLOT=str(self.number)
+                ),
                 fds=(theirs.fileno(), board_fd),
                 log=self.log,
                 ended=self._ended,
