@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT / "examples" / "demo"))
 
 import demo  # noqa: E402
 import inputs  # noqa: E402
+import picture  # noqa: E402
 import watershed  # noqa: E402
 
 EM_VOLUME = Path(os.environ.get("BLOCKYARD_EM_VOLUME") or ROOT.parent / "shared" / "data" / "vnc-stack1-raw.npz")
@@ -189,6 +190,16 @@ def test_an_order_that_the_scheduler_must_not_give_is_seen_by_the_check(
         prepared.run(name)
     assert not demo.check(prepared.out)
     assert "NOT equal" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["image", "sections"])
+def test_a_picture_is_drawn_of_an_image_and_of_a_volume(tmp_path: Path, name: str) -> None:
+    """Also while some blocks are missing from the record, and when a killed process left half a line in it."""
+    prepared = Prepared(tmp_path, name)
+    for block in list(prepared.legal_order(seed=0))[:-3]:
+        prepared.run(block)
+    (prepared.out / "record" / "1.csv").write_text("relabel,3,1,17")
+    assert picture.draw(prepared.out).read_bytes().startswith(b"\x89PNG")
 
 
 def test_pairs_and_tables_are_used(tmp_path: Path) -> None:
