@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import math
 import os
 import sys
 from argparse import Namespace
@@ -46,7 +47,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
 
 async def _run(hello: Hello, settings: Namespace, environ: Mapping[str, str]) -> int:
     slots = slot_settings(hello.worker, settings, environ)
-    agent_settings = AgentSettings(settings.scheduler, settings.drain_s)
+    agent_settings = AgentSettings(settings.scheduler, settings.drain_s, settings.give_up_s or math.inf)
     if hello.task is not None:
         own = OwnAgent(hello, agent_settings, slots, token_path(settings))
         status = await _serve_and_run(own, settings)

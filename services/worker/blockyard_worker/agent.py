@@ -64,6 +64,8 @@ class AgentSettings:
 
     scheduler: str
     drain_s: float = 25.0
+    give_up_s: float = math.inf
+    """How long to go without a scheduler before leaving."""
 
 
 class Agent:
@@ -82,6 +84,7 @@ class Agent:
         self._over = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
         self._leave_by_s = math.inf
+        self._heard_s = time.monotonic()
 
     async def run(self) -> int:
         """Work until the run is over (0), we are told to stop (0), or the scheduler refuses us for good (2)."""
@@ -134,6 +137,7 @@ class Agent:
         now = time.monotonic()
         self.link.carry_out(self.session.tick(now, self.crew.running(now)))
         self._report(self.crew.tend(now))
+        self._consider_giving_up(now)
         self._ask()
         self._consider_leaving(now)
         self.guard.update(self.session.deadline_s, self.crew.groups)
@@ -157,11 +161,20 @@ class Agent:
         if wanted > standing and (wanted <= 16 or wanted >= 2 * standing):
             self.session.want(wanted)
 
+    def _consider_giving_up(self, now: float) -> None:
+        """Leave when no scheduler was there for too long: a batch system wants its place back after a run's end."""
+        if self.session.state is SessionState.JOINED:
+            self._heard_s = now
+        elif now >= self._heard_s + self.settings.give_up_s and not self.crew.draining:
+            log.warning("no scheduler at %s for %g s; leaving", self.session.address, self.settings.give_up_s)
+            self.drain()
+
     def _set_alarm(self, now: float) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        at = min(self.session.wake_at_s, self.crew.look_at_s(now), self._leave_by_s)
+        give_up_at_s = math.inf if self.crew.draining else self._heard_s + self.settings.give_up_s
+        at = min(self.session.wake_at_s, self.crew.look_at_s(now), self._leave_by_s, give_up_at_s)
         if at < math.inf and not self._over.is_set():
             self._alarm = self._loop.call_later(max(at - now, 0.001), self.turn)
 

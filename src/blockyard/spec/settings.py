@@ -84,6 +84,7 @@ SETTINGS: tuple[Setting, ...] = (
         "recycle-after", 0, int, "replace a slot after this many blocks (cures leaks); 0: never", ("worker",), least=0
     ),
     Setting("drain-s", 25.0, float, "time that running blocks get to finish after SIGTERM", ("worker",), least=0),
+    Setting("give-up-s", 0.0, float, "leave when no scheduler was there for so long; 0: never", ("worker",), least=0),
     Setting("module-path", "", str, "folders put before the module path of user code, separated by ':'", ("worker",)),
     Setting("log-dir", "", str, "folder for one log file a slot; empty: standard error", ("worker",)),
     Setting("log-format", "text", str, "text or json", BOTH, choices=("text", "json")),
