@@ -186,6 +186,11 @@ class Scheduler:
         """Whether a block awaits the end of a backoff."""
         return any((number, at) == (task, address) for _, number, at in self._delayed)
 
+    def ready_addresses(self, number: int) -> Ints:
+        """Give the addresses of a task's blocks found ready, those awaiting the end of a backoff included."""
+        delayed = np.array([at for _, task, at in self._delayed if task == number], np.int64)
+        return np.concatenate([self.frontiers[number].ready.addresses(), delayed])
+
     def _taken(self, number: int) -> Callable[[], Ints]:
         def taken() -> Ints:
             delayed = np.array([at for _, task, at in self._delayed if task == number], np.int64)
