@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -19,11 +17,10 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
-from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
-from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
+from tornado.web import HTTPError, RequestHandler, StaticFileHandler
 
-from blockyard.core.events import CancelRequested, Event, PauseRequested, ResumeRequested, RetryRequested
+from blockyard.core.events import Event, RetryRequested
 from blockyard.core.grouping import group_failures
 from blockyard.core.status import Explanation, FailureStatus, RunStatus
 from blockyard.plan.grid import Grid
@@ -31,13 +28,11 @@ from blockyard.spec.errors import BlockyardError, SpecError, StoreError, nearest
 from blockyard.spec.model import PipelineSpec, RoiSpec
 from blockyard_scheduler.leadership import Leadership
 from blockyard_scheduler.settings import is_loopback
+from blockyard_scheduler.throughput import Throughput
 from blockyard_scheduler.turns import Turns
 
 log = logging.getLogger(__name__)
 
-PAGE = Path(__file__).parent / "page"
-BODY_BYTES = 2**16
-IDLE_S = 60.0
 OWN_HEADER = "X-Blockyard"
 
 
@@ -57,6 +52,9 @@ class Run(Protocol):
 
     def status(self) -> RunStatus | None:
         """Give the run, or None while this scheduler does not lead."""
+
+    def throughput(self) -> Throughput:
+        """Give how fast the run went."""
 
     def explain(self, task: str, block_id: int) -> Explanation:
         """Say why a block is in the state it is in."""
@@ -346,30 +344,3 @@ class NotFound(Handler):
     def prepare(self) -> None:
         """Say so (called by tornado)."""
         self.give({"error": f"there is no {self.request.path}; the API is under /api/v1/"}, 404)
-
-
-def http_server(run: Run, registry: CollectorRegistry, *, token: str, host: str) -> HTTPServer:
-    """Give the HTTP server of a scheduler; `host` is where it will listen."""
-    shared = {"run": run, "guard": Guard(token, host)}
-    routes: list[tuple[str, Any, dict[str, Any]]] = [
-        ("/healthz", Healthz, shared),
-        ("/readyz", Readyz, shared),
-        ("/metrics", Metrics, {**shared, "registry": registry}),
-        ("/api/v1/status", Status, shared),
-        ("/api/v1/failures", FailuresHandler, shared),
-        ("/api/v1/explain", Explain, shared),
-        ("/api/v1/pause", Change, {**shared, "event": PauseRequested()}),
-        ("/api/v1/resume", Change, {**shared, "event": ResumeRequested()}),
-        ("/api/v1/cancel", Change, {**shared, "event": CancelRequested()}),
-        ("/api/v1/retry", Retry, shared),
-        (r"/()", Page, {"path": str(PAGE), "default_filename": "index.html"}),
-        (r"/page/(.*)", Page, {"path": str(PAGE)}),
-    ]
-    rules: Sequence[Any] = routes
-    application = Application(
-        list(rules),
-        default_handler_class=NotFound,
-        default_handler_args=shared,
-        log_function=lambda handler: log.debug("%s %s", handler.request.method, handler.request.path),
-    )
-    return HTTPServer(application, max_body_size=BODY_BYTES, idle_connection_timeout=IDLE_S)

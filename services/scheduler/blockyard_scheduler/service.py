@@ -36,14 +36,15 @@ from blockyard.spec.errors import SpecError, StoreError
 from blockyard.spec.model import PipelineSpec
 from blockyard.wire.messages import Outcome, Welcome
 from blockyard_scheduler.files import ADDRESS, FAILURES, STATUS, Address, write_json
-from blockyard_scheduler.http import http_server
 from blockyard_scheduler.identity import resumed
 from blockyard_scheduler.leadership import Leadership
 from blockyard_scheduler.meter import Meter
 from blockyard_scheduler.metrics import registry_of
+from blockyard_scheduler.routes import http_server
 from blockyard_scheduler.server import SPARE_FILES, BlockServer
 from blockyard_scheduler.settings import Settings
 from blockyard_scheduler.store import Store
+from blockyard_scheduler.throughput import Recorder, Throughput
 from blockyard_scheduler.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ class SchedulerService:
         self.run_spec = settings.run
         self.meter = Meter([task.id for task in settings.run.pipeline.tasks])
         self.loop_lag_s = 0.0
+        self._recorder = Recorder()
         self.store_durable = True
         self.turns: Turns | None = None
         self._name = settings.run.pipeline.name
@@ -244,6 +246,7 @@ class SchedulerService:
             self._blocks.drop_silent()
             if self.turns is not None:
                 self.meter.take_durations(self.turns.core.totals.durations)
+                self._recorder.add(finished_by_task(self.turns.core), time.monotonic())
 
     async def _report(self) -> None:
         """Write the status report into the log, every 10 s and when the run is over."""
@@ -329,6 +332,12 @@ class SchedulerService:
         self.meter.take_durations(self.turns.core.totals.durations)
         return self.turns.core.status(time.monotonic())
 
+    def throughput(self) -> Throughput:
+        """Give how fast the run went since this scheduler leads."""
+        if self.turns is not None:
+            self._recorder.add(finished_by_task(self.turns.core), time.monotonic())
+        return self._recorder.give()
+
     def explain(self, task: str, block_id: int) -> Explanation:
         """Say why a block is in the state it is in. Only while this scheduler leads."""
         assert self.turns is not None
@@ -347,6 +356,15 @@ class SchedulerService:
     async def _failures(self, core: Scheduler, task: str | None) -> list[FailureStatus]:
         notes = await self._store.failures()
         return failure_statuses(core, [note for note in notes if task in (None, note.task)])
+
+
+def finished_by_task(core: Scheduler) -> dict[str, int]:
+    """Count the blocks of each task that were done or skipped since this scheduler leads; never goes down."""
+    counts = core.totals.by_outcome
+    return {
+        task.spec.id: counts.get((task.spec.id, Outcome.SUCCESS), 0) + counts.get((task.spec.id, Outcome.SKIPPED), 0)
+        for task in core.tasks
+    }
 
 
 def failure_statuses(core: Scheduler, notes: list[FailureNote]) -> list[FailureStatus]:

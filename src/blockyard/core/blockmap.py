@@ -89,7 +89,7 @@ def view_of(
     end = window[1] or sizes
     if not len(begin) == len(end) == len(shown):
         raise SpecError(f"the window has {len(begin)} and {len(end)} numbers; {len(shown)} axes are shown")
-    if not all(0 <= b < e <= n for b, e, n in zip(begin, end, sizes, strict=True)) and math.prod(sizes):
+    if not all(0 <= b < e <= n for b, e, n in zip(begin, end, sizes, strict=True)) and 0 not in sizes:
         raise SpecError(f"the window from {begin} to {end} is not inside the shown axes, of {sizes} blocks")
     return View(shown, {axis: at for axis, at in along.items() if at is not None}, begin, end, most)
 

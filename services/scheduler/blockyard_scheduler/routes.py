@@ -1,0 +1,68 @@
+"""Which address is answered by what."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from tornado.httpserver import HTTPServer
+from tornado.web import Application
+
+from blockyard.core.events import CancelRequested, PauseRequested, ResumeRequested
+from blockyard_scheduler.http import (
+    Change,
+    Explain,
+    FailuresHandler,
+    Guard,
+    Healthz,
+    Metrics,
+    NotFound,
+    Page,
+    Readyz,
+    Retry,
+    Run,
+    Status,
+)
+from blockyard_scheduler.live import Broadcast, Events
+from blockyard_scheduler.map import Blocks, Map, Tasks
+
+log = logging.getLogger(__name__)
+
+PAGE = Path(__file__).parent / "page"
+BODY_BYTES = 2**16
+IDLE_S = 60.0
+
+
+def http_server(run: Run, registry: CollectorRegistry, *, token: str, host: str) -> HTTPServer:
+    """Give the HTTP server of a scheduler; `host` is where it will listen."""
+    shared = {"run": run, "guard": Guard(token, host)}
+    routes: list[tuple[str, Any, dict[str, Any]]] = [
+        ("/healthz", Healthz, shared),
+        ("/readyz", Readyz, shared),
+        ("/metrics", Metrics, {**shared, "registry": registry}),
+        ("/api/v1/status", Status, shared),
+        ("/api/v1/events", Events, {**shared, "broadcast": Broadcast(run)}),
+        ("/api/v1/tasks", Tasks, shared),
+        ("/api/v1/map", Map, {**shared, "lock": asyncio.Lock()}),
+        ("/api/v1/blocks", Blocks, shared),
+        ("/api/v1/failures", FailuresHandler, shared),
+        ("/api/v1/explain", Explain, shared),
+        ("/api/v1/pause", Change, {**shared, "event": PauseRequested()}),
+        ("/api/v1/resume", Change, {**shared, "event": ResumeRequested()}),
+        ("/api/v1/cancel", Change, {**shared, "event": CancelRequested()}),
+        ("/api/v1/retry", Retry, shared),
+        (r"/()", Page, {"path": str(PAGE), "default_filename": "index.html"}),
+        (r"/page/(.*)", Page, {"path": str(PAGE)}),
+    ]
+    rules: Sequence[Any] = routes
+    application = Application(
+        list(rules),
+        default_handler_class=NotFound,
+        default_handler_args=shared,
+        log_function=lambda handler: log.debug("%s %s", handler.request.method, handler.request.path),
+    )
+    return HTTPServer(application, max_body_size=BODY_BYTES, idle_connection_timeout=IDLE_S)
