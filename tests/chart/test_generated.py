@@ -159,6 +159,15 @@ def test_the_demo_of_the_cluster_is_the_demo(monkeypatch):
             assert getattr(one, roi) == getattr(other, roi)
 
 
+def test_the_example_of_a_users_own_pipeline_fits_the_chart(render):
+    """The pipeline file is a values file; the user's image and the pool with GPUs are what its values say."""
+    folder = ROOT / "examples" / "kubernetes"
+    assert load_pipeline(folder / "pipeline.yaml").name == "em-cells"
+    rendering = render(*(folder / name for name in ("pipeline.yaml", "values.yaml", "gpu-values.yaml")))
+    assert rendering.container("Deployment", "seg-worker-default")["image"] == "registry.example.org/me/em-cells:1"
+    assert rendering.container("Deployment", "seg-worker-gpu")["image"] == "registry.example.org/me/em-cells-gpu:1"
+
+
 def test_every_file_of_ci_has_a_purpose():
     """The first line of each says what it stands for."""
     for path in CI_VALUES:
