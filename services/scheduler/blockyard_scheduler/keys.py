@@ -49,7 +49,8 @@ class Keys:
         """Hash of the journal's head.
 
         ``writer``: identity of the only leader whose commits are accepted; ``address``: where workers reach it;
-        ``seq``: sequence of the last record; ``by``: identity of who wrote that one.
+        ``seq``: sequence of the last record; ``by``: identity of who wrote that one; ``before``: who led before, the
+        last first, so that a leader knows a Redis that went back from another leader.
         """
         return self.prefix + "head"
 
@@ -62,6 +63,11 @@ class Keys:
     def pages(self) -> str:
         """Hash of snapshot pages: page key to 8 bytes of sequence (little-endian) and data."""
         return self.prefix + "pages"
+
+    @property
+    def staged(self) -> str:
+        """Hash: pages laid aside while a leader writes all of the run again into a Redis that forgot."""
+        return self.prefix + "staged"
 
     @property
     def errors(self) -> str:

@@ -13,7 +13,7 @@ import logging
 import secrets
 from collections.abc import Callable
 
-from blockyard_scheduler.store import FIRST_PAUSE_S, Held, Refused, Store, Uncertain, until_answered
+from blockyard_scheduler.store import FIRST_PAUSE_S, Forgot, Held, Refused, Store, Uncertain, until_answered
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,9 @@ class Leadership:
         """0: this one does not lead."""
         self.waited = False
         """Whether a living leader was seen before this one came to lead."""
+        self.forgot: Callable[[], None] | None = None
+        """Called when Redis is seen to have forgotten us while nobody else leads; None: that is an error."""
+        self._seen_epoch = 0
         self._store = store
         self._clock = clock
         self._nonce = secrets.token_hex(8)
@@ -55,18 +58,36 @@ class Leadership:
     async def acquire(self) -> None:
         """Return when this scheduler leads. A dead leader's lock expires within `lock_s`."""
         first_s = self._clock()
+        forgot_s: float | None = None
         while True:
             asked_s = self._clock()
-            answer = await until_answered(lambda: self._store.take_lock(self._nonce, self.address, self.lock_s))
+            answer = await until_answered(
+                lambda: self._store.take_lock(self._nonce, self.address, self.lock_s, self._seen_epoch)
+            )
             if not isinstance(answer, Held):
                 self.epoch, self._renewed_s = answer, asked_s
                 return
-            if self.leader != answer.address:
-                self.leader = answer.address
-                log.info("waiting: the scheduler at %s leads this run", self.leader or "an unknown address")
-            # A lock that outlives its own time is being renewed: somebody lives.
-            self.waited = self.waited or self._clock() - first_s > 1.5 * self.lock_s
+            if answer.forgot:
+                forgot_s = asked_s if forgot_s is None else forgot_s
+                self._await_rewrite(asked_s - forgot_s)
+            else:
+                forgot_s = None
+                self._note_leader(answer, first_s)
             await asyncio.sleep(self.lock_s / 5)
+
+    def _note_leader(self, held: Held, first_s: float) -> None:
+        self._seen_epoch = max(self._seen_epoch, held.epoch)
+        if self.leader != held.address:
+            self.leader = held.address
+            log.info("waiting: the scheduler at %s leads this run", self.leader or "an unknown address")
+        # A lock that outlives its own time is being renewed: somebody lives.
+        self.waited = self.waited or self._clock() - first_s > 1.5 * self.lock_s
+
+    def _await_rewrite(self, waited_s: float) -> None:
+        """Redis forgot: leave its living leader the time to notice, and lead only when none comes."""
+        if waited_s > 2 * self.lock_s:
+            log.warning("Redis has forgotten epoch %d of this run, and no leader writes it again", self._seen_epoch)
+            self._seen_epoch = 0
 
     async def keep(self) -> None:
         """Renew the lock for ever. Raises Refused when another leads."""
@@ -74,15 +95,23 @@ class Leadership:
         while True:
             await asyncio.sleep(pause_s)
             asked_s = self._clock()
+            pause_s = self.lock_s / 3
             try:
                 await self._store.renew_lock(self.identity, self.lock_s)
             except Uncertain as error:
                 log.warning("the lock could not be renewed (%s)", error)
                 pause_s = min(FIRST_PAUSE_S * 5, self.lock_s / 3)
+            except Forgot:
+                if self.forgot is None:
+                    raise
+                self.forgot()
             else:
-                self._renewed_s = asked_s
-                self._renewed.set()
-                pause_s = self.lock_s / 3
+                self.confirm(asked_s)
+
+    def confirm(self, asked_s: float) -> None:
+        """Redis took what only the leader may say; it was asked at `asked_s`."""
+        self._renewed_s = asked_s
+        self._renewed.set()
 
     async def resign(self) -> None:
         """Let a standby lead at once; harmless when this one never led."""

@@ -2,36 +2,62 @@
 
 from __future__ import annotations
 
+KNOWN = """
+-- Whether a writer is one that led before us, in a state that Redis has gone back to.
+local function led_before(writer, known)
+  return string.find(' ' .. known .. ' ', ' ' .. writer .. ' ', 1, true) ~= nil
+end
+"""
 TAKE = """
--- Become the leader if nobody is. KEYS: lock, epoch, head. ARGV: nonce, lock ms, address.
--- Gives {1, epoch} for the leader, {0, address of the leader} for all others.
+-- Become the leader if nobody is. KEYS: lock, epoch, head. ARGV: nonce, lock ms, address, highest epoch seen.
+-- Gives {1, epoch, those who led before} for the leader, {0, address of the leader, epoch} for all others, and
+-- {-1, '', 0} where Redis counted further once: it forgot, and its leader may be about to write all of it again.
 local held = redis.call('GET', KEYS[1])
 local counter
+local before = redis.call('HGET', KEYS[3], 'before') or ''
 if held then
   counter = string.match(held, '^(%d+):' .. ARGV[1] .. '$')
   if not counter then
-    return {0, redis.call('HGET', KEYS[3], 'address') or ''}
+    return {0, redis.call('HGET', KEYS[3], 'address') or '', tonumber(redis.call('GET', KEYS[2]) or '0')}
   end
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
 else
+  if tonumber(redis.call('GET', KEYS[2]) or '0') < tonumber(ARGV[4]) then
+    return {-1, '', 0}
+  end
   counter = tostring(redis.call('INCR', KEYS[2]))
   redis.call('SET', KEYS[1], counter .. ':' .. ARGV[1], 'PX', ARGV[2])
+  local writer = redis.call('HGET', KEYS[3], 'writer')
+  if writer then
+    before = string.sub(writer .. ' ' .. before, 1, 600)
+  end
 end
-redis.call('HSET', KEYS[3], 'writer', counter .. ':' .. ARGV[1], 'address', ARGV[3])
-return {1, counter}
+redis.call('HSET', KEYS[3], 'writer', counter .. ':' .. ARGV[1], 'address', ARGV[3], 'before', before)
+return {1, counter, before}
 """
 
-RENEW = """
--- Keep the lock; take it again where it expired and nobody else led since. KEYS: lock, head. ARGV: identity, lock ms.
--- Gives 1, or the identity of the leader that is.
-local writer = redis.call('HGET', KEYS[2], 'writer')
+RENEW = (
+    KNOWN
+    + """
+-- Keep the lock; take it again where it expired and nobody else led since.
+-- KEYS: lock, head. ARGV: identity, lock ms, those who led before.
+-- Gives {'kept' | 'refused' | 'forgot', leader, last seq}; nothing is changed where Redis forgot us.
+local writer = redis.call('HGET', KEYS[2], 'writer') or ''
 local held = redis.call('GET', KEYS[1])
-if writer == ARGV[1] and (not held or held == ARGV[1]) then
-  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-  return 1
+local last = tonumber(redis.call('HGET', KEYS[2], 'seq') or '0')
+if held and held ~= ARGV[1] then
+  return {'refused', held, last}
 end
-return held or writer or ''
+if writer == ARGV[1] then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  return {'kept', writer, last}
+end
+if writer == '' or led_before(writer, ARGV[3]) then
+  return {'forgot', writer, last}
+end
+return {'refused', writer, last}
 """
+)
 
 RESIGN = """
 -- Free the lock, if it is ours. KEYS: lock. ARGV: identity.
@@ -88,3 +114,67 @@ end
 redis.call('HSET', KEYS[1], 'seq', ARGV[2], 'by', writer)
 return {'stored', writer, seq}
 """
+
+STAGE = (
+    KNOWN
+    + """
+-- Lay pages aside for SWITCH, if nobody else leads; with ARGV[4] == '1' they are the first ones.
+-- KEYS: lock, head, staged. ARGV: identity, lock ms, those who led before, first, page keys and values.
+-- Gives {'stored' | 'refused', leader}.
+local writer = redis.call('HGET', KEYS[2], 'writer') or ''
+local held = redis.call('GET', KEYS[1])
+if held and held ~= ARGV[1] then
+  return {'refused', held}
+end
+if writer ~= '' and writer ~= ARGV[1] and not led_before(writer, ARGV[3]) then
+  return {'refused', writer}
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+if ARGV[4] == '1' then
+  redis.call('DEL', KEYS[3])
+end
+for i = 5, #ARGV, 2 do
+  redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1])
+end
+return {'stored', ''}
+"""
+)
+
+SWITCH = (
+    KNOWN
+    + """
+-- Make the pages laid aside the whole state of the run, if nobody else leads and all of them are there.
+-- KEYS: lock, epoch, head, schema, spec, log, pages, errors, staged.
+-- ARGV: identity, lock ms, those who led before, address, schema, spec, seq, number of pages, error fields and values.
+-- Gives {'stored' | 'already' | 'refused' | 'incomplete', leader}.
+local head = redis.call('HMGET', KEYS[3], 'writer', 'seq', 'by')
+local writer, last, by = head[1] or '', head[2] or '0', head[3] or ''
+local held = redis.call('GET', KEYS[1])
+if held and held ~= ARGV[1] then
+  return {'refused', held}
+end
+if writer ~= '' and writer ~= ARGV[1] and not led_before(writer, ARGV[3]) then
+  return {'refused', writer}
+end
+if writer == ARGV[1] and by == ARGV[1] and last == ARGV[7] then
+  return {'already', writer}
+end
+if redis.call('HLEN', KEYS[9]) ~= tonumber(ARGV[8]) then
+  return {'incomplete', writer}
+end
+redis.call('DEL', KEYS[6], KEYS[7])
+redis.call('RENAME', KEYS[9], KEYS[7])
+redis.call('SET', KEYS[4], ARGV[5])
+redis.call('SET', KEYS[5], ARGV[6])
+local epoch = string.match(ARGV[1], '^%d+')
+if tonumber(redis.call('GET', KEYS[2]) or '0') < tonumber(epoch) then
+  redis.call('SET', KEYS[2], epoch)
+end
+for i = 9, #ARGV, 2 do
+  redis.call('HSET', KEYS[8], ARGV[i], ARGV[i + 1])
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('HSET', KEYS[3], 'writer', ARGV[1], 'address', ARGV[4], 'before', ARGV[3], 'seq', ARGV[7], 'by', ARGV[1])
+return {'stored', ARGV[1]}
+"""
+)

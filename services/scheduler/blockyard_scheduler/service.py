@@ -154,6 +154,7 @@ class SchedulerService:
             pipeline=self.run_spec.pipeline,
         )
         self.turns = Turns(core, self._store, self.leadership, meter=self.meter, welcome=welcome, clock=time.monotonic)
+        self.leadership.forgot = self.turns.redis_forgot
         log.info("leading run '%s' in epoch %d, from record %d on", self._name, self.leadership.epoch, core.seq)
         if settings.run_dir is not None:
             write_json(settings.run_dir / ADDRESS, self._address())

@@ -6,6 +6,7 @@ be sent again (same identity, same sequence) until Redis says "stored", "already
 
     commit ---> stored | already       speak
            \--> refused                somebody else leads: say nothing more, end
+           \--> out of order           Redis forgot, and nobody else leads: `rewrite` all of the run, then speak
            \--> timeout, lost, loading, read-only, out of memory: wait a little, send the same again
 """
 
@@ -15,8 +16,8 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -43,7 +44,7 @@ ANSWER_S = 5.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 1.0
 """Between two attempts at the same commit; doubles."""
 LOAD_RECORDS, LOAD_PAGES = 1000, 100
-"""How many are read at once when a run is loaded."""
+"""How many are read at once when a run is loaded; as many pages are written at once when it is written again."""
 KEPT_ATTEMPTS = 4
 """Errors kept of one block: those of its last attempts."""
 WHOLE_ERRORS = 10_000
@@ -75,6 +76,10 @@ class Held:
 
     address: str
     """Where the leader is reached."""
+    epoch: int = field(default=0, compare=False)
+    """The highest epoch that was counted."""
+    forgot: bool = False
+    """Nobody has the lock, but Redis once counted more leaders: it forgot, and a living leader may write all again."""
 
 
 def place(url: str) -> str:
@@ -98,7 +103,13 @@ class Store:
         self.commits_repeated = 0
         self.errors_seen = 0
         """How often Redis did not do what was asked."""
+        self.rewrites = 0
+        """How often all of the run was written again because Redis had forgotten."""
         self._n_errors = 0
+        self._safe_seq = 0
+        """Of the last record of ours that Redis confirmed."""
+        self._before = ""
+        """Identities of those who led before us."""
         self._run = run
         try:
             self.place = place(url)
@@ -184,18 +195,26 @@ class Store:
 
     # --- who leads ---------------------------------------------------------------------------------------------
 
-    async def take_lock(self, nonce: str, address: str, lock_s: float) -> int | Held:
-        """Become the leader and give the epoch, or say who leads. May be repeated with the same nonce."""
+    async def take_lock(self, nonce: str, address: str, lock_s: float, seen_epoch: int = 0) -> int | Held:
+        """Become the leader and give the epoch, or say who leads. May be repeated with the same nonce.
+
+        `seen_epoch` is the highest epoch that Redis is known to have counted: below it nobody is made leader.
+        """
         keys = (self.keys.lock, self.keys.epoch, self.keys.head)
-        taken, value = await self._script(scripts.TAKE, keys, (nonce, _ms(lock_s), address))
-        return int(value) if taken else Held(value.decode())
+        taken, value, more = await self._script(scripts.TAKE, keys, (nonce, _ms(lock_s), address, seen_epoch))
+        if taken != 1:
+            return Held(value.decode(), int(more), forgot=taken < 0)
+        self._before = more.decode()
+        return int(value)
 
     async def renew_lock(self, identity: str, lock_s: float) -> None:
-        """Keep the lock. Raises Refused when another leads."""
-        keys = (self.keys.lock, self.keys.head)
-        answer = await self._script(scripts.RENEW, keys, (identity, _ms(lock_s)))
-        if answer != 1:
-            raise self._refused(answer)
+        """Keep the lock. Raises Refused when another leads, Forgot when Redis lost what it had confirmed."""
+        keys, safe_seq = (self.keys.lock, self.keys.head), self._safe_seq
+        answer, writer, last = await self._script(scripts.RENEW, keys, (identity, _ms(lock_s), self._before))
+        if answer == b"refused":
+            raise self._refused(writer)
+        if answer == b"forgot" or last < safe_seq:
+            raise self._forgot(last, safe_seq)
 
     async def free_lock(self, identity: str) -> None:
         """Let another lead at once."""
@@ -230,7 +249,8 @@ class Store:
     async def last_seq(self) -> int:
         """Give the sequence of the last record; 0 for a new run. Prepares this store to go on from there."""
         self._n_errors = int(await self._ask(self._redis.hlen(self.keys.errors)))
-        return int(await self._ask(self._redis.hget(self.keys.head, "seq")) or 0)
+        self._safe_seq = int(await self._ask(self._redis.hget(self.keys.head, "seq")) or 0)
+        return self._safe_seq
 
     async def pages(self) -> AsyncIterator[list[Page]]:
         """Give the snapshot in pieces (125 MB for 10^9 blocks). For the leader alone: nobody writes meanwhile."""
@@ -272,25 +292,87 @@ class Store:
                 continue
             if pause_s > FIRST_PAUSE_S:
                 log.warning("Redis at %s answers again: commit %d is %s", self.place, commit.seq, answer.decode())
-            if answer == b"refused" and writer:
+            if answer == b"refused" and writer and writer.decode() not in self._before.split():
                 raise self._refused(writer)
             if answer in (b"out of order", b"refused"):
-                raise Forgot(
-                    f"Redis at {self.place} has {last} as the last record of run '{self._run}', not {commit.seq - 1}:"
-                    " it was emptied or started from an older file; start the scheduler again to go on from what it has"
-                )
+                raise self._forgot(last, commit.seq - 1)
+            self._safe_seq = commit.seq
             return
 
+    def _forgot(self, found: int, expected: int) -> Forgot:
+        return Forgot(
+            f"Redis at {self.place} has {found} as the last record of run '{self._run}', not {expected}: it was emptied"
+            " or started from an older file"
+        )
+
+    async def rewrite(
+        self,
+        identity: str,
+        address: str,
+        lock_s: float,
+        run: RunSpec,
+        seq: int,
+        pages: Callable[[], Iterable[Page]],
+        notes: Sequence[FailureNote] = (),
+    ) -> None:
+        """Make `pages` all that Redis holds of the run, as of record `seq`; repeat until Redis has said yes or no.
+
+        The pages are laid aside in pieces and become the run in one step, so that what Redis had stays until then.
+        Raises Refused when another leads.
+        """
+        fields = self._fields(notes)
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                if await self._rewritten(identity, address, lock_s, run, seq, pages(), fields):
+                    self._safe_seq = seq
+                    self.rewrites += 1
+                    return
+            except Uncertain as error:
+                log.warning("%s; the run is written again from the beginning", error)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    async def _rewritten(
+        self,
+        identity: str,
+        address: str,
+        lock_s: float,
+        run: RunSpec,
+        seq: int,
+        pages: Iterable[Page],
+        fields: Sequence[Any],
+    ) -> bool:
+        """Lay all pages aside and switch over; False where Redis forgot some of them meanwhile."""
+        keys, mine = self.keys, (identity, _ms(lock_s), self._before)
+        n_pages = 0
+        for piece in _pieces(pages):
+            arguments = [*mine, int(n_pages == 0), *_packed(piece)]
+            answer, writer = await self._script(scripts.STAGE, (keys.lock, keys.head, keys.staged), arguments)
+            if answer != b"stored":
+                raise self._refused(writer)
+            n_pages += len(piece)
+        names = (keys.lock, keys.epoch, keys.head, *keys.of_a_run, keys.staged)
+        arguments = [*mine, address, SCHEMA, msgspec.json.encode(run), seq, n_pages, *fields]
+        answer, writer = await self._script(scripts.SWITCH, names, arguments)
+        if answer == b"refused":
+            raise self._refused(writer)
+        return bool(answer != b"incomplete")
+
     def _arguments(self, identity: str, commit: CommitRecord) -> list[Any]:
-        notes: list[Any] = []
-        for note in commit.errors:
+        notes = self._fields(commit.errors)
+        return [
+            identity, commit.seq, commit.record, commit.drop_below, len(notes) // 2, *notes, *_packed(commit.pages),
+        ]  # fmt: skip
+
+    def _fields(self, notes: Iterable[FailureNote]) -> list[Any]:
+        """Give the fields and values of errors, shortened."""
+        fields: list[Any] = []
+        for note in notes:
             if (shorter := self._shortened(note)) is not None:
-                field = f"{note.task}\0{note.block_id}\0{note.attempt % KEPT_ATTEMPTS}"
-                notes += [field, msgspec.msgpack.encode(shorter)]
-        arguments = [identity, commit.seq, commit.record, commit.drop_below, len(notes) // 2, *notes]
-        for page in commit.pages:
-            arguments += [page.key, page.seq.to_bytes(8, "little") + page.data]
-        return arguments
+                name = f"{note.task}\0{note.block_id}\0{note.attempt % KEPT_ATTEMPTS}"
+                fields += [name, msgspec.msgpack.encode(shorter)]
+        return fields
 
     def _shortened(self, note: FailureNote) -> FailureNote | None:
         """Cut an error to what is worth keeping; None: not worth keeping."""
@@ -332,10 +414,10 @@ class Store:
         cursor = 0
         while True:
             cursor, items = await self._ask(self._redis.hscan(key, cursor, count=count))
-            for field, value in items.items():
-                if field not in seen:
-                    seen.add(field)
-                    yield field, value
+            for name, value in items.items():
+                if name not in seen:
+                    seen.add(name)
+                    yield name, value
             if cursor == 0:
                 return
 
@@ -387,6 +469,26 @@ async def until_answered(ask: Callable[[], Awaitable[T]]) -> T:
             log.warning("%s; trying again", error)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+def _pieces(pages: Iterable[Page]) -> Iterator[list[Page]]:
+    """Give pages a few at a time."""
+    piece: list[Page] = []
+    for page in pages:
+        piece.append(page)
+        if len(piece) >= LOAD_PAGES:
+            yield piece
+            piece = []
+    if piece:
+        yield piece
+
+
+def _packed(pages: Iterable[Page]) -> list[Any]:
+    """Give the fields and values of pages, as `_page` reads them."""
+    packed: list[Any] = []
+    for page in pages:
+        packed += [page.key, page.seq.to_bytes(8, "little") + page.data]
+    return packed
 
 
 def _page(key: bytes, value: bytes) -> Page:

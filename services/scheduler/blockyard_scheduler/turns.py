@@ -27,6 +27,7 @@ from blockyard.core.events import (
     ContinueTurn,
     Effect,
     Event,
+    FailureNote,
     RetryRequested,
     SendAck,
     SendLeases,
@@ -45,7 +46,7 @@ from blockyard.wire.frames import encode
 from blockyard.wire.messages import Ack, Revoke, RunOver, TaskOver, Welcome
 from blockyard_scheduler.leadership import Leadership
 from blockyard_scheduler.meter import Meter
-from blockyard_scheduler.store import Store
+from blockyard_scheduler.store import Forgot, Store
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ class Turns:
         self._arrived: list[tuple[Event, Voice | None]] = []
         self._asked: list[asyncio.Future[None]] = []
         self._ended = False
+        self._forgotten = False
         self._bell = asyncio.Event()
         self._bell.set()  # the first turn scans what is ready
         self._voices: dict[str, Voice] = {}
@@ -115,6 +117,11 @@ class Turns:
         else:
             self._bell.set()
 
+    def redis_forgot(self) -> None:
+        """Write all of the run again, before anything else is said: Redis was seen to have lost some of it."""
+        self._forgotten = True
+        self._bell.set()
+
     async def ask(self, event: Event) -> None:
         """Take an event and return when what it changed is safe in Redis."""
         self.tell(event)
@@ -130,7 +137,7 @@ class Turns:
         await future
 
     async def run(self) -> None:
-        """Take turns for ever. Raises Refused or Forgot (store) when this leader must end; nothing is said after it."""
+        """Take turns for ever. Raises Refused (store) when this leader must end; nothing is said after it."""
         try:
             while True:
                 await self._bell.wait()
@@ -221,15 +228,31 @@ class Turns:
         for effect in effects:
             if isinstance(effect, CommitRecord):
                 began_s = self._clock()
-                await self._store.commit(self._leadership.identity, effect)
+                try:
+                    await self._store.commit(self._leadership.identity, effect)
+                except Forgot as error:
+                    await self._write_all(str(error), effect.errors)
                 self._meter.commits.add(self._clock() - began_s)
                 self._meter.noted(effect.errors)
                 committed = True
         self._meter.turns += 1
+        if self._forgotten:
+            await self._write_all("Redis lost records of this run", ())
+            committed = True
         # A record that was stored is Redis' own word that we lead.
         if not committed and any(not isinstance(effect, (WakeAt, ContinueTurn)) for effect in effects):
             await self._leadership.confirmed()
         return committed
+
+    async def _write_all(self, why: str, notes: Sequence[FailureNote]) -> None:
+        """Make Redis hold all that we know, the record last given out included, and nothing else."""
+        log.warning("%s; nobody else leads, so all of the run is written again, as of record %d", why, self.core.seq)
+        lead, began_s = self._leadership, self._clock()
+        run, seq, pages = self.core.run, self.core.seq, self.core.whole_snapshot
+        await self._store.rewrite(lead.identity, lead.address, lead.lock_s, run, seq, pages, notes)
+        self._forgotten = False
+        lead.confirm(began_s)
+        log.warning("all of the run is in Redis again, after %.2f s", self._clock() - began_s)
 
     # --- speech ------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,208 @@
+"""A Redis that lost what it had confirmed, under a leader that lives: nothing is lost, and nothing counts twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+from redis.asyncio import Redis
+from scheduler_rig import Worker, pack, run_of, serving, settings_of, task, until, work_off
+
+from blockyard.core.events import CommitRecord, FailureNote, Page
+from blockyard.embedded import EmbeddedRedis
+from blockyard.wire.messages import Ack, BlockError
+from blockyard_scheduler import store as store_module
+from blockyard_scheduler.keys import Keys
+from blockyard_scheduler.store import Forgot, Held, Refused, Store
+
+
+@pytest.fixture
+def own_redis(tmp_path):
+    """A server that this test alone may kill and rob of its memory."""
+    with EmbeddedRedis(tmp_path / "redis", fsync="everysec") as server:
+        yield server
+
+
+class Past:
+    """A Redis, and the state it once had."""
+
+    def __init__(self, server):
+        self._server = server
+        self._files = sorted((server.folder / "appendonlydir").glob("*.incr.aof"))
+        assert len(self._files) == 1
+        self._size = self._files[0].stat().st_size
+
+    @classmethod
+    async def of(cls, server):
+        """Remember what the server has in its file, all that it confirmed until now included."""
+        async with Redis.from_url(server.url) as redis:
+            await redis.set("marker", "here")
+            await redis.execute_command("WAITAOF", 1, 0, 10_000)
+        return cls(server)
+
+    async def come_back(self, size=None):
+        """kill -9, cut the file back, start again."""
+        os.kill(self._server.pid, signal.SIGKILL)
+        await until(lambda: not self._server.alive())
+        os.truncate(self._files[0], self._size if size is None else size)
+        await asyncio.get_running_loop().run_in_executor(None, self._server.restart)
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_living_leader_writes_all_of_the_run_again(own_redis, run_name, emptied):
+    """Redis goes back, or is emptied, while workers hold leases: they are released, and each block counts once."""
+
+    async def main():
+        settings = settings_of(run_of(run_name, task(blocks=40)), own_redis.url)
+        async with serving(settings) as service, Worker(service) as worker, Worker(service, "other") as other:
+            await worker.join()
+            await other.join()
+            past = await Past.of(own_redis)
+            first, done = await worker.take(4)
+            await worker.released(first)
+            held, running = await worker.take(4)
+            theirs, also_running = await other.take(4)
+            await past.come_back(0 if emptied else None)
+            assert await worker.released(held) == Ack(2)
+            assert await other.released(theirs) == Ack(1)
+            assert service._store.rewrites == 1
+            ran, state = await work_off(worker)
+            assert state == "done"
+            assert sorted(done + running + also_running + ran) == list(range(40))
+        async with serving(settings) as again:  # what was written again is what a successor finds
+            assert (again.status().state, again.status().tasks[0].done) == ("done", 40)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_an_idle_leader_notices_too(own_redis, run_name, emptied):
+    """Nothing is to be committed: the renewal of the lock finds it, so a successor has all of the run."""
+
+    async def main():
+        settings = settings_of(run_of(run_name, task(blocks=6)), own_redis.url)
+        async with serving(settings) as service, Worker(service) as worker:
+            await worker.join()
+            past = await Past.of(own_redis)
+            numbers, blocks = await worker.take(2)
+            await worker.released(numbers)
+            held, running = await worker.take(1)
+            await past.come_back(0 if emptied else None)
+            await until(lambda: service._store.rewrites == 1)
+        async with serving(settings) as successor:
+            assert successor.status().tasks[0].done == len(blocks)
+            async with Worker(successor, holds=pack(held)) as worker:
+                welcome = await worker.join()
+                assert welcome.revoked == b""
+                worker.seq = 1
+                assert await worker.released(held) == Ack(2)
+                ran, state = await work_off(worker)
+                assert sorted(blocks + running + ran) == list(range(6))
+                assert state == "done"
+
+    asyncio.run(main())
+
+
+def on_store(url, name, test):
+    async def main():
+        store = Store(url, name)
+        try:
+            epoch = await store.take_lock("a", "here:1", 60.0)
+            await test(store, f"{epoch}:a")
+        finally:
+            await store.close()
+
+    asyncio.run(main())
+
+
+def pages(n=5, seq=9):
+    return [Page(f"0:0:{at}", seq, bytes([at]) * 10) for at in range(n)]
+
+
+def test_the_state_that_redis_has_stays_until_all_pages_are_there(redis_url, run_name, monkeypatch):
+    """A leader that dies while it writes the run again leaves the older run, not a mixture."""
+    monkeypatch.setattr(store_module, "LOAD_PAGES", 2)
+
+    class Died(Exception):
+        pass
+
+    def dying():
+        yield from pages(4)
+        raise Died
+
+    async def test(store, me):
+        await store.commit(me, CommitRecord(1, b"old", (), (Page("head", 1, b"old"),)))
+        with pytest.raises(Died):
+            await store.rewrite(me, "here:1", 60.0, run_of(run_name), 9, dying)
+        assert [page async for piece in store.pages() for page in piece] == [Page("head", 1, b"old")]
+        assert await store.last_seq() == 1
+        note = FailureNote("work", 3, 1, True, BlockError(1, "ValueError", "bad"))
+        await store.rewrite(me, "here:1", 60.0, run_of(run_name), 9, pages, [note])  # what died had laid aside is gone
+        found = [page async for piece in store.pages() for page in piece]
+        assert sorted(found, key=lambda page: page.key) == pages()
+        assert [record async for piece in store.records() for record in piece] == []
+        assert await store.failures() == [note]
+        await store.commit(me, CommitRecord(10, b"next"))
+        assert await store.last_seq() == 10
+
+    on_store(redis_url, run_name, test)
+
+
+def test_who_does_not_lead_any_more_rewrites_nothing(redis_url, run_name):
+    """Another took the lock of the Redis that forgot: its run is left alone."""
+
+    async def test(store, me):
+        await store.commit(me, CommitRecord(1, b"mine"))
+        await store.free_lock(me)
+        await store.take_lock("b", "there:2", 60.0)
+        with pytest.raises(Refused):
+            await store.rewrite(me, "here:1", 60.0, run_of(run_name), 9, pages)
+        assert await store.last_seq() == 1
+
+    on_store(redis_url, run_name, test)
+
+
+def test_a_redis_that_went_back_to_an_earlier_leader_is_known_for_that(redis_url, run_name):
+    """The writer it names led before us: it forgot; a writer we never heard of leads now."""
+
+    async def test(store, me):
+        await store.commit(me, CommitRecord(1, b"first"))
+        keys = Keys.of(run_name)
+        await store.free_lock(me)
+        second = Store(redis_url, run_name)
+        epoch = await second.take_lock("b", "there:2", 60.0)
+        assert isinstance(epoch, int)
+        try:
+            async with Redis.from_url(redis_url) as redis:
+                await redis.delete(keys.lock)
+                await redis.hset(keys.head, mapping={"writer": me, "seq": 0})
+                with pytest.raises(Forgot, match="0 as the last record"):
+                    await second.renew_lock(f"{epoch}:b", 60.0)
+                with pytest.raises(Forgot):
+                    await second.commit(f"{epoch}:b", CommitRecord(2, b"second"))
+                await second.rewrite(f"{epoch}:b", "there:2", 60.0, run_of(run_name), 2, pages)
+                with pytest.raises(Refused):
+                    await store.renew_lock(me, 60.0)
+                await redis.delete(keys.lock)
+                await redis.hset(keys.head, "writer", "2:stranger")
+                with pytest.raises(Refused):
+                    await second.renew_lock(f"{epoch}:b", 60.0)
+        finally:
+            await second.close()
+
+    on_store(redis_url, run_name, test)
+
+
+def test_a_standby_leaves_an_emptied_redis_to_its_living_leader(redis_url, run_name):
+    """Below the epoch it has seen nobody is made leader; without a leader for long, somebody is."""
+
+    async def test(store, me):
+        epoch = int(me.split(":")[0])
+        async with Redis.from_url(redis_url) as redis:
+            await redis.delete(*await redis.keys(Keys.of(run_name).prefix + "*"))
+        assert await store.take_lock("b", "there:2", 60.0, epoch) == Held("", forgot=True)
+        assert await store.take_lock("b", "there:2", 60.0) == 1
+
+    on_store(redis_url, run_name, test)
