@@ -1,0 +1,73 @@
+// Asking the scheduler. All addresses are relative, so that the page works behind a path prefix. The token, where one is
+// needed, stays in this tab; a link may bring it after '#token=', which browsers never send.
+const KEY = "blockyard-token:" + location.pathname;
+const brought = /[#&]token=([^&]+)/.exec(location.hash);
+if (brought) {
+  sessionStorage.setItem(KEY, decodeURIComponent(brought[1]));
+  history.replaceState(null, "", location.pathname + location.search);
+}
+
+export const needsToken = new EventTarget();
+
+export class Refused extends Error {
+  constructor(status, sentence) {
+    super(sentence);
+    this.status = status;
+  }
+}
+
+export function setToken(token) {
+  sessionStorage.setItem(KEY, token);
+}
+
+function headers(more) {
+  const token = sessionStorage.getItem(KEY);
+  return token ? { ...more, Authorization: `Bearer ${token}` } : more;
+}
+
+async function answered(answer) {
+  if (answer.ok) return answer;
+  let sentence = `the scheduler answered ${answer.status}`;
+  try {
+    sentence = (await answer.json()).error ?? sentence;
+  } catch { /* a proxy's own page */ }
+  if (answer.status === 401) needsToken.dispatchEvent(new Event("asked"));
+  throw new Refused(answer.status, sentence);
+}
+
+export async function get(path, parameters = {}, options = {}) {
+  const query = new URLSearchParams(parameters).toString();
+  const url = `api/v1/${path}${query ? "?" + query : ""}`;
+  return answered(await fetch(url, { headers: headers({}), cache: "no-store", ...options }));
+}
+
+export async function getJson(path, parameters) {
+  return (await get(path, parameters)).json();
+}
+
+export async function post(path, value = {}) {
+  const answer = await fetch(`api/v1/${path}`, {
+    method: "POST",
+    headers: headers({ "Content-Type": "application/json", "X-Blockyard": "1" }),
+    body: JSON.stringify(value),
+  });
+  return (await answered(answer)).json();
+}
+
+// Server-sent events by fetch, since an EventSource can send no token. Ends, or throws, when the connection does.
+export async function listen(path, heard, signal) {
+  const answer = await get(path, {}, { signal });
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    text += value;
+    const events = text.split("\n\n");
+    text = events.pop();
+    for (const event of events) {
+      const data = event.split("\n").filter((line) => line.startsWith("data: ")).map((line) => line.slice(6));
+      if (data.length) heard(JSON.parse(data.join("\n")));
+    }
+  }
+}
