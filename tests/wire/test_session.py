@@ -370,3 +370,22 @@ def test_a_bad_address_is_a_sentence_with_the_value(address):
     """It names the setting and what it should look like."""
     with pytest.raises(SpecError, match="HOST:PORT"):
         split_address(address)
+
+
+def test_grants_that_arrive_after_a_lease_s_time_are_not_taken():
+    """A process that was frozen reads them before its timers ring: their leases are long over (P3)."""
+    session = joined()
+    happenings = session.receive(encode(Grants((Grant(7, "smooth", np.arange(2).tobytes()),))), LEASE_S + 1)
+    assert [type(happening) for happening in happenings] == [Disconnect]
+    assert (session.held, session.state) == (set(), SessionState.AWAY)
+
+
+def test_a_welcome_that_arrives_after_a_lease_s_time_is_not_taken():
+    """What it says of the leases that we hold may be over as well; we greet again."""
+    session = joined()
+    session.connection_lost(0.0)
+    session.receive(b"", 0.0)
+    session.connection_made(1.0)
+    happenings = session.receive(encode(welcome()), 1.0 + LEASE_S)
+    assert [type(happening) for happening in happenings] == [Disconnect]
+    assert session.state is SessionState.AWAY

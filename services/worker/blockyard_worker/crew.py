@@ -127,7 +127,11 @@ class Crew:
     # ----- orders -----------------------------------------------------------------------------------------------
 
     def take(self, lots: Iterable[Lot]) -> None:
-        """Take leases."""
+        """Take leases; while draining, hand them back (they were on their way when we said that we want no more)."""
+        if self.draining:
+            for lot in lots:
+                self.results.add_same(lot.numbers, Outcome.RETURNED)
+            return
         for lot in lots:
             self._at_once[lot.task] = lot.at_once
             self.queue.push([lot])

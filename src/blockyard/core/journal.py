@@ -63,6 +63,8 @@ class Record(msgspec.Struct, array_like=True):
     state: str = ""
     retries: dict[int, int] = {}
     """Retries so far, by task."""
+    stale: dict[str, dict[int, int]] = {}
+    """Stale leases in accepted releases, by worker and sequence of the release."""
 
 
 class Head(msgspec.Struct, array_like=True):
@@ -74,6 +76,7 @@ class Head(msgspec.Struct, array_like=True):
     workers: dict[str, int]
     state: str
     retries: dict[int, int]
+    stale: dict[str, dict[int, int]] = {}
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -42,6 +42,8 @@ from blockyard.wire.messages import BlockError, Outcome
 
 __all__ = ["CoreSettings", "Scheduler", "Totals"]
 
+MOST_STALE = 256
+"""Stale releases remembered of each worker; it has fewer that were not acknowledged."""
 RECENT_BLOCKS = 512
 """Durations kept of each task, for the median."""
 
@@ -140,7 +142,7 @@ class Scheduler:
         self._snapshots.loaded(loaded)
         self.leases = loaded.leases
         for worker, seq in loaded.workers.items():
-            self.workers[worker] = Worker(worker, heard_s=now, last_seq=seq)
+            self.workers[worker] = Worker(worker, heard_s=now, last_seq=seq, stale=loaded.stale.get(worker, {}))
         for worker in self.leases.workers() - set(self.workers):
             self.workers[worker] = Worker(worker, heard_s=now)
         for task in self.tasks:
@@ -287,7 +289,7 @@ class Scheduler:
             return
         worker.heard_s = now
         if event.seq <= worker.last_seq:  # sent again after a reconnect: it was accepted, say so again
-            self.turn.effects.append(ev.SendAck(worker.id, event.seq))
+            self.turn.effects.append(ev.SendAck(worker.id, event.seq, worker.stale.get(event.seq, 0)))
             return
         worker.last_seq = event.seq
         self.turn.record.workers[worker.id] = event.seq
@@ -304,6 +306,11 @@ class Scheduler:
             seconds = None if event.seconds is None else event.seconds[chosen]
             self._release(worker, grant, positions[live], event.outcomes[chosen], now, seconds=seconds, errors=errors)
         self.totals.stale += stale
+        if stale:
+            worker.stale[event.seq] = stale
+            if len(worker.stale) > MOST_STALE:
+                del worker.stale[next(iter(worker.stale))]
+            self.turn.record.stale.setdefault(worker.id, {})[event.seq] = stale
         self.turn.effects.append(ev.SendAck(worker.id, event.seq, stale))
 
     def _release(
@@ -579,6 +586,7 @@ class Scheduler:
             workers={worker.id: worker.last_seq for worker in self.workers.values()},
             state=self.state,
             retries={task.number: task.retries for task in self.tasks if task.retries},
+            stale={worker.id: worker.stale for worker in self.workers.values() if worker.stale},
         )
 
     def _block_id(self, task: Task, address: int) -> int:

@@ -105,6 +105,7 @@ class Loaded:
     leases: Leases = field(default_factory=Leases)
     tries: dict[int, dict[int, Tries]] = field(default_factory=dict)
     workers: dict[str, int] = field(default_factory=dict)
+    stale: dict[str, dict[int, int]] = field(default_factory=dict)
     retries: dict[int, int] = field(default_factory=dict)
 
 
@@ -150,6 +151,7 @@ def _load_head(loaded: Loaded, tasks: Sequence[Task], head: journal.Head, seq: i
     loaded.workers = dict(head.workers)
     loaded.state = head.state
     loaded.retries = dict(head.retries)
+    loaded.stale = {worker: dict(of_worker) for worker, of_worker in head.stale.items()}
 
 
 def _replay_bits(
@@ -188,8 +190,11 @@ def _replay_head(loaded: Loaded, tasks: Sequence[Task], record: journal.Record) 
     for worker, last in record.workers.items():
         if last < 0:
             loaded.workers.pop(worker, None)
+            loaded.stale.pop(worker, None)
         else:
             loaded.workers[worker] = last
+    for worker, of_worker in record.stale.items():
+        loaded.stale.setdefault(worker, {}).update(of_worker)
     loaded.state = record.state or loaded.state
     loaded.retries.update(record.retries)
 

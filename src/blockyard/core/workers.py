@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ class Worker:
     heard_s: float = 0.0
     last_seq: int = 0
     """Sequence of its last accepted release."""
+    stale: dict[int, int] = field(default_factory=dict)
+    """Of its accepted releases those with stale leases, and how many: said again when one is sent again."""
     finished: int = 0
     running: tuple[tuple[int, float], ...] = ()
     """(lease, seconds it has run) of its busy slots, as of the last heartbeat."""

@@ -256,7 +256,7 @@ class WorkerSession:
         """Call `tick` no later than this."""
         wake = self.deadline_s
         if self.state is SessionState.GREETING:
-            wake = min(wake, self._greeted_s + GREETING_S)
+            wake = min(wake, self._greeted_s + self._patience_s)
         elif self.state is SessionState.JOINED and self.welcome is not None:
             wake = min(wake, self._beat_s + self.welcome.heartbeat_s)
         return wake
@@ -341,6 +341,13 @@ class WorkerSession:
 
     def tick(self, now: float, running: Sequence[tuple[int, float]] = ()) -> list[Happening]:
         """Do what is due: drop lost leases, send a heartbeat (`running`: lease and seconds of each busy slot)."""
+        happenings = self._drop_overdue(now)
+        if self.state is SessionState.JOINED:
+            happenings += self._beat(now, running)
+        return happenings
+
+    def _drop_overdue(self, now: float) -> list[Happening]:
+        """Give up what we may hold no longer, and a connection of which what arrives may be older than a lease."""
         happenings: list[Happening] = []
         if now >= self.deadline_s:
             lost = np.array(sorted(self.held), np.int64)
@@ -349,11 +356,16 @@ class WorkerSession:
             if self.state in (SessionState.GREETING, SessionState.JOINED):
                 # Only a Hello tells the scheduler what we hold no longer.
                 happenings.append(self._give_up(now, "the leases ran out; greeting the scheduler again"))
-        if self.state is SessionState.GREETING and now >= self._greeted_s + GREETING_S:
-            happenings.append(self._give_up(now, f"no answer to our greeting within {GREETING_S:g} s"))
-        elif self.state is SessionState.JOINED:
-            happenings += self._beat(now, running)
+        if self.state is SessionState.GREETING and now >= self._greeted_s + self._patience_s:
+            happenings.append(self._give_up(now, f"no answer to our greeting within {self._patience_s:g} s"))
+        elif self.state is SessionState.JOINED and self.welcome and now >= self.acked_from_s + self.welcome.lease_s:
+            happenings.append(self._give_up(now, "nothing was heard for a lease's time; greeting the scheduler again"))
         return happenings
+
+    @property
+    def _patience_s(self) -> float:
+        """How long we wait for a welcome: what comes later may speak of leases that have ended."""
+        return GREETING_S if self.welcome is None else min(GREETING_S, self.welcome.lease_s)
 
     def _beat(self, now: float, running: Sequence[tuple[int, float]]) -> list[Happening]:
         assert self.welcome is not None
@@ -368,7 +380,10 @@ class WorkerSession:
 
     def receive(self, data: bytes, now: float) -> list[Happening]:
         """Take bytes from the connection and give what they mean, in order."""
-        happenings: list[Happening] = []
+        # First the clock: to a process that was frozen, grants arrive whose leases have long ended.
+        happenings = self._drop_overdue(now)
+        if self.state in (SessionState.AWAY, SessionState.OVER):
+            return happenings
         try:
             for message in self._decoder.feed(data):
                 happenings += self._take(message, now)

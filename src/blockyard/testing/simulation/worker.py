@@ -125,6 +125,8 @@ class WorkerProcess(Process):
                             name = (lot.task, block_id)
                             self._names[number] = name
                             self._queue.append((number, name, lot.attempts.get(number, 1)))
+                    if self._draining:
+                        self._hand_back()
                 case LeasesRevoked() | LeasesLost() if self._cluster.workers_stop:
                     self._stop(set(happening.numbers.tolist()))
                 case ReleaseSafe():
@@ -195,7 +197,7 @@ class WorkerProcess(Process):
             if execution in self._running:  # else its lease ended meanwhile
                 self._running.remove(execution)
                 self._results.append((execution.number, self.clock.now - execution.since_s))
-            self._work()
+            self._carry_out(self.session.tick(self.clock.now))  # as an agent does: first the clock, then the work
 
         self.later(0.0, collected)
 
@@ -242,6 +244,11 @@ class WorkerProcess(Process):
             return
         self._draining = True
         self.session.want(0)
+        self._hand_back()
+        self._work()
+
+    def _hand_back(self) -> None:
+        """Return what has not begun."""
         waiting = [number for number, _, _ in self._queue if number in self.session.held]
         self._queue.clear()
         numbers = np.array(waiting, np.int64)
@@ -250,7 +257,6 @@ class WorkerProcess(Process):
             self.session.release(numbers, outcomes, np.zeros(len(waiting), np.float32))
             for release in list(self.session.unacked):
                 self._released.setdefault(release.seq, [])
-        self._work()
 
     def _leave(self) -> None:
         for execution in self._running:
