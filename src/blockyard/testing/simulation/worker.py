@@ -263,6 +263,8 @@ class WorkerProcess(Process):
             self._kill(execution)
         self._running.clear()
         self._queue.clear()
+        if self._connection is not None and self._end is not None:  # the system closes what a process had open
+            self._connection.close(self._end)
         Process.die(self)
         if not self._cluster.is_over:
             self.clock.at(self.clock.now + self._rng.uniform(0.1, 1.0), self.begin)
