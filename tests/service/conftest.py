@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 import itertools
+import os
+import shutil
+from pathlib import Path
 
 import pytest
 
 from blockyard.embedded import EmbeddedRedis
 
 _numbers = itertools.count(1)
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def pytest_collection_modifyitems(config, items):
+    """In CI the browser must be there; elsewhere tests that need it are left out, and the report says so."""
+    if CHROMIUM or os.environ.get("CI"):
+        return
+    here = [item for item in items if Path(__file__).parent in item.path.parents]
+    out = [item for item in here if any(mark.args[0] == "chromium" for mark in item.iter_markers("program"))]
+    if out:
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item not in out]
+
+
+def pytest_terminal_summary(terminalreporter):
+    if not CHROMIUM:
+        terminalreporter.write_line("not run: tests of the page that need chromium (Debian's package)", yellow=True)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    assert CHROMIUM, "there is no chromium; install Debian's package"
+    return CHROMIUM
 
 
 @pytest.fixture(scope="session")

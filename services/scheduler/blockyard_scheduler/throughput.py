@@ -32,20 +32,16 @@ class Recorder:
         """Take what each task has finished in all until `now`; counts only grow."""
         if self._began_s is None:
             self._began_s = now
-        place = int((now - self._began_s) / self._bucket_s)
+        while (place := int((now - self._began_s) / self._bucket_s)) >= MOST_SAMPLES:
+            self._halve()
         last = self._ends[-1] if self._ends else dict.fromkeys(counts, 0)
-        while len(self._ends) < place:  # nobody looked meanwhile: it is not known when, so it counts at the end
-            self._ends.append(last)
-            if len(self._ends) >= MOST_SAMPLES:
-                self._halve()
-                place = int((now - self._began_s) / self._bucket_s)
-        if len(self._ends) == place:
-            self._ends.append(dict(counts))
-        else:
-            self._ends[place] = dict(counts)
+        self._ends += [last] * (place - len(self._ends))  # nobody looked meanwhile: it counts now
+        self._ends[place:] = [dict(counts)]
 
     def _halve(self) -> None:
-        self._ends = self._ends[1::2]
+        """Make two intervals one; an odd last one goes on as the first half of its interval."""
+        odd = self._ends[-1:] if len(self._ends) % 2 else []
+        self._ends = self._ends[1::2] + odd
         self._bucket_s *= 2
 
     def give(self) -> Throughput:

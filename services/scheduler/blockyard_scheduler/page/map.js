@@ -92,7 +92,7 @@ export class BlockMap {
 
   changed() {
     this.detail = null;
-    this.load();
+    this.loaded = this.load();
   }
 
   // --- asking -------------------------------------------------------------------------------------------------------
@@ -324,7 +324,8 @@ export class BlockMap {
     this.draw();
   }
 
-  nextFailed() {
+  async nextFailed() {
+    await this.loaded; // of the slice that was just chosen
     const plane = this.tile?.planes.failed;
     if (!plane) return;
     const after = this.cursor ? this.tile.at(...this.cursor) : -1;
