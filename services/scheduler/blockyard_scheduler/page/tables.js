@@ -83,6 +83,8 @@ export function showWorkers(live) {
 }
 
 let samples = null;
+new ResizeObserver(() => showThroughput()).observe(document.getElementById("throughput"));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => showThroughput());
 
 export function showThroughput(throughput) {
   samples = throughput ?? samples;
@@ -90,7 +92,7 @@ export function showThroughput(throughput) {
   const length = Math.max(0, ...Object.values(samples.tasks).map((list) => list.length));
   const sums = Array.from({ length }, (_, i) =>
     Object.values(samples.tasks).reduce((n, list) => n + (list[i] ?? 0), 0) / samples.bucket_s);
-  const whole = sums.length > 1 ? sums.slice(0, -1) : sums; // the last interval is not over yet
+  const whole = sums.length > 1 ? sums.slice(0, -1) : [...sums, ...sums]; // the last interval is not over yet
   draw(document.getElementById("throughput"), whole, samples.bucket_s);
 }
 
