@@ -39,6 +39,8 @@ class Process:
         self.alive = True
         self._life = 0
         self._thaws_s = 0.0
+        self._waiting: list[Action] = []
+        """What became due while it was frozen, in order: bytes of a connection never overtake each other."""
 
     @property
     def frozen(self) -> bool:
@@ -52,12 +54,20 @@ class Process:
     def freeze(self, seconds: float) -> None:
         """Stop; everything due meanwhile happens when it goes on."""
         self._thaws_s = max(self._thaws_s, self.clock.now + seconds)
+        self.clock.at(self._thaws_s, self._thaw)
+
+    def _thaw(self) -> None:
+        if not self.frozen:
+            waiting, self._waiting = self._waiting, []
+            for action in waiting:
+                action()
 
     def die(self) -> None:
         """End at once (kill -9)."""
         self.alive = False
         self._life += 1
         self._thaws_s = 0.0
+        self._waiting.clear()
 
     def rise(self) -> None:
         """Begin a new life."""
@@ -67,8 +77,8 @@ class Process:
         def guarded() -> None:
             if life != self._life or not self.alive:
                 return
-            if self.frozen:
-                self.clock.at(self._thaws_s, guarded)
+            if self.frozen or self._waiting:
+                self._waiting.append(guarded)
             else:
                 action()
 
