@@ -8,11 +8,11 @@ import re
 import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from scheduler_rig import Worker, run_of, serving, settings_of, task, work_off
+from scheduler_rig import Worker, pack, run_of, serving, settings_of, task, work_off
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 
 from blockyard.core.status import Explanation, Failures, RunStatus
-from blockyard.wire.messages import Outcome
+from blockyard.wire.messages import Outcome, Revoke, Want
 
 NAMES = [
     "blocks",
@@ -222,6 +222,31 @@ def test_a_retry_brings_failed_blocks_and_their_orphans_back(redis_url, run_name
             assert (await work_off(worker))[1] == "done"
         found = msgspec.json.decode((await http("/api/v1/failures")).body, type=Failures)
         assert (found.attempts, found.failed) == (2, 0)
+
+    on_http(run, redis_url, test)
+
+
+def test_a_rerun_runs_done_blocks_again_and_what_depends_on_them(redis_url, run_name):
+    """Leases on them end first, and their releases are stale; what was done elsewhere stays done."""
+    run = run_of(run_name, task("up", 4), task("down", 4, requires=("up",)))
+
+    async def test(service, http):
+        async with Worker(service) as worker:
+            await worker.join()
+            assert (await work_off(worker))[1] == "done"
+            worker.say(Want(0))
+            roi = {"offset": [1], "shape": [2]}
+            answer = await http.post("/api/v1/rerun", {"task": "up", "roi": roi})
+            assert msgspec.json.decode(answer.body) == {"state": "running", "blocks": 4}
+            numbers, blocks = await worker.take(1)
+            assert blocks[0] in (1, 2)
+            answer = await http.post("/api/v1/rerun", {"task": "up", "roi": {"offset": [1], "shape": [2]}})
+            assert (await worker.hear_a(Revoke)).numbers == pack(numbers)
+            assert (await worker.released(numbers)).stale == len(numbers)
+            ran, state = await work_off(worker)
+            assert (sorted(ran), state) == ([1, 1, 2, 2], "done")
+            answer = await http.post("/api/v1/rerun", {})
+            assert answer.code == 400
 
     on_http(run, redis_url, test)
 

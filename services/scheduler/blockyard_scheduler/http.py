@@ -20,7 +20,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from tornado.httputil import HTTPServerRequest
 from tornado.web import HTTPError, RequestHandler, StaticFileHandler
 
-from blockyard.core.events import Event, RetryRequested
+from blockyard.core.events import Event, RerunRequested, RetryRequested
 from blockyard.core.grouping import group_failures
 from blockyard.core.status import Explanation, FailureStatus, RunStatus
 from blockyard.plan.grid import Grid
@@ -67,7 +67,7 @@ class Run(Protocol):
 
 
 class RetryBody(msgspec.Struct, forbid_unknown_fields=True):
-    """What is to be tried again; nothing: all that failed."""
+    """What is to be tried again, or run again; nothing: all that failed, or all of a task."""
 
     task: str | None = None
     roi: RoiSpec | None = None
@@ -289,22 +289,42 @@ class Change(Api):
 class Retry(Api):
     """Tries failed blocks again."""
 
-    async def post(self) -> None:
-        """Answer with the number of blocks that wait again, orphans among them."""
+    def body(self, what: str, *, task_needed: bool = False) -> RetryBody:
+        """Give what is asked for. Raises SpecError for what the run does not have."""
         try:
             body = msgspec.json.decode(self.request.body or b"{}", type=RetryBody)
         except msgspec.DecodeError as error:
-            raise SpecError(f"the body is no retry request: {error}") from None
-        task = check_task(self.run.pipeline, body.task, needed=False)
+            raise SpecError(f"the body is no {what} request: {error}") from None
+        task = check_task(self.run.pipeline, body.task, needed=task_needed)
         if body.roi is not None:
             check_roi(self.run.pipeline, task, body.roi)
+        return body
+
+    async def post(self) -> None:
+        """Answer with the number of blocks that wait again, orphans among them."""
+        body = self.body("retry")
         before = self._given_up()
-        await self.turns.ask(RetryRequested(task, body.roi))
+        await self.turns.ask(RetryRequested(body.task, body.roi))
         self.give({"state": self.turns.core.state, "blocks": max(before - self._given_up(), 0)})
 
     def _given_up(self) -> int:
         status = self.run.status()
         return sum(task.failed + task.orphaned for task in status.tasks) if status else 0
+
+
+class Rerun(Retry):
+    """Runs blocks again although they are done, with all that depends on them."""
+
+    async def post(self) -> None:
+        """Answer with the number of blocks that were over and run again, those downstream among them."""
+        body = self.body("rerun", task_needed=True)
+        before = self._over()
+        await self.turns.ask(RerunRequested(body.task, body.roi))
+        self.give({"state": self.turns.core.state, "blocks": max(before - self._over(), 0)})
+
+    def _over(self) -> int:
+        status = self.run.status()
+        return sum(task.done + task.skipped + task.failed + task.orphaned for task in status.tasks) if status else 0
 
 
 def check_task(pipeline: PipelineSpec, task: str | None, *, needed: bool) -> str | None:

@@ -23,6 +23,7 @@ from blockyard_scheduler.http import (
     NotFound,
     Page,
     Readyz,
+    Rerun,
     Retry,
     Run,
     Status,
@@ -55,6 +56,7 @@ def http_server(run: Run, registry: CollectorRegistry, *, token: str, host: str)
         ("/api/v1/resume", Change, {**shared, "event": ResumeRequested()}),
         ("/api/v1/cancel", Change, {**shared, "event": CancelRequested()}),
         ("/api/v1/retry", Retry, shared),
+        ("/api/v1/rerun", Rerun, shared),
         (r"/()", Page, {"path": str(PAGE), "default_filename": "index.html"}),
         (r"/page/(.*)", Page, {"path": str(PAGE)}),
     ]

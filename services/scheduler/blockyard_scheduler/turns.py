@@ -28,6 +28,7 @@ from blockyard.core.events import (
     Effect,
     Event,
     FailureNote,
+    RerunRequested,
     RetryRequested,
     SendAck,
     SendLeases,
@@ -169,7 +170,7 @@ class Turns:
             _fail(asked)
             raise
         for event, _ in arrived:
-            if isinstance(event, RetryRequested):
+            if isinstance(event, (RetryRequested, RerunRequested)):
                 self._tasks_over = self._find_tasks_over()
         for future in asked:
             if not future.done():

@@ -24,6 +24,7 @@ COMMANDS = {
     "failures": "watch_commands",
     "explain": "watch_commands",
     "retry": "steer_commands",
+    "rerun": "steer_commands",
     "pause": "steer_commands",
     "resume": "steer_commands",
     "cancel": "steer_commands",
@@ -47,6 +48,8 @@ look at a run, here or on a cluster (WHERE: its folder, HOST:PORT or URL):
 
 steer a run:
   retry [WHERE]     try failed blocks again
+  rerun TASK [WHERE]
+                    run done blocks again, with all that depends on them
   pause, resume, cancel [WHERE]
 
 on a cluster:

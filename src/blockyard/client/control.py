@@ -47,6 +47,10 @@ class Control:
         """Try failed blocks again: of one task or all, in `roi` (what they write) or anywhere."""
         return self._post("retry", {"task": task, "roi": roi})
 
+    def rerun(self, task: str, roi: RoiSpec | None = None) -> dict[str, Any]:
+        """Run done blocks of `task` again, in `roi` (what they write) or anywhere, with all that depends on them."""
+        return self._post("rerun", {"task": task, "roi": roi})
+
     def pause(self) -> dict[str, Any]:
         """Lease nothing more until `resume`."""
         return self._post("pause", {})
