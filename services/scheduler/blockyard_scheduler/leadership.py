@@ -73,7 +73,7 @@ class Leadership:
             else:
                 forgot_s = None
                 self._note_leader(answer, first_s)
-            await asyncio.sleep(self.lock_s / 5)
+            await asyncio.sleep(min(self.lock_s / 5, answer.left_s + FIRST_PAUSE_S))
 
     def _note_leader(self, held: Held, first_s: float) -> None:
         self._seen_epoch = max(self._seen_epoch, held.epoch)

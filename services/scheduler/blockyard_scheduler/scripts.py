@@ -10,15 +10,17 @@ end
 """
 TAKE = """
 -- Become the leader if nobody is. KEYS: lock, epoch, head. ARGV: nonce, lock ms, address, highest epoch seen.
--- Gives {1, epoch, those who led before} for the leader, {0, address of the leader, epoch} for all others, and
--- {-1, '', 0} where Redis counted further once: it forgot, and its leader may be about to write all of it again.
+-- Gives {1, epoch, those who led before} for the leader, {0, address of the leader, epoch, ms until the lock expires}
+-- for all others, and {-1, '', 0} where Redis counted further once: it forgot, and its leader may be about to
+-- write all of it again.
 local held = redis.call('GET', KEYS[1])
 local counter
 local before = redis.call('HGET', KEYS[3], 'before') or ''
 if held then
   counter = string.match(held, '^(%d+):' .. ARGV[1] .. '$')
   if not counter then
-    return {0, redis.call('HGET', KEYS[3], 'address') or '', tonumber(redis.call('GET', KEYS[2]) or '0')}
+    return {0, redis.call('HGET', KEYS[3], 'address') or '', tonumber(redis.call('GET', KEYS[2]) or '0'),
+      redis.call('PTTL', KEYS[1])}
   end
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
 else

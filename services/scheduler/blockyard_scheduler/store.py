@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -78,6 +79,8 @@ class Held:
     """Where the leader is reached."""
     epoch: int = field(default=0, compare=False)
     """The highest epoch that was counted."""
+    left_s: float = field(default=math.inf, compare=False)
+    """When the lock expires, unless it is renewed."""
     forgot: bool = False
     """Nobody has the lock, but Redis once counted more leaders: it forgot, and a living leader may write all again."""
 
@@ -201,9 +204,9 @@ class Store:
         `seen_epoch` is the highest epoch that Redis is known to have counted: below it nobody is made leader.
         """
         keys = (self.keys.lock, self.keys.epoch, self.keys.head)
-        taken, value, more = await self._script(scripts.TAKE, keys, (nonce, _ms(lock_s), address, seen_epoch))
+        taken, value, more, *left_ms = await self._script(scripts.TAKE, keys, (nonce, _ms(lock_s), address, seen_epoch))
         if taken != 1:
-            return Held(value.decode(), int(more), forgot=taken < 0)
+            return Held(value.decode(), int(more), max(left_ms[0], 0) / 1000 if left_ms else math.inf, forgot=taken < 0)
         self._before = more.decode()
         return int(value)
 
