@@ -91,7 +91,7 @@ def wait_for(path: Path) -> None:
 def start_workers(start, system: str, run: Path) -> subprocess.Popen:
     script, cores = WORKERS[system]
     arguments = (run,) if system == "slurm" else ()
-    return start(script, *arguments, RUN=str(run), GIVE_UP="15", **{cores: "2"})
+    return start(script, *arguments, RUN=str(run), GIVE_UP="5", **{cores: "2"})
 
 
 @pytest.mark.parametrize("system", WORKERS)

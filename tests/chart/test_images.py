@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -79,7 +80,9 @@ def builder(tmp_path_factory):
     for service in ("scheduler", "worker"):
         dockerfile = ROOT / "services" / service / "Dockerfile"
         build.build(f"blockyard-{service}:0.1.0", dockerfile, ROOT, "--build-arg", f"BASE={BASE}")
-    return build
+    yield build
+    build("rmi", "--all", "--force")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.parametrize("service", ["scheduler", "worker"])

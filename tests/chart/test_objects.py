@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import subprocess
 
 import kubernetes_validate
 import pytest
+import redis
 import yaml
 from chart import CHART, CI_VALUES, NEWEST, OLDEST, TINY, Refused
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
+from blockyard.embedded import find_server
 from blockyard.spec.load import load_text
 from blockyard.spec.settings import parse_settings
 
@@ -173,6 +179,41 @@ def test_redis_keeps_what_it_was_told(render):
     redis = rendering.one("StatefulSet", "seg-redis")["spec"]
     assert redis["volumeClaimTemplates"][0]["metadata"]["name"] == "data"
     assert redis["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] == "Retain"
+
+
+def test_redis_starts_as_the_chart_starts_it(render, tmp_path):
+    """The container's own command and configuration, run by sh: any password works, and Redis keeps what it must."""
+    password = 'quote " backslash \\ space'
+    rendering = render(TINY)
+    places = {"/etc/redis": "etc", "/run/secrets/redis": "secret", "/run/redis": "run", "/data": "data"}
+    for folder in (*places.values(), "bin"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "bin" / "valkey-server").symlink_to(find_server())
+    (tmp_path / "secret" / "password").write_text(password)
+
+    def here(text: str) -> str:
+        return re.sub("|".join(places), lambda place: str(tmp_path / places[place[0]]), text)
+
+    socket = tmp_path / "s"
+    conf = here(rendering.one("ConfigMap", "seg-redis")["data"]["redis.conf"])
+    conf = conf.replace("port 6379\nbind * -::*", f"port 0\nunixsocket {socket}")
+    (tmp_path / "etc" / "redis.conf").write_text(conf)
+    shell = [here(word) for word in rendering.container("StatefulSet", "seg-redis")["command"]]
+    environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    with subprocess.Popen(shell, env=environment, stdout=subprocess.DEVNULL) as process:
+        try:
+            retry = Retry(ConstantBackoff(0.05), 400, (redis.ConnectionError,))
+            client = redis.Redis(unix_socket_path=str(socket), password=password, retry=retry)
+            settings = client.config_get("append*", "maxmemory*")
+            assert (settings["appendonly"], settings["appendfsync"]) == ("yes", "always")
+            assert settings["maxmemory-policy"] == "noeviction"
+            with pytest.raises(redis.AuthenticationError):
+                redis.Redis(unix_socket_path=str(socket)).ping()
+            client.close()
+        finally:
+            process.terminate()
+    assert list((tmp_path / "data").rglob("*.aof"))
+    assert (tmp_path / "run" / "redis.conf").stat().st_mode & 0o077 == 0
 
 
 def test_block_port_is_for_workers_and_redis_for_the_scheduler(render):
