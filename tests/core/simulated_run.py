@@ -22,7 +22,6 @@ from blockyard.core.scheduler import CoreSettings, Scheduler
 from blockyard.spec.model import RoiSpec, RunSpec
 from blockyard.wire.messages import Outcome
 
-KILLS, LOSSES, LOSSES_ALONE = 3, 20, 3
 TROUBLE = {Outcome.FAILED, Outcome.FATAL, Outcome.KILLED, Outcome.LOST}
 
 
@@ -67,7 +66,13 @@ def with_sizes(chosen: Sizes):
 
 
 settings_of_the_core = st.builds(
-    CoreSettings, looks_a_turn=st.sampled_from((1, 2, 16)), snapshot_records=st.sampled_from((2, 5, 2048))
+    CoreSettings,
+    looks_a_turn=st.sampled_from((1, 2, 16)),
+    snapshot_records=st.sampled_from((2, 5, 2048)),
+    kills=st.integers(1, 3),
+    losses_alone=st.sampled_from((1, 3)),
+    losses=st.sampled_from((3, 20)),
+    retry_backoff_s=st.sampled_from((0.0, 0.0, 1.0)),
 )
 
 
@@ -88,6 +93,8 @@ class Known:
     last_seq: int = 0
     running: tuple[int, ...] = ()
     at_once: dict[str, int] = field(default_factory=dict)
+    stale: dict[int, int] = field(default_factory=dict)
+    """How many leases of a release were stale, by its sequence, where any was: said again when it is sent again."""
 
 
 @dataclass
@@ -99,6 +106,8 @@ class Model:
     skipped: set[Name] = field(default_factory=set)
     failed: set[Name] = field(default_factory=set)
     tries: dict[Name, Counter[Outcome]] = field(default_factory=dict)
+    not_before_s: dict[Name, float] = field(default_factory=dict)
+    """Backoffs: the block is not leased before."""
     retries: Counter[str] = field(default_factory=Counter)
     workers: dict[str, Known] = field(default_factory=dict)
     state: str = "running"
@@ -115,8 +124,12 @@ class Model:
             self.skipped.copy(),
             self.failed.copy(),
             {name: tries.copy() for name, tries in self.tries.items()},
+            self.not_before_s.copy(),
             self.retries.copy(),
-            {name: replace(known, at_once=known.at_once.copy()) for name, known in self.workers.items()},
+            {
+                name: replace(known, at_once=known.at_once.copy(), stale=known.stale.copy())
+                for name, known in self.workers.items()
+            },
             self.state,
             self.notes.copy(),
             self.acks.copy(),
@@ -187,6 +200,8 @@ class World:
                 self._lost(event.worker, killed=event.killed, forget=True)
             case ev.RetryRequested():
                 self._retry(event.task, event.roi)
+            case ev.RerunRequested():
+                self._rerun(event.task, event.roi)
             case ev.PauseRequested():
                 if self.model.state == "running":
                     self.model.state = "paused"
@@ -203,8 +218,9 @@ class World:
         known = self.model.workers.get(event.worker)
         last_seq = known.last_seq if known else 0
         at_once = known.at_once if known else {}
+        stale = known.stale if known else {}
         self.model.workers[event.worker] = Known(
-            event.pool, event.slots, event.task, event.own, True, self.now, 0, last_seq, (), at_once
+            event.pool, event.slots, event.task, event.own, True, self.now, 0, last_seq, (), at_once, stale
         )
         if event.holds is not None:
             holds = set(event.holds.tolist())
@@ -219,7 +235,7 @@ class World:
             return
         known.heard_s = self.now
         if event.seq <= known.last_seq:
-            self.model.acks.append((event.worker, event.seq, 0))
+            self.model.acks.append((event.worker, event.seq, known.stale.get(event.seq, 0)))
             return
         known.last_seq = event.seq
         stale = 0
@@ -230,6 +246,8 @@ class World:
                 self._came_of(name, Outcome(outcome))
             else:
                 stale += 1
+        if stale:
+            known.stale[event.seq] = stale
         self.model.acks.append((event.worker, event.seq, stale))
 
     def _came_of(self, name: Name, outcome: Outcome) -> None:
@@ -250,16 +268,26 @@ class World:
         limits = {
             Outcome.FAILED: self.oracle.tasks[name[0]].spec.max_retries + 1,
             Outcome.FATAL: 1,
-            Outcome.KILLED: KILLS,
-            Outcome.LOST: LOSSES,
+            Outcome.KILLED: self.settings.kills,
+            Outcome.LOST: self.settings.losses,
         }
         final = tries[outcome] >= limits[outcome]
         if outcome != Outcome.LOST or final:
             model.notes.append((*name, attempt, final))
         if final:
             model.failed.add(name)
-        elif outcome != Outcome.LOST:
+            return
+        if outcome != Outcome.LOST:
             model.retries[name[0]] += 1
+        model.not_before_s[name] = self.now + 0.5 * self._backoff(outcome, tries)
+
+    def _backoff(self, outcome: Outcome, tries: Counter[Outcome]) -> float:
+        """The wait before the next attempt: doubled each time; for losses from the one on that sets the block alone."""
+        settings = self.settings
+        if outcome == Outcome.LOST:
+            again = tries[outcome] - settings.losses_alone
+            return min(2.0**again, settings.longest_backoff_s) if again >= 0 else 0.0
+        return min(settings.retry_backoff_s * 2.0 ** (tries[outcome] - 1), settings.longest_backoff_s)
 
     def attempt(self, name: Name) -> int:
         """The number of the block's next attempt."""
@@ -294,9 +322,30 @@ class World:
             if roi is None or self.oracle.block(name).write.meets(box_of(roi)):
                 model.failed.discard(name)
                 model.tries.pop(name, None)
+                model.not_before_s.pop(name, None)
                 if model.state in {"done", "failed"}:
                     model.state = "running"
                     self.over = None
+
+    def _rerun(self, task: str | None, roi: RoiSpec | None) -> None:
+        """The blocks that write into the ROI and all that waits for them, directly or not; their leases end."""
+        model = self.model
+        asked = {
+            name
+            for name in self.oracle.waits_for
+            if task in {None, name[0]} and (roi is None or self.oracle.block(name).write.meets(box_of(roi)))
+        }
+        undone = asked | self.oracle.orphans_of(asked)
+        model.done -= undone
+        model.skipped -= undone
+        model.failed -= undone
+        for name in undone:
+            model.tries.pop(name, None)
+            model.not_before_s.pop(name, None)
+        model.leased = {number: lease for number, lease in model.leased.items() if lease[1] not in undone}
+        if undone and model.state in {"done", "failed"}:
+            model.state = "running"
+            self.over = None
 
     # --- a turn ------------------------------------------------------------------------------------------------
 
@@ -394,7 +443,7 @@ class World:
         for position, name in enumerate(names):
             self._check_leasable(name)
             assert effect.attempts.get(position, 1) == self.attempt(name)
-            if model.tries.get(name, Counter())[Outcome.LOST] >= LOSSES_ALONE:
+            if model.tries.get(name, Counter())[Outcome.LOST] >= self.settings.losses_alone:
                 assert len(names) == 1, "a block that keeps losing its workers is leased alone"
             model.leased[effect.number + position] = effect.worker, name
             self.leases_in_order.append(name)
@@ -410,6 +459,7 @@ class World:
         assert name in self.oracle.waits_for, "only blocks of the run"
         assert name not in model.done | model.failed | self.all_orphans(), f"{name} has ended"
         assert self.oracle.waits_for[name] <= model.done, f"{name} must wait for others"
+        assert model.not_before_s.get(name, 0.0) <= self.now, f"{name} must wait for the end of its backoff"
         for _, other in model.leased.values():
             assert not self.oracle.conflict(name, other), f"{name} and {other} must not run at once"
 
@@ -473,8 +523,8 @@ class World:
             return
         for name in self.ready():
             spec = self.oracle.tasks[name[0]].spec
-            if self.model.tries.get(name, Counter())[Outcome.LOST] >= LOSSES_ALONE:
-                continue
+            if self.model.not_before_s.get(name, self.now) > self.now - self.settings.longest_backoff_s:
+                continue  # it may still await the end of a backoff
             if spec.num_workers is not None and any(other[0] == name[0] for _, other in self.model.leased.values()):
                 continue
             for worker in idle:
@@ -489,6 +539,7 @@ class World:
         self.epoch += 1
         self.core = self.replayed()
         self.model = self.safe.copy()
+        self.model.not_before_s.clear()  # backoffs are not kept
         self.over = None
         holders = {worker for worker, _ in self.model.leased.values()}
         for worker, known in list(self.model.workers.items()):
