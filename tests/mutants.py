@@ -137,6 +137,58 @@ MUTANTS = (
     _plan("first axis lowest", "zorder", "for axis in reversed(range(ndim)):", "for axis in range(ndim):"),
     _plan("largest stride is the unit", "zorder", "min(grid.stride[axis]", "max(grid.stride[axis]"),
     _plan("used-up axes take bits", "zorder", "if bit < bits[axis]:", "if bit <= bits[axis]:"),
+    # --- the frontier
+    _core(
+        "a chunk's neighbours are not asked",
+        "frontier",
+        "levels.count_blockers(self.task.undone_box(first, last), first, lo, hi)",
+        "levels.count_blockers(self.task.undone_box(lo, hi), lo, lo, hi)",
+    ),
+    _core("counts down by one only", "frontier", "left = counters[flat] - counts", "left = counters[flat] - 1"),
+    _core(
+        "parked chunks stay parked",
+        "frontier",
+        "for down, parked in self._parked.pop(chunk, ()):",
+        "for down, parked in ():",
+    ),
+    _core(
+        "sparse releases wake no neighbour",
+        "frontier",
+        "for waiters in self.task.levels.waiters(indices):",
+        "for waiters in ():",
+    ),
+    _core("handed-out blocks are found again", "frontier", "if self._handed_out[chunk]:", "if False:"),
+    # --- releases, retries, leases
+    _core("anybody may release", "scheduler", "if grant is None or grant.worker != worker.id:", "if grant is None:"),
+    _core(
+        "a retry too few",
+        "scheduler",
+        "tries.failures > task.spec.max_retries",
+        "tries.failures >= task.spec.max_retries",
+    ),
+    _core(
+        "a repeated release counts again",
+        "scheduler",
+        "if event.seq <= worker.last_seq:",
+        "if event.seq < worker.last_seq:",
+    ),
+    _core(
+        "a worker too many", "assign", "free = task.spec.num_workers - sum(", "free = 1 + task.spec.num_workers - sum("
+    ),
+    _core("a kill too many", "scheduler", "tries.kills >= settings.kills", "tries.kills > settings.kills"),
+    # --- orphans and undoing
+    _core("no orphans in the own task", "orphans", "for waiters in at.levels.waiters(batch):", "for waiters in ():"),
+    _core(
+        "no reruns of later levels",
+        "undo",
+        "(at, waiters) for waiters in at.levels.waiters(new)",
+        "(at, waiters) for waiters in ()",
+    ),
+    # --- the journal
+    _core("ends are not replayed", "snapshots", "for ended in record.ends:", "for ended in ():"),
+    _core("the head is replayed twice", "snapshots", "if seq > loaded.head_seq:", "if seq >= loaded.head_seq:"),
+    _core("a record too many is dropped", "snapshots", "min([self._head_seq + 1, *unwritten])", "seq + 2"),
+    _core("all leases of a grant end with one", "turn", "if len(positions) == grant.alive", "if len(positions)"),
 )
 
 
