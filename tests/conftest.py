@@ -1,7 +1,7 @@
 """How many cases the property tests draw: ``BLOCKYARD_HYPOTHESIS_PROFILE=dev|ci|thorough`` (default: dev, ci in CI).
 
-docs/correctness.md says what is compared. Cases are drawn anew in each run. What fails is printed with a ``@reproduce_failure`` line, and kept in ``.hypothesis`` so that it
-is tried first the next time.
+docs/correctness.md says what is compared. Cases are drawn anew in each run. What fails is printed with a
+``@reproduce_failure`` line, and kept in ``.hypothesis`` so that it is tried first the next time.
 """
 
 from __future__ import annotations
