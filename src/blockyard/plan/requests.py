@@ -73,7 +73,7 @@ def disjoint(boxes: Iterable[Box]) -> tuple[Box, ...]:
     (((0,), (4,)), ((4,), (6,)))
     """
     kept: list[Box] = []
-    for box in sorted(set(boxes), key=volume, reverse=True):
+    for box in sorted(set(boxes), key=lambda box: (-volume(box), box)):
         parts = [box] if volume(box) else []
         for other in kept:
             parts = [piece for part in parts for piece in _subtract(part, other)]
