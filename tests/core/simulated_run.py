@@ -308,10 +308,13 @@ class World:
         if forget:
             del self.model.workers[worker]
 
+    def is_silent(self, known: Known) -> bool:
+        """Whether its leases are over because it was not heard of."""
+        return known.heard_s + self.settings.lease_s + self.settings.grace_s <= self.now
+
     def _expire(self) -> None:
-        patience = self.settings.lease_s + self.settings.grace_s
         for worker, known in list(self.model.workers.items()):
-            if known.heard_s + patience <= self.now:
+            if self.is_silent(known):
                 self._lost(worker, killed=False, forget=not known.connected)
 
     def _retry(self, task: str | None, roi: RoiSpec | None) -> None:
@@ -433,6 +436,7 @@ class World:
         spec = self.oracle.tasks[effect.task].spec
         assert model.state == "running", "nothing is leased while paused or over"
         assert known.connected
+        assert not self.is_silent(known), f"{effect.worker} was not heard of for longer than a lease lasts"
         assert (spec.pool, spec.worker is not None) == (known.pool, known.own)
         assert known.task in {None, effect.task}
         assert effect.number > self.highest_number, "a number never names two leases"
@@ -518,7 +522,11 @@ class World:
         if self.model.state != "running":
             return
         holders = {worker for worker, _ in self.model.leased.values()}
-        idle = [w for w, known in self.model.workers.items() if known.connected and known.want and w not in holders]
+        idle = [
+            worker
+            for worker, known in self.model.workers.items()
+            if known.connected and known.want and worker not in holders and not self.is_silent(known)
+        ]
         if not idle:
             return
         for name in self.ready():
@@ -618,5 +626,5 @@ def durable(core: Scheduler) -> dict:
         "bits": [{kind: bitmap.bytes.tobytes() for kind, bitmap in task.bits.items()} for task in core.tasks],
         "tries": [dict(task.tries) for task in core.tasks],
         "retries": [task.retries for task in core.tasks],
-        "released": {worker.id: worker.last_seq for worker in core.workers.values() if worker.last_seq},
+        "released": {worker.id: (worker.last_seq, worker.stale) for worker in core.workers.values() if worker.last_seq},
     }
