@@ -39,11 +39,12 @@ from blockyard_worker.crew import Crew
 from blockyard_worker.guarding import Guard
 from blockyard_worker.http import Facts
 from blockyard_worker.link import Link
-from blockyard_worker.queue import Results
 from blockyard_worker.slots import SlotSettings
 
 ACKS_S = 5.0
 """How long a draining agent waits for its last acknowledgements before it leaves anyway."""
+REPORT_S = 0.05
+"""Time between two reports of finished blocks; slower blocks than this are reported as they finish."""
 CLOSE_S = 10.0
 """How long slots may take to end when the run is over; longer than a slot's own limit."""
 
@@ -84,6 +85,7 @@ class Agent:
         self._over = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
         self._leave_by_s = math.inf
+        self._report_at_s = 0.0
         self._heard_s = time.monotonic()
 
     async def run(self) -> int:
@@ -136,7 +138,8 @@ class Agent:
         """Do all that is due now; harmless at any time."""
         now = time.monotonic()
         self.link.carry_out(self.session.tick(now, self.crew.running(now)))
-        self._report(self.crew.tend(now))
+        self.crew.tend(now)
+        self._report(now)
         self._consider_giving_up(now)
         self._ask()
         self._consider_leaving(now)
@@ -144,9 +147,15 @@ class Agent:
         self.link.flush()
         self._set_alarm(now)
 
-    def _report(self, results: Results) -> None:
-        if not results:
+    def _report(self, now: float) -> None:
+        """Say what is finished, at most every `REPORT_S`; at once where a slot waits, for it may make blocks ready.
+
+        Without a pause each acknowledgement would end in a turn, and that in a report: 500 a second of blocks of 1 ms.
+        """
+        if not self.crew.results or (now < self._report_at_s and not self.crew.wants_news):
             return
+        self._report_at_s = now + REPORT_S
+        results = self.crew.take_results()
         outcomes = np.concatenate(results.outcomes)
         self.session.release(np.concatenate(results.numbers), outcomes, np.concatenate(results.seconds), results.errors)
         for outcome, count in enumerate(np.bincount(outcomes, minlength=len(Outcome)).tolist()):

@@ -104,6 +104,13 @@ class Crew:
         idle = self.queue.size == 0 and any(not slot.outstanding for slot in able)
         return enough - in_hand if in_hand < enough and (idle or in_hand <= enough // 2) else 0
 
+    @property
+    def wants_news(self) -> bool:
+        """Whether results should be reported at once: a slot has nothing to do, or all is to end."""
+        if self.draining or self.closing:
+            return True
+        return not self.queue.size and any(slot.takes_work and not slot.outstanding for slot in self.living)
+
     def look_at_s(self, now: float) -> float:
         """Give when `tend` should be called even if no slot says a word; infinite where there is no need."""
         looks = [math.inf]
@@ -188,8 +195,8 @@ class Crew:
 
     # ----- turns ------------------------------------------------------------------------------------------------
 
-    def tend(self, now: float) -> Results:
-        """Collect what is finished, enforce time limits, hand out what waits; give what became of leases."""
+    def tend(self, now: float) -> None:
+        """Collect what is finished into `results`, enforce time limits, hand out what waits."""
         for slot in self.living:
             self._collect(slot)
             self._enforce_timeout(slot, now)
@@ -197,6 +204,9 @@ class Crew:
             self._give_back()
         else:
             self._share(now)
+
+    def take_results(self) -> Results:
+        """Give what became of leases since the last time."""
         results, self.results = self.results, Results()
         return results
 
@@ -256,7 +266,7 @@ class Crew:
                 return
             piece = self._paces.setdefault(task, Pace()).blocks_in(PIECE_S, LARGEST_PIECE)
             fair = -(-self.queue.size // sharing)
-            if slot.outstanding > piece // 2:
+            if slot.outstanding > (piece if piece > 1 else 0):  # one piece runs and one waits, or one slow block
                 return
             lot = self.queue.pull(task, min(piece, fair, self._left_of(slot)))
             slot.hand(self.tasks[lot.task], lot)
