@@ -42,7 +42,7 @@ def assign(core: Scheduler, now: float) -> bool:
     """Hand out what is ready; give whether another turn would find more for workers that still want some."""
     again = False
     served: set[int] = set()
-    for group in core.groups():
+    for group in core.groups(now):
         served.update(task.number for task in group.tasks)
         again |= _assign_group(core, group, now)
     for task in core.tasks:

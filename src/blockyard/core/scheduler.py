@@ -148,6 +148,8 @@ class Scheduler:
         for task in self.tasks:
             task.tries = loaded.tries.get(task.number, {})
             task.retries = loaded.retries.get(task.number, 0)
+            alone = (at for at, tries in task.tries.items() if tries.losses >= self.settings.losses_alone)
+            self.alone.update((task.number, at) for at in alone)
         for grant in self.leases.grants():
             if grant.at_once:
                 self.allotted[grant.task][grant.worker] = grant.at_once
@@ -537,11 +539,12 @@ class Scheduler:
         blocks = task.grid.ravel(task.layout.indices(addresses))
         self.turn.effects.append(ev.SendLeases(worker.id, grant.number, task.spec.id, blocks, attempts, at_once))
 
-    def groups(self) -> Sequence[Group]:
-        """Give the connected workers by what they may run (for `assign`)."""
+    def groups(self, now: float) -> Sequence[Group]:
+        """Give the connected workers that were heard of in time, by what they may run (for `assign`)."""
+        patience = self.settings.lease_s + self.settings.grace_s
         found: dict[tuple[str, bool, str | None], list[Worker]] = {}
         for worker in self.workers.values():
-            if worker.connected:
+            if worker.connected and worker.heard_s + patience > now:
                 found.setdefault((worker.pool, worker.own, worker.task), []).append(worker)
         return [Group(self._eligible(*key), workers) for key, workers in found.items()]
 
