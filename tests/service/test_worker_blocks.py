@@ -2,15 +2,16 @@
 
 import json
 import sys
+import time
 
 import pytest
 from worker_peer import AgentProcess, FakeScheduler, block_task, finish_run
 
 from blockyard.spec.model import CheckSpec
-from blockyard.wire.messages import Outcome
+from blockyard.wire.messages import Outcome, Release
 
 MODULE = """
-import os, pathlib, sys
+import os, pathlib, sys, time
 from blockyard.spec.errors import FatalBlockError
 
 HERE = pathlib.Path(__file__).parent
@@ -28,6 +29,9 @@ def various(block):
     if i == 5: raise FatalBlockError("no such dataset")
     if i == 6: sys.exit("giving up")
     if i == 7: raise RuntimeError("long " * 10_000)
+
+def short(block):
+    time.sleep(0.001)
 
 class Model:
     def __init__(self, name):
@@ -87,6 +91,17 @@ def test_what_a_function_returns_or_raises_decides_the_outcome(folder):
     assert results[6].error.kind == "SystemExit"
     assert len(results[7].error.message) < 3_000
     assert len(results[7].error.traceback) < 20_000
+
+
+def test_fast_blocks_are_reported_together(folder):
+    """An acknowledgement is no reason for the next report: blocks of 1 ms do not cost the scheduler a message each."""
+    task, blocks = block_task(function="user_code:short", blocks=1000), list(range(1000))
+    with FakeScheduler((task,), batch=500) as scheduler, AgentProcess(scheduler, folder) as agent:
+        began_s = time.monotonic()
+        scheduler.add(task.id, blocks)
+        assert set(scheduler.finish(blocks)) == {Outcome.SUCCESS}
+        assert len(scheduler.messages(Release)) < 15 + 25 * (time.monotonic() - began_s)
+        assert finish_run(scheduler, agent) == 0
 
 
 def test_a_class_is_built_once_a_slot_and_called_for_each_block(folder):
