@@ -110,32 +110,40 @@ def _assign_worker(core: Scheduler, group: Group, worker: Worker, most: int, now
                 choices.append((task, frontier, at_once))
     if not choices:
         return
-    keys = [frontier.ready.keys(most) for _, frontier, _ in choices]
-    which = np.repeat(np.arange(len(choices)), [len(part) for part in keys])
-    order = np.argsort(np.concatenate(keys), kind="stable")[:most] if len(choices) > 1 else np.arange(len(keys[0]))
-    which = which[order]
-    which = which[: _affordable(core, choices, which, worker)]
     taken = 0
-    for segment in _segments(which):
-        for choice in np.unique(segment).tolist():
-            task, frontier, at_once = choices[choice]
-            addresses = frontier.ready.take(int(np.count_nonzero(segment == choice)))
-            taken += len(addresses)
-            if task.spec.num_workers is not None:
-                core.allotted[task.number][worker.id] = at_once
-            for batch in _apart(core, task, addresses):
-                core.lease(worker, task, batch, now, at_once if task.spec.num_workers is not None else 0)
+    for choice, n in _order(core, choices, most, worker):
+        task, frontier, at_once = choices[choice]
+        addresses = frontier.ready.take(n)
+        taken += n
+        if task.spec.num_workers is not None:
+            core.allotted[task.number][worker.id] = at_once
+        for batch in _apart(core, task, addresses):
+            core.lease(worker, task, batch, now, at_once if task.spec.num_workers is not None else 0)
     if taken:
         worker.want = 0
 
 
-def _affordable(core: Scheduler, choices: Sequence[tuple[Task, Frontier, int]], which: Ints, worker: Worker) -> int:
-    """Give how many of the chosen blocks fit the time of two batches, but at least one for each idle slot."""
+def _order(
+    core: Scheduler, choices: Sequence[tuple[Task, Frontier, int]], most: int, worker: Worker
+) -> list[tuple[int, int]]:
+    """Give from which choice how many blocks come next, in Z-order over all of them."""
+    left_s = 2 * core.settings.batch_s * max(worker.slots, 1)
+    left_s -= sum(core.leases.held(task.number, worker.id) * _mean_s(core, task) for task, _, _ in choices)
+    least = max(worker.slots, 1) - core.leases.held_by(worker.id)
+    if len(choices) == 1:
+        task, frontier, _ = choices[0]
+        n = min(max(int(left_s / _mean_s(core, task)), least), most, len(frontier.ready))
+        return [(0, n)] if n > 0 else []
+    keys = [frontier.ready.keys(most) for _, frontier, _ in choices]
+    which = np.repeat(np.arange(len(choices)), [len(part) for part in keys])
+    which = which[np.argsort(np.concatenate(keys), kind="stable")[:most]]
     cost = np.array([_mean_s(core, task) for task, _, _ in choices])[which]
-    held_s = sum(core.leases.held(task.number, worker.id) * _mean_s(core, task) for task, _, _ in choices)
-    slots = max(worker.slots, 1)
-    fit = int(np.searchsorted(np.cumsum(cost), 2 * core.settings.batch_s * slots - held_s, side="right"))
-    return max(fit, slots - core.leases.held_by(worker.id))
+    which = which[: max(int(np.searchsorted(np.cumsum(cost), left_s, side="right")), least, 0)]
+    return [
+        (choice, int(np.count_nonzero(segment == choice)))
+        for segment in _segments(which)
+        for choice in np.unique(segment).tolist()
+    ]
 
 
 def _at_once(core: Scheduler, task: Task, worker: Worker) -> int | None:

@@ -76,6 +76,10 @@ class Bitmap:
         self.bytes[number * PAGE_BYTES : (number + 1) * PAGE_BYTES] = np.frombuffer(content, np.uint8)
 
     def _touch(self, at: Ints, seq: int) -> None:
+        if len(at) == 1:
+            page = at[0] // PAGE_BYTES
+            self.changed_since[page] = self.changed_since[page] or seq
+            return
         pages = np.unique(at // PAGE_BYTES)
         clean = pages[self.changed_since[pages] == 0]
         self.changed_since[clean] = seq
@@ -85,6 +89,8 @@ def _byte_masks(addresses: Ints) -> tuple[Ints, npt.NDArray[np.uint8]]:
     """Give the bytes that hold these bits, each once, and the mask for each (10 times faster than `bitwise_or.at`)."""
     if not len(addresses):
         return addresses, np.empty(0, np.uint8)
+    if len(addresses) == 1:
+        return addresses >> 3, np.array([1 << (int(addresses[0]) & 7)], np.uint8)
     ordered = np.sort(addresses)
     at = ordered >> 3
     first = np.flatnonzero(np.concatenate(([True], at[1:] != at[:-1])))

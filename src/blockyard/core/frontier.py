@@ -275,6 +275,9 @@ class Frontier:
         if not self._feeds:
             return
         capacity = self.task.layout.capacity
+        if len(addresses) < capacity // DENSE:
+            self._finished_apart(self.task.layout.indices(addresses))
+            return
         ordered = np.sort(addresses)
         chunk, first, counts = np.unique(ordered // capacity, return_index=True, return_counts=True)
         dense = counts >= max(capacity // DENSE, 1)

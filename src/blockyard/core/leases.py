@@ -69,10 +69,10 @@ class Leases:
             grant = self._grants[self._numbers[place]] if place >= 0 else None
             if grant is None or numbers[at] >= grant.number + len(grant.addresses):
                 following = self._numbers[place + 1] if place + 1 < len(self._numbers) else None
-                end = len(numbers) if following is None else int(np.searchsorted(numbers, following))
+                end = len(numbers) if following is None else _first_from(numbers, following)
                 yield None, np.arange(at, end), numbers[at:end]
             else:
-                end = int(np.searchsorted(numbers, grant.number + len(grant.addresses)))
+                end = _first_from(numbers, grant.number + len(grant.addresses))
                 yield grant, np.arange(at, end), numbers[at:end] - grant.number
             at = end
 
@@ -127,3 +127,8 @@ class Leases:
                 if len(at):
                     return grant, int(at[0])
         return None
+
+
+def _first_from(numbers: Ints, number: int) -> int:
+    """Give the row of the first of ascending numbers that is not below `number`."""
+    return len(numbers) if numbers[-1] < number else int(np.searchsorted(numbers, number))

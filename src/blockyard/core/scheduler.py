@@ -295,7 +295,10 @@ class Scheduler:
             return
         worker.last_seq = event.seq
         self.turn.record.workers[worker.id] = event.seq
-        numbers, rows = np.unique(event.numbers, return_index=True)
+        if len(event.numbers) == 1:
+            numbers, rows = event.numbers, np.zeros(1, np.intp)
+        else:
+            numbers, rows = np.unique(event.numbers, return_index=True)
         stale = len(event.numbers) - len(numbers)
         errors = {error.number: error for error in event.errors}
         for grant, found, positions in self.leases.find(numbers):
@@ -333,13 +336,15 @@ class Scheduler:
         addresses = grant.addresses[positions]
         self.turn.note_end(grant, positions)
         self.leases.end(grant, positions)
-        for outcome in np.unique(outcomes).tolist():
+        same = bool((outcomes == outcomes[0]).all())
+        for outcome in [int(outcomes[0])] if same else np.unique(outcomes).tolist():
             key = (task.spec.id, Outcome(outcome))
-            chosen = outcomes == outcome
-            self.totals.by_outcome[key] = self.totals.by_outcome.get(key, 0) + int(np.count_nonzero(chosen))
+            chosen = slice(None) if same else outcomes == outcome
+            count = len(addresses[chosen])
+            self.totals.by_outcome[key] = self.totals.by_outcome.get(key, 0) + count
             if outcome in {Outcome.SUCCESS, Outcome.SKIPPED}:
                 self._done(task, Kind.DONE if outcome == Outcome.SUCCESS else Kind.SKIPPED, addresses[chosen], now)
-                worker.finished += int(np.count_nonzero(chosen))
+                worker.finished += count
                 if seconds is not None and outcome == Outcome.SUCCESS:
                     self._measure(task, seconds[chosen])
             elif outcome == Outcome.RETURNED:

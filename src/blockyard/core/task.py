@@ -120,6 +120,10 @@ class Task:
         self.counts[kind] += len(addresses)
         if kind is Kind.SKIPPED:
             return self.mark(Kind.DONE, addresses, seq)
+        if len(addresses) == 1:
+            chunk = addresses // self.layout.capacity
+            self.remaining[chunk] -= 1
+            return chunk[self.remaining[chunk] == 0]
         chunks, counts = np.unique(addresses // self.layout.capacity, return_counts=True)
         self.remaining[chunks] -= counts.astype(np.int32)
         return chunks[self.remaining[chunks] == 0]
