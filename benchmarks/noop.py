@@ -1,36 +1,16 @@
-"""Blocks that do nothing, or take a fixed time; run by the slots of a benchmark."""
+"""Blocks that take a fixed time, and a worker of its own; run by the slots of a benchmark."""
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import time
 from pathlib import Path
 
+from blockyard.testing.noop import Nothing
+
 NAP_MARGIN_S = 0.0003
 """A sleep ends late by up to this; the rest of a block's time is spent looking at the clock."""
-
-
-class Nothing:
-    """Does nothing; notes when this slot began its first block, and when it learned that the run is over."""
-
-    def __init__(self, notes: str) -> None:
-        self.note = Path(notes, f"{os.getpid()}-{id(self)}.json")
-        self.began_s = 0.0
-        atexit.register(self.write, ended=True)
-
-    def __call__(self, _block) -> None:
-        if not self.began_s:
-            self.began_s = time.monotonic()
-            self.write(ended=False)
-
-    def write(self, *, ended: bool) -> None:
-        """Write the note: after the first block, and when the slot is told to end, after the run's last commit."""
-        note = {"began_s": self.began_s or None, "ended_s": time.monotonic() if ended else None}
-        partial = self.note.with_suffix(".partial")
-        partial.write_text(json.dumps(note))
-        partial.replace(self.note)
 
 
 class Timed(Nothing):

@@ -14,7 +14,7 @@ HERE = str(Path(__file__).parent)
 
 def pipeline(shape: str, side: int, notes: Path, block_s: float = 0.0, worker: str | None = None) -> RunSpec:
     """Give a run of no-op blocks, of blocks that take `block_s`, or of a user's own worker."""
-    function = None if worker else "noop:Timed" if block_s else "noop:Nothing"
+    function = None if worker else "noop:Timed" if block_s else "blockyard.testing.noop:Nothing"
     params = {} if worker else {"notes": str(notes)} | ({"seconds": block_s} if block_s else {})
     tasks = [
         TaskSpec(

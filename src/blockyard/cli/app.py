@@ -30,6 +30,7 @@ COMMANDS = {
     "cancel": "steer_commands",
     "values": "values_command",
     "simulate": "simulate_command",
+    "bench": "bench_command",
 }
 """Each command's module, imported when it is asked for: `blockyard --version` must not wait for numpy."""
 SERVICES = {"scheduler": "blockyard_scheduler", "worker": "blockyard_worker"}
@@ -55,6 +56,9 @@ steer a run:
 on a cluster:
   scheduler, worker the services; every setting is a flag and a variable
   values FILE       values of the Helm chart for a pipeline file
+
+how fast it is here:
+  bench             blocks a second on this machine, with its disk or with your Redis
 
 how blockyard itself is checked:
   simulate          faulty histories of a whole cluster in virtual time, held against its promises
