@@ -7,6 +7,7 @@ what is safe, before the commit of the turn is in the journal; so a crash may co
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack, contextmanager
@@ -170,6 +171,8 @@ class World:
         self.over: str | None = None
         self.leases_in_order: list[Name] = []
         self.highest_number = 0
+        self.delivered: set[int] = set()
+        """Lease numbers that some worker has heard of."""
         self.starved = 0
         self.orphans: set[Name] = set()
         self._orphans_of: frozenset[Name] = frozenset()
@@ -295,12 +298,12 @@ class World:
         return 1 + tries[Outcome.FAILED] + tries[Outcome.KILLED]
 
     def _lost(self, worker: str, *, killed: bool, forget: bool) -> None:
-        """A worker's leases end. What it ran is lost; where it never said what it ran: its first blocks, one a slot."""
+        """A worker's leases end. What it ran, as it said last, is lost; where that is over, the first for each slot."""
         known = self.model.workers.get(worker)
         if known is None:
             return
         mine = sorted(number for number, (holder, _) in self.model.leased.items() if holder == worker)
-        ran = set(known.running) if known.running else set(mine[: max(known.slots, 1)])
+        ran = set(known.running).intersection(mine) or set(mine[: max(known.slots, 1)])
         for number in mine:
             _, name = self.model.leased.pop(number)
             if number in ran:
@@ -456,7 +459,9 @@ class World:
             known.at_once[effect.task] = effect.at_once
         worker = self.workers[effect.worker]
         if deliver and worker.connected:
-            worker.held |= {effect.number + position: name for position, name in enumerate(names)}
+            numbered = {effect.number + position: name for position, name in enumerate(names)}
+            worker.held |= numbered
+            self.delivered |= set(numbered)
 
     def _check_leasable(self, name: Name) -> None:
         model = self.model
@@ -531,7 +536,7 @@ class World:
             return
         for name in self.ready():
             spec = self.oracle.tasks[name[0]].spec
-            if self.model.not_before_s.get(name, self.now) > self.now - self.settings.longest_backoff_s:
+            if self.model.not_before_s.get(name, -math.inf) > self.now - self.settings.longest_backoff_s:
                 continue  # it may still await the end of a backoff
             if spec.num_workers is not None and any(other[0] == name[0] for _, other in self.model.leased.values()):
                 continue

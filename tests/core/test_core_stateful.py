@@ -104,9 +104,8 @@ class Cluster(RuleBasedStateMachine):
         if worker is None:
             return
         rng = random.Random(seed)
-        highest = self.world.highest_number
         own = list(worker.held)[:2]
-        numbers = [rng.randint(0, highest + 3) for _ in range(4)] + own + own[:1]
+        numbers = rng.choices([0, 10**9, *sorted(self.world.delivered)], k=4) + own + own[:1]
         rng.shuffle(numbers)
         worker.seq += 1
         outcomes = np.full(len(numbers), Outcome.SUCCESS, np.uint8)
