@@ -43,6 +43,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
         "leading_s": leading_s,
         "first_block_s": min(starts) - began,
         "steady_s": max(note["ended_s"] for note in found) - min(starts),
+        "busy_s": sum(note["busy_s"] for note in found),
         "scheduler_cpu_s": used["scheduler"].cpu_s,
         "scheduler_peak_mb": used["scheduler"].peak_mb,
         "agent_cpu_s": used["agent"].cpu_s,

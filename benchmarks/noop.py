@@ -13,19 +13,25 @@ NAP_MARGIN_S = 0.0003
 """A sleep ends late by up to this; the rest of a block's time is spent looking at the clock."""
 
 
+def take(seconds: float) -> float:
+    """Take so many seconds, and give how many it were: more where the machine wakes us late."""
+    began_s = time.monotonic()
+    time.sleep(max(seconds - NAP_MARGIN_S, 0))
+    while (now := time.monotonic()) < began_s + seconds:
+        pass
+    return now - began_s
+
+
 class Timed(Nothing):
-    """Takes `seconds`, exactly."""
+    """Takes `seconds`."""
 
     def __init__(self, notes: str, seconds: float) -> None:
         super().__init__(notes)
         self.seconds = seconds
 
     def __call__(self, block) -> None:
-        until = time.monotonic() + self.seconds
         super().__call__(block)
-        time.sleep(max(self.seconds - NAP_MARGIN_S, 0))
-        while time.monotonic() < until:
-            pass
+        self.busy_s += take(self.seconds)
 
 
 def client_loop() -> None:

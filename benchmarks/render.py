@@ -156,14 +156,19 @@ def slow(rows: Sequence[Row]) -> list[str]:
     def share(row: Row) -> float:
         return 100 * rate(row) * row["block_s"] / WORKERS
 
-    body = [
-        [
-            f"{1000 * block_s:g} ms",
-            *(spread(where(rows, system=system, block_s=block_s), share) for system in ("blockyard", "daisy")),
-        ]
-        for block_s in sorted({row["block_s"] for row in rows})
-    ]
-    return table(["a block takes", "blockyard, % of the ideal", "daisy 2.0.0, % of the ideal"], body) if body else []
+    def busy(row: Row) -> float:
+        return 100 * row["busy_s"] / row["steady_s"] / WORKERS
+
+    body = []
+    for block_s in sorted({row["block_s"] for row in rows}):
+        ours, theirs, plain = (
+            where(rows, system=name, block_s=block_s) for name in ("blockyard", "daisy", "plain loop")
+        )
+        shares = [spread(found, share) for found in (ours, plain, theirs)]
+        body.append([f"{1000 * block_s:g} ms", *shares, *(spread(found, busy) for found in (ours, theirs))])
+    head = ["a block takes", "blockyard", "a loop without any scheduler", "daisy 2.0.0"]
+    head += ["blockyard: workers' time in blocks", "daisy 2.0.0: the same"]
+    return table(head, body) if body else []
 
 
 def messages(rows: Sequence[Row]) -> list[str]:

@@ -121,6 +121,8 @@ def slow(daisies: dict[str, str], repeats: int, *, quick: bool) -> Iterator[Job]
             size = int(WORKERS * (1 if quick else seconds) / block_s)
             what, command = ours("independent", size, "always")
             yield {**what, "block_s": block_s}, [*command, "--block-s", str(block_s)]
+            command = [sys.executable, "plain_loop.py", str(size), str(WORKERS), str(block_s)]
+            yield {"system": "plain loop", "block_s": block_s}, command
             for what, command in theirs(daisies, "independent", size, quick=quick):
                 yield {**what, "block_s": block_s}, [*command, str(block_s)]
 
