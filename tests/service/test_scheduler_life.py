@@ -260,6 +260,18 @@ def test_a_killed_scheduler_goes_on_where_it_was(redis_url, run_name, tmp_path):
         assert scheduler.wait() == 0
 
 
+def test_a_killed_scheduler_is_followed_at_once_on_its_machine(redis_url, run_name, tmp_path):
+    """Its death can be seen there, so nobody waits until its lock runs out, which here would be for ever."""
+    folder, run = tmp_path / "run", run_of(run_name, task(blocks=6))
+    with Process(folder, redis_url, run, "--lock-s", "3600") as scheduler:
+        scheduler.listening()
+        scheduler.signal(signal.SIGKILL)
+        scheduler.wait()
+    with Process(folder, redis_url, run, "--lock-s", "3600") as scheduler:
+        assert scheduler.listening().epoch == 2
+        assert "is dead: its lock is freed" in scheduler.text()
+
+
 def test_a_changed_grid_is_refused_and_leaves_the_run_alone(redis_url, run_name, tmp_path):
     """Exit status 2 and a sentence; the run that Redis holds can still go on."""
     folder, run = tmp_path / "run", run_of(run_name)

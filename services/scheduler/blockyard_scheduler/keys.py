@@ -49,6 +49,7 @@ class Keys:
         """Hash of the journal's head.
 
         ``writer``: identity of the only leader whose commits are accepted; ``address``: where workers reach it;
+        ``process``: identity of a leader and name of its process, by which a successor on its machine knows its death;
         ``seq``: sequence of the last record; ``by``: identity of who wrote that one; ``before``: who led before, the
         last first, so that a leader knows a Redis that went back from another leader.
         """

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 from collections.abc import Callable
 
+from blockyard_scheduler.process import is_dead, name_of
 from blockyard_scheduler.store import FIRST_PAUSE_S, Forgot, Held, Refused, Store, Uncertain, until_answered
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ class Leadership:
         self._store = store
         self._clock = clock
         self._nonce = secrets.token_hex(8)
+        self._process = name_of(os.getpid())
         self._renewed_s = float("-inf")
         self._renewed = asyncio.Event()
 
@@ -56,17 +59,24 @@ class Leadership:
             await self._renewed.wait()
 
     async def acquire(self) -> None:
-        """Return when this scheduler leads. A dead leader's lock expires within `lock_s`."""
+        """Return when this scheduler leads.
+
+        A dead leader's lock is freed at once where its death can be seen from here; it expires within `lock_s`.
+        """
         first_s = self._clock()
         forgot_s: float | None = None
         while True:
             asked_s = self._clock()
             answer = await until_answered(
-                lambda: self._store.take_lock(self._nonce, self.address, self.lock_s, self._seen_epoch)
+                lambda: self._store.take_lock(self._nonce, self.address, self.lock_s, self._seen_epoch, self._process)
             )
             if not isinstance(answer, Held):
                 self.epoch, self._renewed_s = answer, asked_s
                 return
+            if is_dead(answer.process):
+                log.info("the scheduler that led this run (epoch %d) is dead: its lock is freed", answer.epoch)
+                await self._store.free_lock(answer.identity)
+                continue
             if answer.forgot:
                 forgot_s = asked_s if forgot_s is None else forgot_s
                 self._await_rewrite(asked_s - forgot_s)

@@ -81,6 +81,10 @@ class Held:
     """The highest epoch that was counted."""
     left_s: float = field(default=math.inf, compare=False)
     """When the lock expires, unless it is renewed."""
+    identity: str = field(default="", compare=False)
+    """Of the leader."""
+    process: str = field(default="", compare=False)
+    """Name of the leader's process; "" where it is unknown."""
     forgot: bool = False
     """Nobody has the lock, but Redis once counted more leaders: it forgot, and a living leader may write all again."""
 
@@ -198,17 +202,24 @@ class Store:
 
     # --- who leads ---------------------------------------------------------------------------------------------
 
-    async def take_lock(self, nonce: str, address: str, lock_s: float, seen_epoch: int = 0) -> int | Held:
+    async def take_lock(
+        self, nonce: str, address: str, lock_s: float, seen_epoch: int = 0, process: str = ""
+    ) -> int | Held:
         """Become the leader and give the epoch, or say who leads. May be repeated with the same nonce.
 
-        `seen_epoch` is the highest epoch that Redis is known to have counted: below it nobody is made leader.
+        `seen_epoch` is the highest epoch that Redis is known to have counted: below it nobody is made leader. `process`
+        is the name of ours.
         """
         keys = (self.keys.lock, self.keys.epoch, self.keys.head)
-        taken, value, more, *left_ms = await self._script(scripts.TAKE, keys, (nonce, _ms(lock_s), address, seen_epoch))
-        if taken != 1:
-            return Held(value.decode(), int(more), max(left_ms[0], 0) / 1000 if left_ms else math.inf, forgot=taken < 0)
-        self._before = more.decode()
-        return int(value)
+        arguments = (nonce, _ms(lock_s), address, seen_epoch, process)
+        taken, value, more, *held = await self._script(scripts.TAKE, keys, arguments)
+        if taken == 1:
+            self._before = more.decode()
+            return int(value)
+        if taken < 0:
+            return Held("", int(more), forgot=True)
+        left_ms, identity, theirs = held
+        return Held(value.decode(), int(more), max(left_ms, 0) / 1000, identity.decode(), theirs.decode())
 
     async def renew_lock(self, identity: str, lock_s: float) -> None:
         """Keep the lock. Raises Refused when another leads, Forgot when Redis lost what it had confirmed."""
@@ -220,7 +231,7 @@ class Store:
             raise self._forgot(last, safe_seq)
 
     async def free_lock(self, identity: str) -> None:
-        """Let another lead at once."""
+        """Let another lead at once, if the leader of this identity has the lock."""
         await self._script(scripts.RESIGN, (self.keys.lock,), (identity,))
 
     def _refused(self, writer: bytes) -> Refused:
