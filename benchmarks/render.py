@@ -220,6 +220,21 @@ def large(rows: Sequence[Row]) -> list[str]:
     return table(head, body) if body else []
 
 
+def restart(rows: Sequence[Row]) -> list[str]:
+    """Say how long nothing is granted when the scheduler is killed."""
+    body = [
+        [
+            NAMES[row["shape"]],
+            f"{row['blocks']:,}",
+            number(row["done_before"]),
+            number(row["granting_again_s"]),
+            number(row["granting_again_most_s"]),
+        ]
+        for row in where(rows, part="restart")
+    ]
+    return table(["", "blocks", "done before", "leases again after, s (median)", "at most, s"], body) if body else []
+
+
 def machine(rows: Sequence[Row]) -> list[str]:
     """Say where this was measured."""
     found = where(rows, part="machine")
@@ -244,6 +259,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], list[str]]] = {
     "slow": slow,
     "messages": messages,
     "large": large,
+    "restart": restart,
 }
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 CACHE = HERE.parent / ".cache"
 RESULTS = HERE / "results"
 WORKERS = 2
-PARTS = ("throughput", "slow", "messages", "large")
+PARTS = ("throughput", "slow", "messages", "large", "restart")
 LIMIT_S = 900
 """A measurement that takes longer is given up, and the others go on."""
 DAISY = ("2.0.0", "1.2.3")
@@ -155,7 +155,15 @@ def large(_daisies: dict[str, str], repeats: int, *, quick: bool) -> Iterator[Jo
         yield {"shape": shape, "size": size}, [*command, "--done", str(size // 10), "--run-s", "20"]
 
 
-PLANS = {"throughput": throughput, "slow": slow, "messages": messages, "large": large}
+def restart(_daisies: dict[str, str], repeats: int, *, quick: bool) -> Iterator[Job]:
+    """A scheduler that is killed when half of the blocks are done: time until leases are granted again."""
+    size = 10**5 if quick else 2 * 10**7
+    for shape in ("independent", "halo"):
+        command = [sys.executable, "restart_run.py", shape, str(side_for(shape, size)), str(WORKERS)]
+        yield {"shape": shape, "size": size}, [*command, "--done", str(size // 2), "--kills", str(min(5 * repeats, 10))]
+
+
+PLANS = {"throughput": throughput, "slow": slow, "messages": messages, "large": large, "restart": restart}
 
 
 def ours(shape: str, size: int, fsync: str) -> Job:

@@ -92,7 +92,8 @@ class LocalRun:
     _ended: queue.SimpleQueue[Child] = field(default_factory=queue.SimpleQueue, init=False)
     _port: int = field(default=0, init=False)
     """The block server's, from before it listens and over its restarts."""
-    _port_holder: socket.socket | None = field(default=None, init=False)
+    _port_holders: list[socket.socket] = field(default_factory=list, init=False)
+    """Keep the ports of block server and HTTP, so that workers and an open page find a scheduler started again."""
     _http: tuple[str, int] | None = field(default=None, init=False)
     _refused: bool = field(default=False, init=False)
     _redis_restarts_left: int = field(default=REDIS_RESTARTS, init=False)
@@ -148,8 +149,8 @@ class LocalRun:
             self._files.close(put_back=self._refused or self.keep_result)
             if self._redis is not None:
                 self._redis.stop()
-            if self._port_holder is not None:
-                self._port_holder.close()
+            for holder in self._port_holders:
+                holder.close()
             if self._refused:
                 self._files.remove_if_made()
 
@@ -188,8 +189,8 @@ class LocalRun:
             else:
                 self._redis.start()
             self._files.open(self.run, self.command)
-            self._port_holder, self._port = _reserve_port()
-            roster = Roster(self.run, self.folder, self._port, self.workers, self.module_path)
+            self._port, http_port = self._reserve_port(), self._reserve_port()
+            roster = Roster(self.run, self.folder, self._port, http_port, self.workers, self.module_path)
             self._scheduler = roster.scheduler(self.redis_url or self._redis.url, *self._scheduler_flags())
             if not self.redis_url:
                 self._redis.wait_ready()
@@ -203,6 +204,21 @@ class LocalRun:
         if not self.keep_result:
             self._files.begin()
         self._look_for_departed()
+
+    def _reserve_port(self) -> int:
+        """Give a free port that the scheduler can listen on, now and when it is started again.
+
+        On Linux two sockets that both allow it may be bound to one port while only one listens, so ours keeps the port
+        from everybody who asks for any; elsewhere it is closed again.
+        """
+        holder = socket.socket()
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind((LOOPBACK, 0))
+        self._port_holders.append(holder)
+        port: int = holder.getsockname()[1]
+        if sys.platform != "linux":
+            holder.close()
+        return port
 
     def _scheduler_flags(self) -> list[str]:
         asked = {
@@ -347,18 +363,3 @@ class LocalRun:
         for child in children:
             if not child.wait(max(until - time.monotonic(), 0)):
                 child.kill()
-
-
-def _reserve_port() -> tuple[socket.socket, int]:
-    """Give a socket bound to a free port, and the port, which the scheduler can listen on.
-
-    On Linux two sockets that both allow it may be bound to one port while only one listens, so ours keeps the port from
-    everybody who asks for any; elsewhere it is closed again.
-    """
-    holder = socket.socket()
-    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    holder.bind((LOOPBACK, 0))
-    port: int = holder.getsockname()[1]
-    if sys.platform != "linux":
-        holder.close()
-    return holder, port

@@ -65,13 +65,15 @@ class Roster:
     run: RunSpec
     folder: Path
     port: int
+    http_port: int
     workers: int | None = None
     module_path: Sequence[str] = ()
 
     def scheduler(self, redis_url: str, *flags: str) -> Service:
         """Give the scheduler, with more flags than the usual ones."""
         argv = [sys.executable, "-m", "blockyard_scheduler", "--run-spec", str(self.folder / "run.json")]
-        argv += ["--host", LOOPBACK, "--port", str(self.port), "--http-port", "0", *self._common_flags(), *flags]
+        argv += ["--host", LOOPBACK, "--port", str(self.port), "--http-port", str(self.http_port)]
+        argv += [*self._common_flags(), *flags]
         environment = environment_of_services() | {"BLOCKYARD_REDIS_URL": redis_url}  # `ps` shows flags to everybody
         return self._service("scheduler", argv, environment, SCHEDULER_RESTARTS)
 
