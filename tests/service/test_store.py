@@ -163,6 +163,31 @@ def test_only_one_leads_and_each_leader_has_a_new_epoch(redis_url, run_name):
     on_store(redis_url, run_name, test)
 
 
+@pytest.mark.parametrize("steps", range(12))
+def test_who_waits_for_redis_can_be_ended_at_any_step(redis_url, run_name, steps):
+    """The client loses cancellations while it connects; a scheduler that ends would wait for ever for its own tasks."""
+
+    async def main():
+        store = Store(redis_url, run_name)
+        epoch = await store.take_lock("a", "here:1", 60.0)
+        waiting = [asyncio.ensure_future(_renewing(store, f"{epoch}:a")) for _ in range(4)]
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        for task in waiting:
+            task.cancel()
+        ended, going_on = await asyncio.wait(waiting, timeout=5.0)
+        await store.close()
+        assert not going_on
+        assert all(task.cancelled() for task in ended)
+
+    asyncio.run(main())
+
+
+async def _renewing(store, identity):
+    while True:
+        await store.renew_lock(identity, 60.0)
+
+
 def test_an_expired_lock_is_taken_again_when_nobody_led_meanwhile(redis_url, run_name):
     """A leader that was late renews, since nothing happened that it does not know."""
 

@@ -450,6 +450,16 @@ class Store:
 
     async def _ask(self, answer: Awaitable[Any] | Any) -> Any:
         """Await an answer; raises Uncertain for none, StoreError for one that no waiting can cure."""
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task is not None else 0
+        try:
+            return await self._answered(answer)
+        finally:
+            # The client (redis 8.1) loses a cancellation that comes while it connects, and who cancels waits for ever.
+            if task is not None and task.cancelling() > cancelled:
+                raise asyncio.CancelledError
+
+    async def _answered(self, answer: Awaitable[Any] | Any) -> Any:
         try:
             return await answer
         except errors.NoScriptError:

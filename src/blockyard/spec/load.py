@@ -100,14 +100,20 @@ def _construct(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
 
 def _check_depth(text: str | bytes) -> None:
     """Raise SpecError, which begins with the line, before libyaml builds a tree so deep that the process crashes."""
+    too_deep = f"values nested more than {DEEPEST} deep are no pipeline"
     depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > DEEPEST:
-            raise SpecError(f":{_line(event)}: values nested more than {DEEPEST} deep are no pipeline")
+    try:
+        for event in yaml.parse(text, Loader=_Loader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+            if depth > DEEPEST:
+                raise SpecError(f":{_line(event)}: {too_deep}")
+    except yaml.MarkedYAMLError as error:
+        if "nesting depth" in str(error.problem):  # newer libyaml, which looks ahead, has a limit of its own
+            raise SpecError(f"{_place(error)}: {too_deep}") from None
+        raise
 
 
 def _line(item: yaml.Event | yaml.Node) -> int:
