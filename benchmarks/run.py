@@ -155,12 +155,12 @@ def large(_daisies: dict[str, str], repeats: int, *, quick: bool) -> Iterator[Jo
         yield {"shape": shape, "size": size}, [*command, "--done", str(size // 10), "--run-s", "20"]
 
 
-def restart(_daisies: dict[str, str], repeats: int, *, quick: bool) -> Iterator[Job]:
+def restart(_daisies: dict[str, str], _repeats: int, *, quick: bool) -> Iterator[Job]:
     """A scheduler that is killed when half of the blocks are done: time until leases are granted again."""
     size = 10**5 if quick else 2 * 10**7
     for shape in ("independent", "halo"):
         command = [sys.executable, "restart_run.py", shape, str(side_for(shape, size)), str(WORKERS)]
-        yield {"shape": shape, "size": size}, [*command, "--done", str(size // 2), "--kills", str(min(5 * repeats, 10))]
+        yield {"shape": shape, "size": size}, [*command, "--done", str(size // 2)]
 
 
 PLANS = {"throughput": throughput, "slow": slow, "messages": messages, "large": large, "restart": restart}
