@@ -16,7 +16,7 @@ from blockyard_scheduler.metrics import RunCollector
 ALERTS = {
     *("PipelineStalled", "PipelineNoWorkers", "PipelineEtaSlipping", "PipelineBlocksFailed", "PipelineStragglers"),
     *("LeaseExpiryRateHigh", "WorkersPending", "AutoscalerThrashing", "SchedulerDown", "SchedulerLoopLagHigh"),
-    *("StateStoreUnavailable", "StateStoreNotDurable", "PreemptionWasteHigh", "MetricsAbsent"),
+    *("StateStoreUnavailable", "StateStoreNotDurable", "StateStoreForgot", "PreemptionWasteHigh", "MetricsAbsent"),
 }
 RUNBOOKS = ROOT / "docs" / "runbooks.md"
 
@@ -40,7 +40,7 @@ def alerts(rules):
 @pytest.mark.program("promtool")
 def test_promtool_accepts_the_rules(rules, run_tool):
     """Every expression and every template in an annotation is one that Prometheus can read."""
-    assert "SUCCESS: 14 rules found" in run_tool("promtool", "check", "rules", "--lint=all", "--lint-fatal", rules)
+    assert "SUCCESS: 15 rules found" in run_tool("promtool", "check", "rules", "--lint=all", "--lint-fatal", rules)
 
 
 @pytest.mark.program("promtool")

@@ -627,7 +627,7 @@ def durable(core: Scheduler) -> dict:
         "seq": core.seq,
         "state": core.state,
         "leases": leases,
-        "next": core.leases.next_number,
+        "next": core.quiet.granted_up_to(core.leases),
         "bits": [{kind: bitmap.bytes.tobytes() for kind, bitmap in task.bits.items()} for task in core.tasks],
         "tries": [dict(task.tries) for task in core.tasks],
         "retries": [task.retries for task in core.tasks],

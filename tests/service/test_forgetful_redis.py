@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import time
 
+import numpy as np
 import pytest
 from redis.asyncio import Redis
 from scheduler_rig import Worker, pack, run_of, serving, settings_of, task, until, work_off
 
 from blockyard.core.events import CommitRecord, FailureNote, Page
 from blockyard.embedded import EmbeddedRedis
-from blockyard.wire.messages import Ack, BlockError
+from blockyard.wire.messages import Ack, BlockError, Bye
 from blockyard_scheduler import store as store_module
 from blockyard_scheduler.keys import Keys
+from blockyard_scheduler.service import SchedulerService
 from blockyard_scheduler.store import Forgot, Held, Refused, Store
 
 
@@ -206,3 +210,91 @@ def test_a_standby_leaves_an_emptied_redis_to_its_living_leader(redis_url, run_n
         assert await store.take_lock("b", "there:2", 60.0) == 1
 
     on_store(redis_url, run_name, test)
+
+
+async def dies(service):
+    """End a scheduler as `kill -9` does, in this process: nothing is said, written or freed any more."""
+    service._shut_down = service._store.close  # the lock stays, as do the files
+    await service._blocks.close()
+    service.life.cancel()
+    await asyncio.gather(service.life, return_exceptions=True)
+    service._http.stop()
+
+
+@contextlib.asynccontextmanager
+async def leading(settings):
+    """A scheduler that leads, and is not ended in order."""
+    service = SchedulerService(settings)
+    service.life = asyncio.ensure_future(service.run())
+    await until(lambda: service.turns is not None or service.life.done())
+    yield service
+    await dies(service)
+
+
+async def vouched(server, run_name):
+    """Return when a leader has noted which start of Redis holds all that it knows."""
+    async with Redis.from_url(server.url) as redis, asyncio.timeout(50):
+        while not await redis.hget(Keys.of(run_name).head, "server"):  # noqa: ASYNC110 - Redis tells nobody
+            await asyncio.sleep(0.01)
+
+
+def test_a_leader_that_dies_with_a_redis_that_forgets_leaves_no_ghosts(own_redis, run_name, caplog):
+    """Its successor leases nothing for lease and grace; what is known goes on, all else is revoked and runs again."""
+
+    async def main():
+        settings = settings_of(run_of(run_name, task(blocks=20)), own_redis.url, lease_s=3.0, grace_s=0.5, lock_s=1.0)
+        async with leading(settings) as service, Worker(service) as worker, Worker(service, "other") as other:
+            await worker.join()
+            await other.join()
+            known, known_blocks = await worker.take(1)
+            await vouched(own_redis, run_name)
+            past = await Past.of(own_redis)
+            ghosts, _ = await other.take(3)
+        await past.come_back()
+        began_s = time.monotonic()
+        async with serving(settings) as successor:
+            assert successor.status().quiet_s > 0
+            async with (
+                Worker(successor, holds=pack(known)) as worker,
+                Worker(successor, "other", holds=pack(ghosts)) as it,
+            ):
+                assert np.frombuffer((await it.join()).revoked, "<i8").tolist() == sorted(ghosts)
+                assert (await worker.join()).revoked == b""
+                assert await it.released(ghosts) == Ack(1, len(ghosts))
+                assert await worker.released(known) == Ack(1)
+                assert successor.status().tasks[0].done == 1
+                _, first = await it.take(1)
+                assert time.monotonic() - began_s > 3.5
+                it.say(Bye("done"))
+                ran, state = await work_off(worker)
+                assert sorted(known_blocks + ran) == list(range(20))
+                assert set(first) <= set(ran)
+                assert state == "done"
+        assert any("may have forgotten leases" in message for message in caplog.messages)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("fsync", ["always", "everysec"])
+def test_a_takeover_waits_only_where_something_can_be_lost(tmp_path, run_name, fsync):
+    """Redis is killed with its leader: with `always` it keeps all; a mere restart of the scheduler loses nothing."""
+
+    async def main():
+        with EmbeddedRedis(tmp_path / "redis", fsync=fsync) as server:
+            settings = settings_of(run_of(run_name, task(blocks=4)), server.url, lock_s=1.0)
+            async with leading(settings) as service, Worker(service) as worker:
+                await worker.join()
+                await worker.released((await worker.take(1))[0])
+                await vouched(server, run_name)
+            async with leading(settings) as service:
+                assert service.status().quiet_s == 0
+                await until(service.leadership.holds)
+            past = await Past.of(server)
+            await past.come_back()
+            async with leading(settings) as service:
+                assert (service.status().quiet_s > 0) == (fsync == "everysec")
+                assert service.status().tasks[0].done == 1
+            async with leading(settings) as service:  # nobody vouched for it while it was quiet
+                assert (service.status().quiet_s > 0) == (fsync == "everysec")
+
+    asyncio.run(main())

@@ -51,7 +51,8 @@ class Keys:
         ``writer``: identity of the only leader whose commits are accepted; ``address``: where workers reach it;
         ``process``: identity of a leader and name of its process, by which a successor on its machine knows its death;
         ``seq``: sequence of the last record; ``by``: identity of who wrote that one; ``before``: who led before, the
-        last first, so that a leader knows a Redis that went back from another leader.
+        last first, so that a leader knows a Redis that went back from another leader; ``server``: run id and promise of
+        the Redis that a leader last found to hold all of its records, by which a successor knows what may be lost.
         """
         return self.prefix + "head"
 

@@ -33,6 +33,10 @@ class Leadership:
         """0: this one does not lead."""
         self.waited = False
         """Whether a living leader was seen before this one came to lead."""
+        self.redis_forgot = False
+        """Whether Redis is known to have forgotten the leader before this one."""
+        self.vouches: Callable[[], bool] = lambda: False
+        """Whether Redis holds all that there is to know of the run, so that a later restart of it can be seen."""
         self.forgot: Callable[[], None] | None = None
         """Called when Redis is seen to have forgotten us while nobody else leads; None: that is an error."""
         self._seen_epoch = 0
@@ -98,6 +102,7 @@ class Leadership:
         if waited_s > 2 * self.lock_s:
             log.warning("Redis has forgotten epoch %d of this run, and no leader writes it again", self._seen_epoch)
             self._seen_epoch = 0
+            self.redis_forgot = True
 
     async def keep(self) -> None:
         """Renew the lock for ever. Raises Refused when another leads."""
@@ -107,7 +112,7 @@ class Leadership:
             asked_s = self._clock()
             pause_s = self.lock_s / 3
             try:
-                await self._store.renew_lock(self.identity, self.lock_s)
+                await self._store.renew_lock(self.identity, self.lock_s, vouch=self.vouches())
             except Uncertain as error:
                 log.warning("the lock could not be renewed (%s)", error)
                 pause_s = min(FIRST_PAUSE_S * 5, self.lock_s / 3)

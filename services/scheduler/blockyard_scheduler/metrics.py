@@ -177,10 +177,12 @@ class RunCollector(Collector):
 
     def _process(self, status: RunStatus | None) -> Iterator[Metric]:
         source = self._source
+        quiet_s = status.quiet_s if status else 0.0
         for name, text, value in (
             ("blockyard_loop_lag_seconds", "Longest time the loop was late in the last seconds.", source.loop_lag_s),
             ("blockyard_connections", "Peers that are connected.", source.n_connections),
             ("blockyard_leader", "1 where this scheduler leads its run.", int(status is not None)),
+            ("blockyard_quiet_seconds", "Nothing is leased for so long: Redis may have forgotten leases.", quiet_s),
             ("blockyard_store_durable", "1 where Redis keeps an append-only file.", int(source.store_durable)),
         ):
             yield GaugeMetricFamily(name, text, value=value)

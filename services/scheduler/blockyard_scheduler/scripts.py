@@ -43,11 +43,22 @@ redis.call('HSET', KEYS[3], 'writer', counter .. ':' .. ARGV[1], 'address', ARGV
 return {1, counter, before}
 """
 
+MARK = """
+-- Note which start of Redis holds all that its leader knows, and what it promises ('' as promise: note nothing).
+local function mark(head, promise)
+  local id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+  if promise ~= '' and id and redis.call('HGET', head, 'server') ~= id .. ' ' .. promise then
+    redis.call('HSET', head, 'server', id .. ' ' .. promise)
+  end
+end
+"""
+
 RENEW = (
     KNOWN
+    + MARK
     + """
 -- Keep the lock; take it again where it expired and nobody else led since.
--- KEYS: lock, head. ARGV: identity, lock ms, those who led before.
+-- KEYS: lock, head. ARGV: identity, lock ms, those who led before, last record confirmed, promise to note.
 -- Gives {'kept' | 'refused' | 'forgot', leader, last seq}; nothing is changed where Redis forgot us.
 local writer = redis.call('HGET', KEYS[2], 'writer') or ''
 local held = redis.call('GET', KEYS[1])
@@ -57,6 +68,9 @@ if held and held ~= ARGV[1] then
 end
 if writer == ARGV[1] then
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  if last >= tonumber(ARGV[4]) then
+    mark(KEYS[2], ARGV[5])
+  end
   return {'kept', writer, last}
 end
 if writer == '' or led_before(writer, ARGV[3]) then
@@ -74,9 +88,11 @@ end
 return 0
 """
 
-BEGIN = """
+BEGIN = (
+    MARK
+    + """
 -- Store what a run is; with ARGV[4] == '1' drop what there was of it.
--- KEYS: head, schema, spec, log, pages, errors. ARGV: identity, schema, spec, fresh.
+-- KEYS: head, schema, spec, log, pages, errors. ARGV: identity, schema, spec, fresh, promise to note for a new run.
 local writer = redis.call('HGET', KEYS[1], 'writer') or ''
 if writer ~= ARGV[1] then
   return {'refused', writer}
@@ -87,8 +103,12 @@ if ARGV[4] == '1' then
 end
 redis.call('SET', KEYS[2], ARGV[2])
 redis.call('SET', KEYS[3], ARGV[3])
+if not redis.call('HGET', KEYS[1], 'seq') then
+  mark(KEYS[1], ARGV[5])
+end
 return {'stored', ''}
 """
+)
 
 COMMIT = """
 -- Write one record and what goes with it, if we lead and it follows the last one.
@@ -149,10 +169,12 @@ return {'stored', ''}
 
 SWITCH = (
     KNOWN
+    + MARK
     + """
 -- Make the pages laid aside the whole state of the run, if nobody else leads and all of them are there.
 -- KEYS: lock, epoch, head, schema, spec, log, pages, errors, staged.
--- ARGV: identity, lock ms, those who led before, address, schema, spec, seq, number of pages, error fields and values.
+-- ARGV: identity, lock ms, those who led before, address, schema, spec, seq, number of pages, promise to note, error
+-- fields and values.
 -- Gives {'stored' | 'already' | 'refused' | 'incomplete', leader}.
 local head = redis.call('HMGET', KEYS[3], 'writer', 'seq', 'by')
 local writer, last, by = head[1] or '', head[2] or '0', head[3] or ''
@@ -177,11 +199,12 @@ local epoch = string.match(ARGV[1], '^%d+')
 if tonumber(redis.call('GET', KEYS[2]) or '0') < tonumber(epoch) then
   redis.call('SET', KEYS[2], epoch)
 end
-for i = 9, #ARGV, 2 do
+for i = 10, #ARGV, 2 do
   redis.call('HSET', KEYS[8], ARGV[i], ARGV[i + 1])
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('HSET', KEYS[3], 'writer', ARGV[1], 'address', ARGV[4], 'before', ARGV[3], 'seq', ARGV[7], 'by', ARGV[1])
+mark(KEYS[3], ARGV[9])
 return {'stored', ARGV[1]}
 """
 )

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import os
 import resource
+import secrets
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
@@ -81,6 +82,7 @@ class SchedulerService:
         self.meter = Meter([task.id for task in settings.run.pipeline.tasks])
         self.loop_lag_s = 0.0
         self._recorder = Recorder()
+        self._quiet = False
         self.store_durable = True
         self.turns: Turns | None = None
         self._name = settings.run.pipeline.name
@@ -155,6 +157,7 @@ class SchedulerService:
         )
         self.turns = Turns(core, self._store, self.leadership, meter=self.meter, welcome=welcome, clock=time.monotonic)
         self.leadership.forgot = self.turns.redis_forgot
+        self.leadership.vouches = lambda: not core.quiet.lasts(time.monotonic())
         log.info("leading run '%s' in epoch %d, from record %d on", self._name, self.leadership.epoch, core.seq)
         if settings.run_dir is not None:
             write_json(settings.run_dir / ADDRESS, self._address())
@@ -178,7 +181,7 @@ class SchedulerService:
             epoch=self.leadership.epoch,
             settings=settings.core,
             now=time.monotonic(),
-            seed=self.leadership.epoch,
+            seed=secrets.randbits(32),
         )
         core = await loop.run_in_executor(None, restore)
         if core.seq != seq:
@@ -186,6 +189,8 @@ class SchedulerService:
                 f"the journal of run '{self._name}' ends at record {core.seq}, not {seq}: Redis at"
                 f" {self._store.place} lost records; restore it from its file, or start over with --fresh"
             )
+        if self.leadership.redis_forgot or await self._store.may_have_forgotten():
+            core.store_forgot()
         return core
 
     def _address(self) -> Address:
@@ -248,6 +253,22 @@ class SchedulerService:
             if self.turns is not None:
                 self.meter.take_durations(self.turns.core.totals.durations)
                 self._recorder.add(finished_by_task(self.turns.core), time.monotonic())
+                self._note_quiet(self.turns.core.quiet.left_s(time.monotonic()))
+
+    def _note_quiet(self, left_s: float) -> None:
+        """Say in the log when the quiet time begins and when it is over."""
+        if (left_s > 0) == self._quiet:
+            return
+        self._quiet = left_s > 0
+        if self._quiet:
+            log.warning(
+                "Redis at %s may have forgotten leases: nothing is leased for %.0f s, until each worker has said what"
+                " it holds or has stopped",
+                self._store.place,
+                left_s,
+            )
+        else:
+            log.info("every lease of earlier schedulers is known or over: blocks are leased again")
 
     async def _report(self) -> None:
         """Write the status report into the log, every 10 s and when the run is over."""

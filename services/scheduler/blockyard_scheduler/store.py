@@ -35,6 +35,7 @@ from blockyard.wire.messages import BlockError
 from blockyard_scheduler import scripts
 from blockyard_scheduler.keys import SCHEMA, Keys
 from blockyard_scheduler.line import Line
+from blockyard_scheduler.memory import FORGETS, KEEPS, Memory, may_have_forgotten, promise
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +114,8 @@ class Store:
         self.rewrites = 0
         """How often all of the run was written again because Redis had forgotten."""
         self._n_errors = 0
+        self.keeps = False
+        """Whether a restart of Redis keeps all that it confirmed, as of `check`."""
         self._safe_seq = 0
         """Of the last record of ours that Redis confirmed."""
         self._before = ""
@@ -186,19 +189,26 @@ class Store:
                 f"Redis at {self.place} has the maxmemory-policy {policy}: set it to noeviction before somebody sets a"
                 " limit to its memory"
             )
-        return warnings + await self._durability(info)
+        self.keeps, unkept = promise(info, await self._fsync())
+        return warnings + [f"Redis at {self.place} {warning}" for warning in unkept]
 
-    async def _durability(self, info: dict[str, Any]) -> list[str]:
-        if not int(info.get("aof_enabled", 0)):
-            return [f"Redis at {self.place} has no append-only file (appendonly is no): a run ends with Redis"]
+    async def _fsync(self) -> str | None:
+        """Give the setting appendfsync; None where Redis hides it."""
         try:
-            fsync = (await self._ask(self._redis.config_get("appendfsync"))).get("appendfsync", "always")
-        except (Uncertain, errors.ResponseError):  # hosted ones hide CONFIG
-            return []
-        if fsync in ("always", b"always"):
-            return []
-        shown = fsync.decode() if isinstance(fsync, bytes) else fsync
-        return [f"Redis at {self.place} has appendfsync {shown}, not always: a power failure can lose the last second"]
+            found = (await self._ask(self._redis.config_get("appendfsync"))).get("appendfsync")
+        except (StoreError, errors.ResponseError):
+            return None
+        return found.decode() if isinstance(found, bytes) else found
+
+    async def may_have_forgotten(self) -> bool:
+        """Whether this Redis may lack records that an earlier leader wrote; ask when the run is loaded."""
+        mark = Memory.parse(await self._ask(self._redis.hget(self.keys.head, "server")) or b"")
+        info = await self._ask(self._redis.info("server"))
+        now = Memory(str(info.get("run_id", "")), self.keeps)
+        return self._safe_seq > 0 and may_have_forgotten(mark, now)
+
+    def _promise(self) -> str:
+        return KEEPS if self.keeps else FORGETS
 
     # --- who leads ---------------------------------------------------------------------------------------------
 
@@ -221,10 +231,14 @@ class Store:
         left_ms, identity, theirs = held
         return Held(value.decode(), int(more), max(left_ms, 0) / 1000, identity.decode(), theirs.decode())
 
-    async def renew_lock(self, identity: str, lock_s: float) -> None:
-        """Keep the lock. Raises Refused when another leads, Forgot when Redis lost what it had confirmed."""
+    async def renew_lock(self, identity: str, lock_s: float, *, vouch: bool = False) -> None:
+        """Keep the lock; with `vouch` note that this Redis holds all there is.
+
+        Raises Refused when another leads, Forgot when Redis lost what it had confirmed.
+        """
         keys, safe_seq = (self.keys.lock, self.keys.head), self._safe_seq
-        answer, writer, last = await self._script(scripts.RENEW, keys, (identity, _ms(lock_s), self._before))
+        arguments = (identity, _ms(lock_s), self._before, safe_seq, self._promise() if vouch else "")
+        answer, writer, last = await self._script(scripts.RENEW, keys, arguments)
         if answer == b"refused":
             raise self._refused(writer)
         if answer == b"forgot" or last < safe_seq:
@@ -255,7 +269,7 @@ class Store:
     async def write_spec(self, identity: str, run: RunSpec, *, fresh: bool) -> None:
         """Store what the run is; with `fresh` drop all that was. Raises Refused when another leads."""
         keys = (self.keys.head, *self.keys.of_a_run)
-        arguments = (identity, SCHEMA, msgspec.json.encode(run), int(fresh))
+        arguments = (identity, SCHEMA, msgspec.json.encode(run), int(fresh), self._promise())
         answer, writer = await self._script(scripts.BEGIN, keys, arguments)
         if answer != b"stored":
             raise self._refused(writer)
@@ -328,13 +342,16 @@ class Store:
         seq: int,
         pages: Callable[[], Iterable[Page]],
         notes: Sequence[FailureNote] = (),
+        *,
+        vouch: bool = False,
     ) -> None:
         """Make `pages` all that Redis holds of the run, as of record `seq`; repeat until Redis has said yes or no.
 
-        The pages are laid aside in pieces and become the run in one step, so that what Redis had stays until then.
+        The pages are laid aside in pieces and become the run in one step, so that what Redis had stays until then. With
+        `vouch` it is noted that this Redis holds all there is.
         Raises Refused when another leads.
         """
-        fields = self._fields(notes)
+        fields = [self._promise() if vouch else "", *self._fields(notes)]
         pause_s = FIRST_PAUSE_S
         while True:
             try:

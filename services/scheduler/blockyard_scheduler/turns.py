@@ -250,7 +250,9 @@ class Turns:
         log.warning("%s; nobody else leads, so all of the run is written again, as of record %d", why, self.core.seq)
         lead, began_s = self._leadership, self._clock()
         run, seq, pages = self.core.run, self.core.seq, self.core.whole_snapshot
-        await self._store.rewrite(lead.identity, lead.address, lead.lock_s, run, seq, pages, notes)
+        await self._store.rewrite(
+            lead.identity, lead.address, lead.lock_s, run, seq, pages, notes, vouch=lead.vouches()
+        )
         self._forgotten = False
         lead.confirm(began_s)
         log.warning("all of the run is in Redis again, after %.2f s", self._clock() - began_s)

@@ -58,6 +58,7 @@ def describe_run(core: Scheduler, now: float) -> RunStatus:
         leases_expired=core.totals.expired,
         leases_granted=core.totals.granted,
         stragglers=_stragglers(core, now),
+        quiet_s=core.quiet.left_s(now),
     )
 
 

@@ -56,6 +56,8 @@ def _headline(status: RunStatus) -> str:
     online = sum(worker.connected for worker in status.workers)
     line = f"{status.run}: {status.state}, {share}, {online} worker{'' if online == 1 else 's'} online"
     line += f", {duration(status.elapsed_s)} elapsed"
+    if status.quiet_s > 0:
+        line += f", nothing is leased for {duration(status.quiet_s)} (Redis may have forgotten what runs)"
     return f"{line}, ETA {duration(status.eta_s)}" if status.state in ("running", "paused") else line
 
 

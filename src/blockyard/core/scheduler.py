@@ -26,6 +26,7 @@ from blockyard.core.explain import explain
 from blockyard.core.frontier import Frontier, connect_frontiers
 from blockyard.core.leases import Grant, Leases
 from blockyard.core.orphans import orphan_waiters
+from blockyard.core.quiet import Quiet
 from blockyard.core.rates import Rate
 from blockyard.core.settings import CoreSettings
 from blockyard.core.snapshots import Snapshots, load
@@ -66,7 +67,7 @@ class Scheduler:
     def __init__(
         self, run: RunSpec, *, epoch: int = 1, settings: CoreSettings | None = None, now: float = 0.0, seed: int = 0
     ) -> None:
-        """Begin the run; `now` is the time of the caller's clock, `seed` that of the jitter of backoffs."""
+        """Begin the run; `now` is the time of the caller's clock, `seed` that of jitter and of lease numbers."""
         self.run = run
         self.epoch = epoch
         self.settings = settings or CoreSettings()
@@ -81,6 +82,7 @@ class Scheduler:
         self.by_id = {task.spec.id: task for task in self.tasks}
         connect(self.tasks)
         self.leases = Leases()
+        self.quiet = Quiet()
         self._delayed: list[tuple[float, int, int]] = []
         """(when, task, address) of blocks that await the end of a backoff; a heap."""
         zorder = ZOrder({task.spec.id: task.grid for task in self.tasks})
@@ -141,6 +143,7 @@ class Scheduler:
         self.state = loaded.state or "running"
         self._snapshots.loaded(loaded)
         self.leases = loaded.leases
+        self.quiet = Quiet.of(self.leases, epoch, self._random, now + self.settings.patience_s)
         for worker, seq in loaded.workers.items():
             self.workers[worker] = Worker(worker, heard_s=now, last_seq=seq, stale=loaded.stale.get(worker, {}))
         for worker in self.leases.workers() - set(self.workers):
@@ -162,6 +165,10 @@ class Scheduler:
             return self._end_turn(now)
         self._doors[type(event)](event, now)
         return []
+
+    def store_forgot(self) -> None:
+        """Lease nothing for a while (see `quiet.py`): what this core was restored from may lack the last records."""
+        self.quiet.begun = True
 
     # --- asking ------------------------------------------------------------------------------------------------
 
@@ -210,6 +217,7 @@ class Scheduler:
         worker.connected, worker.want, worker.heard_s, worker.running = True, 0, now, ()
         revoked = np.empty(0, np.int64)
         if event.holds is not None:
+            self.quiet.hear(event.holds, self.leases)
             revoked = self._reconcile(worker, np.unique(event.holds), now)
         self.turn.effects.append(ev.SendWelcome(worker.id, revoked))
         self.turn.joined.append(event.task)
@@ -268,7 +276,7 @@ class Scheduler:
         """End the leases of workers that were not heard of in time."""
         if now < self._next_expiry_s:
             return
-        patience = self.settings.lease_s + self.settings.grace_s
+        patience = self.settings.patience_s
         following = now + patience
         for worker in list(self.workers.values()):
             deadline = worker.heard_s + patience
@@ -494,12 +502,13 @@ class Scheduler:
             self.frontiers[number].finished(np.concatenate(addresses))
         again = False
         if self.state == "running":
-            again = assign(self, now)
+            again = not self.quiet.lasts(now) and assign(self, now)
             self._announce_overs()
         self._announce_end()
         effects = self._commit() + self.turn.effects
         backoff_s = self._delayed[0][0] if self._delayed else self._next_expiry_s
-        effects.append(ev.WakeAt(min(self._next_expiry_s, backoff_s)))
+        quiet_s = self.quiet.ends_s if self.quiet.lasts(now) else self._next_expiry_s
+        effects.append(ev.WakeAt(min(self._next_expiry_s, backoff_s, quiet_s)))
         if again:
             effects.append(ev.ContinueTurn())
         self.turn = Turn()
@@ -546,7 +555,7 @@ class Scheduler:
 
     def groups(self, now: float) -> Sequence[Group]:
         """Give the connected workers that were heard of in time, by what they may run (for `assign`)."""
-        patience = self.settings.lease_s + self.settings.grace_s
+        patience = self.settings.patience_s
         found: dict[tuple[str, bool, str | None], list[Worker]] = {}
         for worker in self.workers.values():
             if worker.connected and worker.heard_s + patience > now:
@@ -585,7 +594,7 @@ class Scheduler:
                 grants.append(journal.GrantRecord(number, grant.task, grant.worker, packed, grant.at_once))
         return journal.Head(
             grants=grants,
-            next_number=self.leases.next_number,
+            next_number=self.quiet.granted_up_to(self.leases),
             tries=[
                 journal.TriesRecord(task.number, address, tries)
                 for task in self.tasks

@@ -27,3 +27,8 @@ class CoreSettings:
     longest_backoff_s: float = 60.0
     snapshot_records: int = 2048
     """Journal records after which snapshot pages are written."""
+
+    @property
+    def patience_s(self) -> float:
+        """How long after its last word a worker's leases end: by then it has stopped by itself."""
+        return self.lease_s + self.grace_s

@@ -74,6 +74,8 @@ class RunStatus(msgspec.Struct, kw_only=True):
     leases_granted: int
     stragglers: list[Straggler] = []
     """Blocks that run longer than 3 times the median."""
+    quiet_s: float = 0.0
+    """For so long nothing is leased, because Redis may have forgotten leases; 0: blocks are leased."""
 
 
 class FailureStatus(msgspec.Struct, kw_only=True):
