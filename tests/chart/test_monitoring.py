@@ -87,6 +87,7 @@ class NoRun:
     loop_lag_s = 0.0
     store_durable = True
     outcomes = MappingProxyType({})
+    voxels = MappingProxyType({})
     pools = ("default",)
     n_connections = 0
     n_store_errors = 0

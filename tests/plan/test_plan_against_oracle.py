@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import numpy as np
@@ -49,6 +50,15 @@ def test_the_grid_has_the_blocks_and_boxes_of_the_oracle(task: TaskSpec):
     indices = all_indices(grid)
     assert [tuple(index) for index in indices.tolist()] == [block.index for block in oracle.blocks.values()]
     assert grid.ravel(indices).tolist() == list(range(grid.size))
+
+
+@given(task=tasks())
+def test_voxels_are_those_of_the_write_rois(task: TaskSpec):
+    """Exact, also for blocks that shrink clips."""
+    grid, oracle = Grid.of(task), OracleTask(task)
+    writes = [block.write for block in oracle.blocks.values()]
+    sizes = [math.prod(e - b for b, e in zip(roi.begin, roi.end, strict=True)) for roi in writes]
+    assert grid.voxels_written(all_indices(grid)) == sum(sizes)
 
 
 @given(task=tasks())

@@ -27,6 +27,12 @@ from blockyard_scheduler.meter import Meter, Tally
 
 STATES = ("pending", "ready", "leased", "done", "skipped", "failed", "orphaned")
 WORKER_STATES = ("busy", "idle", "disconnected")
+ETAS = (
+    ("blockyard_eta_seconds", "Time to the end of a task; NaN while unknown.", "eta_s"),
+    ("blockyard_eta_low_seconds", "A task takes longer than this nine times of ten.", "eta_p10_s"),
+    ("blockyard_eta_high_seconds", "A task takes less than this nine times of ten.", "eta_p90_s"),
+)
+"""Name, help, and the field of the status."""
 DIRECTIONS = ("up", "down")
 KUBERNETES_VERBS = ("get", "list", "watch", "patch")
 
@@ -41,6 +47,10 @@ class Source(Protocol):
     @property
     def outcomes(self) -> dict[tuple[str, Outcome], int]:
         """How many leases ended how, by task, since this scheduler leads."""
+
+    @property
+    def voxels(self) -> dict[str, int]:
+        """How many voxels done blocks wrote, by task, since this scheduler leads."""
 
     def status(self) -> RunStatus | None:
         """Give the run, or None while this scheduler does not lead."""
@@ -84,9 +94,7 @@ class RunCollector(Collector):
             "blockyard_blocks", "Blocks of the run, by task and state.", labels=["task", "state"]
         )
         progress = GaugeMetricFamily("blockyard_progress_ratio", "Share of blocks that have ended.", labels=["task"])
-        eta = GaugeMetricFamily(
-            "blockyard_eta_seconds", "Time to the end of a task at its rate; NaN while unknown.", labels=["task"]
-        )
+        etas = [GaugeMetricFamily(name, text, labels=["task"]) for name, text, _ in ETAS]
         runnable = GaugeMetricFamily(
             "blockyard_blocks_runnable", "Blocks that run or could run now: useful parallelism.", labels=["task"]
         )
@@ -95,9 +103,11 @@ class RunCollector(Collector):
                 blocks.add_metric([task.id, state], getattr(task, state))
             ended = task.done + task.skipped + task.failed + task.orphaned
             progress.add_metric([task.id], ended / task.total if task.total else 1.0)
-            eta.add_metric([task.id], 0.0 if task.over else float("nan") if task.eta_s is None else task.eta_s)
+            for family, (_, _, field) in zip(etas, ETAS, strict=True):
+                known = 0.0 if task.over else getattr(task, field)
+                family.add_metric([task.id], float("nan") if known is None else known)
             runnable.add_metric([task.id], task.leased + task.ready)
-        yield from (blocks, progress, eta, runnable)
+        yield from (blocks, progress, *etas, runnable)
 
     def _workers(self, status: RunStatus | None) -> Iterator[Metric]:
         workers = GaugeMetricFamily("blockyard_workers", "Workers, by pool and state.", labels=["pool", "state"])
@@ -130,6 +140,9 @@ class RunCollector(Collector):
             for outcome in (Outcome.SUCCESS, Outcome.SKIPPED):
                 completed.add_metric([task, outcome.name.lower()], self._source.outcomes.get((task, outcome), 0))
             completed.add_metric([task, "failed"], meter.failed[task])
+        voxels = CounterMetricFamily("blockyard_voxels_completed", "Voxels that done blocks wrote.", labels=["task"])
+        for task in meter.tasks:
+            voxels.add_metric([task], self._source.voxels.get(task, 0))
         retries = CounterMetricFamily(
             "blockyard_block_retries", "Attempts that failed and were tried again.", labels=["task", "reason"]
         )
@@ -150,7 +163,7 @@ class RunCollector(Collector):
         )
         for verb in KUBERNETES_VERBS:
             kubernetes.add_metric([verb, "200"], 0)
-        yield from (completed, retries, wasted, refused, kubernetes)
+        yield from (completed, voxels, retries, wasted, refused, kubernetes)
         for name, text, value in (
             ("blockyard_leases_granted", "Leases sent to workers.", meter.granted),
             ("blockyard_leases_expired", "Leases that ended without a word.", status.leases_expired if status else 0),

@@ -343,6 +343,11 @@ class SchedulerService:
         return self._store.errors_seen
 
     @property
+    def voxels(self) -> dict[str, int]:
+        """How many voxels done blocks wrote, by task, since this scheduler leads."""
+        return self.turns.core.totals.voxels if self.turns is not None else {}
+
+    @property
     def outcomes(self) -> dict[tuple[str, Outcome], int]:
         """How many leases ended how, by task, since this scheduler leads."""
         return self.turns.core.totals.by_outcome if self.turns is not None else {}

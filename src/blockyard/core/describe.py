@@ -37,6 +37,7 @@ def describe_task(core: Scheduler, task: Task, now: float) -> TaskStatus:
         num_workers=task.spec.num_workers,
         rate=rate,
         eta_s=0.0 if not unfinished else (unfinished / rate if rate else None),
+        voxels_per_s=core.voxel_rates[task.number].per_second(now),
         over=not unfinished,
     )
 

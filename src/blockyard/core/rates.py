@@ -9,7 +9,7 @@ BUCKET_S = 1.0
 
 
 class Rate:
-    """Blocks finished per second over the last `WINDOW_S` seconds, counted in buckets of a second."""
+    """Blocks finished (or voxels written) per second over the last `WINDOW_S` seconds, in buckets of a second."""
 
     __slots__ = ("_buckets", "_started_s", "_total")
 
@@ -24,7 +24,7 @@ class Rate:
             self._started_s = now
 
     def add(self, n: int, now: float) -> None:
-        """Count `n` finished blocks."""
+        """Count `n` finished blocks (or what they wrote)."""
         self.start(now)
         bucket = now - now % BUCKET_S
         if self._buckets and self._buckets[-1][0] == bucket:

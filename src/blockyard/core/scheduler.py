@@ -57,6 +57,8 @@ class Totals:
     expired: int = 0
     stale: int = 0
     by_outcome: dict[tuple[str, Outcome], int] = field(default_factory=dict)
+    voxels: dict[str, int] = field(default_factory=dict)
+    """Voxels that done blocks have written, by task; skipped blocks write none."""
     durations: dict[str, list[npt.NDArray[np.float32]]] = field(default_factory=dict)
     """Seconds of finished blocks since the last time somebody took them, for a histogram."""
 
@@ -92,6 +94,7 @@ class Scheduler:
             frontier.reset()
         self.workers: dict[str, Worker] = {}
         self.rates = {task.number: Rate() for task in self.tasks}
+        self.voxel_rates = {task.number: Rate() for task in self.tasks}
         self.mean_s: dict[int, float] = {}
         """Smoothed seconds of a block, by task; missing: none measured yet."""
         self.recent_s: dict[int, npt.NDArray[np.float32]] = {}
@@ -376,6 +379,10 @@ class Scheduler:
         self.frontiers[task.number].close(closed)
         self.turn.finished.setdefault(task.number, []).append(addresses)
         self.rates[task.number].add(len(addresses), now)
+        if kind is Kind.DONE:
+            voxels = task.voxels_written(addresses)
+            self.totals.voxels[task.spec.id] = self.totals.voxels.get(task.spec.id, 0) + voxels
+            self.voxel_rates[task.number].add(voxels, now)
         if task.tries:
             for address in addresses.tolist():
                 self._forget_trouble(task, address)
@@ -542,6 +549,7 @@ class Scheduler:
         """Lease blocks to a worker (called by `assign`)."""
         grant = self.leases.grant(task.number, worker.id, addresses, now, at_once=at_once)
         self.rates[task.number].start(now)
+        self.voxel_rates[task.number].start(now)
         self.totals.granted += len(addresses)
         self.turn.note_grant(task, grant)
         attempts = {}

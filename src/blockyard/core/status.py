@@ -27,7 +27,13 @@ class TaskStatus(msgspec.Struct, kw_only=True):
     rate: float | None = None
     """Blocks finished per second over the last 2 minutes; None while unknown."""
     eta_s: float | None = None
-    """Seconds to the end at that rate; None while unknown."""
+    """Seconds to the end (see `core/eta.py`); None while unknown."""
+    eta_p10_s: float | None = None
+    """It takes longer than this nine times of ten."""
+    eta_p90_s: float | None = None
+    """It takes less than this nine times of ten."""
+    voxels_per_s: float | None = None
+    """Voxels that done blocks wrote, per second over the last 2 minutes; a clipped block counts what it wrote."""
     over: bool = False
     """No block of it will run any more."""
 
@@ -67,6 +73,7 @@ class RunStatus(msgspec.Struct, kw_only=True):
     elapsed_s: float
     """Since this scheduler began to lead."""
     eta_s: float | None
+    """Seconds to the end of all tasks; None while that of one is unknown."""
     tasks: list[TaskStatus]
     workers: list[WorkerStatus]
     stale_releases: int
@@ -76,6 +83,10 @@ class RunStatus(msgspec.Struct, kw_only=True):
     """Blocks that run longer than 3 times the median."""
     quiet_s: float = 0.0
     """For so long nothing is leased, because Redis may have forgotten leases; 0: blocks are leased."""
+    eta_p10_s: float | None = None
+    """It takes longer than this nine times of ten."""
+    eta_p90_s: float | None = None
+    """It takes less than this nine times of ten."""
 
 
 class FailureStatus(msgspec.Struct, kw_only=True):

@@ -6,6 +6,7 @@ Everything here is in the journal or follows from it. Who is ready is derived fr
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -66,6 +67,9 @@ class Task:
         self.upstream: list[tuple[Edge, Task]] = []
         self.downstream: list[tuple[Edge, Task]] = []
         self.total = sum(volume(box) for box in self.boxes)
+        self._even = all(
+            (e - b) % s == 0 for b, e, s in zip(grid.write_begin, grid.write_end, grid.stride, strict=True)
+        )
         addresses = self.layout.chunks * self.layout.capacity
         self.address_dtype = np.dtype("<u4" if addresses <= 2**32 else "<i8")
         """How addresses are written to the journal."""
@@ -111,6 +115,12 @@ class Task:
             if self.counts[kind]:
                 final |= self.bits[kind].test(addresses)
         return final
+
+    def voxels_written(self, addresses: Ints) -> int:
+        """Give how many voxels these blocks write together."""
+        if self._even:  # no block is clipped
+            return len(addresses) * math.prod(self.grid.stride)
+        return self.grid.voxels_written(self.layout.indices(addresses))
 
     # --- changing ----------------------------------------------------------------------------------------------
 

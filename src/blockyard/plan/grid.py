@@ -155,6 +155,12 @@ class Grid:
             ids += indices[:, axis]
         return ids
 
+    def voxels_written(self, indices: Ints) -> int:
+        """Give how many voxels the blocks of these index vectors, shape (n, axes), write together."""
+        begin = np.array(self.write_begin) + indices * np.array(self.stride)
+        end = np.minimum(begin + np.array(self.stride), np.array(self.write_end))
+        return int((end - begin).prod(axis=1).sum())
+
     # --- ROIs to index boxes -----------------------------------------------------------------------------------
 
     def writers(self, roi: RoiSpec) -> tuple[Index, Index]:
