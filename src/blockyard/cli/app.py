@@ -30,6 +30,7 @@ COMMANDS = {
     "cancel": "steer_commands",
     "values": "values_command",
     "simulate": "simulate_command",
+    "chaos": "chaos_command",
     "bench": "bench_command",
 }
 """Each command's module, imported when it is asked for: `blockyard --version` must not wait for numpy."""
@@ -62,6 +63,7 @@ how fast it is here:
 
 how blockyard itself is checked:
   simulate          faulty histories of a whole cluster in virtual time, held against its promises
+  chaos             real processes killed and frozen while they write; then every byte is compared
 
 examples:
   blockyard plan pipeline.yaml

@@ -8,11 +8,8 @@ import numpy as np
 
 from blockyard.core import journal
 from blockyard.core.scheduler import Scheduler
-from blockyard.core.task import Kind, Task
-from blockyard.plan.edges import expand
-
-Name = tuple[str, int]
-"""Task and block id."""
+from blockyard.core.task import Kind
+from blockyard.testing.order import Name, beside_which, waits_of
 
 
 class BrokenPromiseError(AssertionError):
@@ -25,34 +22,11 @@ class History:
     def __init__(self, reference: Scheduler) -> None:
         """`reference` is a core of the same run, used for its arithmetic only."""
         self._tasks = reference.tasks
-        self._waits: dict[Name, frozenset[Name]] = {}
-        self._forbids: dict[Name, set[Name]] = {}
-        """For each block those that must not run beside it: itself, what it waits for, and what waits for it."""
+        self._waits = waits_of(reference)
+        self._forbids = beside_which(self._waits)
         self.done: set[Name] = set()
         self.running: dict[Name, str] = {}
         self.executions = 0
-        self._build()
-
-    def _build(self) -> None:
-        for task in self._tasks:
-            for block_id in range(task.grid.size):
-                index = task.grid.unravel(np.array([block_id]))
-                if task.in_run(index)[0]:
-                    self._waits[task.spec.id, block_id] = frozenset(self._waited_for(task, index))
-        self._forbids = {name: {name} for name in self._waits}
-        for name, waits in self._waits.items():
-            for other in waits:
-                self._forbids[name].add(other)
-                self._forbids[other].add(name)
-
-    def _waited_for(self, task: Task, index: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> Iterable[Name]:
-        for blockers in task.levels.blockers(index):
-            for block_id in task.grid.ravel(blockers[task.in_run(blockers)]).tolist():
-                yield task.spec.id, block_id
-        for edge, up in task.upstream:
-            for blockers in expand(*edge.blockers(index)):
-                for block_id in up.grid.ravel(blockers).tolist():
-                    yield up.spec.id, block_id
 
     @property
     def total(self) -> int:

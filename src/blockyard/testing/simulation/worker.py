@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from blockyard.testing.order import Name
 from blockyard.testing.simulation.clock import Process
-from blockyard.testing.simulation.history import Name
 from blockyard.testing.simulation.network import Connection, End
 from blockyard.wire.messages import Hello, Outcome
 from blockyard.wire.session import (
