@@ -242,6 +242,29 @@ def test_a_client_that_is_forgotten_says_goodbye_at_exit(scheduler):
     assert scheduler.result(0).outcome is Outcome.SUCCESS
 
 
+@pytest.mark.parametrize(
+    ("ending", "outcome", "kind", "message"),
+    [
+        ("raise ValueError('block 0 is odd')", Outcome.FAILED, "ValueError", "block 0 is odd"),
+        ("sys.exit(3)", Outcome.KILLED, "exit", "the worker's program ended before it released the block"),
+        ("pass", Outcome.KILLED, "exit", "the worker's program ended before it released the block"),
+        ("raise KeyboardInterrupt", Outcome.RETURNED, None, None),
+        ("client.stop(); raise ValueError('while stopping')", Outcome.LOST, None, None),
+        ("client.close()", Outcome.LOST, None, None),
+        ("with client: raise ValueError('inside')", Outcome.FAILED, "ValueError", "inside"),
+    ],
+)
+def test_a_program_that_ends_answers_for_the_block_that_it_has(scheduler, ending, outcome, kind, message):
+    """At once and for certain, so that a worker that raises spends retries and not minutes; unless it was told to."""
+    script = f"import sys\nfrom blockyard import Client\nclient = Client()\nclient.acquire_block()\n{ending}\n"
+    environ = os.environ | {Context.ENV_VARIABLE: context_of(scheduler).to_env()}
+    scheduler.add("work", [0])
+    subprocess.run([sys.executable, "-c", script], env=environ, timeout=60, check=False, stderr=subprocess.DEVNULL)
+    result = scheduler.result(0)
+    error = result.error
+    assert (result.outcome, error and error.kind, error and error.message) == (outcome, kind, message)
+
+
 # ----- refusals -----------------------------------------------------------------------------------------------------
 
 

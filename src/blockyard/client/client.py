@@ -89,6 +89,13 @@ class AcquiredBlock(Block):
             self._client.finish(self, error)
 
 
+class ProgramEndedError(BlockFailedError):
+    """What a block is charged with that a program had when it just ended."""
+
+    def __init__(self) -> None:
+        super().__init__("exit", "the worker's program ended before it released the block")
+
+
 class NoBlock:
     """What ``with client.acquire_block() as block:`` enters when the task is over: `block` is None."""
 
@@ -150,7 +157,7 @@ class Client:
         self._changed = self._thread.changed
         self._thread.start()
         _clients.add(self)
-        atexit.register(self.close)
+        atexit.register(self._program_ends)
         try:
             self._join(connect_s)
         except BaseException:
@@ -209,19 +216,14 @@ class Client:
 
     def finish(self, block: Block, error: BaseException | None) -> None:
         """Release a block after an exception (None: as its `status` says); a with statement ends with this."""
-        if isinstance(error, KeyboardInterrupt):
-            self._release(block, Outcome.RETURNED, None)
-            return
         if error is None and not block.status:
             error = self._check(block)
         elif error is None:
             error = BlockFailedError("status", f"the worker released the block with status {block.status}")
         if error is None:
             self._release(block, Outcome.SUCCESS, None)
-            return
-        outcome = Outcome.FATAL if isinstance(error, FatalBlockError) else Outcome.FAILED
-        kind, message, frames = describe_exception(error)
-        self._release(block, outcome, BlockError(block.lease, kind, message, frames, self.worker, self._log()))
+        else:
+            self._release(block, *self._failure(block.lease, error))
 
     def holds(self, block: Block) -> bool:
         """Tell whether this client has acquired `block` and not released it."""
@@ -235,6 +237,20 @@ class Client:
             except Exception as error:  # noqa: BLE001 - whatever a check raises, the attempt has failed
                 return error
         return None
+
+    def _failure(self, lease: int, error: BaseException) -> tuple[Outcome, BlockError | None]:
+        """Give what `error` makes of a block."""
+        match error:
+            case KeyboardInterrupt():
+                return Outcome.RETURNED, None
+            case FatalBlockError():
+                outcome = Outcome.FATAL
+            case ProgramEndedError():
+                outcome = Outcome.KILLED
+            case _:
+                outcome = Outcome.FAILED
+        kind, message, frames = describe_exception(error)
+        return outcome, BlockError(lease, kind, message, frames, self.worker, self._log())
 
     def _log(self) -> str:
         return str(self.context.get("log_file", ""))
@@ -313,14 +329,16 @@ class Client:
 
     def close(self) -> None:
         """Hand back what is not started, report the rest, say goodbye. Blocks never released count as lost."""
+        self._close(None)
+
+    def _close(self, error: BaseException | None) -> None:
         if self._closed or self._pid != os.getpid():
             return
-        atexit.unregister(self.close)
+        atexit.unregister(self._program_ends)
         with self._changed:
             self._closed = True
             self._give_back()
-            self._done += [(number, int(Outcome.LOST), 0.0, None) for number in self._active]
-            self._active.clear()
+            self._abandon(error)
             self._flush()
             self._session.want(0)
             self._thread.kick()
@@ -333,11 +351,28 @@ class Client:
             self._changed.notify_all()
         self._thread.close()
 
+    def _program_ends(self) -> None:
+        """Close when the program ends: it is certain which blocks it had, so its end counts against them.
+
+        They have failed with the exception that ended it, and are charged with an exit where it just ended; not after
+        SIGTERM or Ctrl-C. A program that is killed never comes here: its agent tells.
+        """
+        self._close(None if self._stopping else getattr(sys, "last_value", ProgramEndedError()))
+
+    def _abandon(self, error: BaseException | None) -> None:
+        """Release what was acquired and never released, on account of `error`; None: as lost."""
+        for lease, started in self._active.items():
+            outcome, note = (Outcome.LOST, None) if error is None else self._failure(lease, error)
+            self._done.append((lease, int(outcome), time.monotonic() - started, note))
+        self._active.clear()
+
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
+    ) -> None:
+        self._close(error)
 
     def stop(self) -> None:
         """Have `acquire_block` give None from now on; safe in a signal handler."""
