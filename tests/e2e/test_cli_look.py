@@ -117,6 +117,6 @@ def test_a_run_that_has_ended_can_be_asked_and_healed(folder, capsys):
     assert "10 of 10" in said(capsys, "run", "p.yaml")
     assert json.loads(said(capsys, "status", "--json"))["state"] == "done"
     assert "blocks that were over run again; the run is not running now" in said(
-        capsys, "rerun", "only", "--roi", "3:4"
+        capsys, "rerun", "only", "--roi", "-3:4"
     )
     assert "10 of 10" in said(capsys, "run", "p.yaml")

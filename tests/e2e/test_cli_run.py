@@ -130,6 +130,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(folder):
     assert f"To go on: blockyard run {pipeline} --workers 1" in err
     before = marks(folder)
     wait_until(lambda: not processes_of(folder))
+    assert json.loads((folder / ".blockyard" / "p" / "status.json").read_text())["state"] == "stopped"
     run = command("run", pipeline, "--workers", "1")
     out, err = run.communicate(timeout=60)
     assert run.returncode == 0, err
@@ -229,6 +230,7 @@ def test_a_request_runs_what_it_needs_and_no_more(folder):
         (lambda text: text, ["--only", "firts"], "did you mean 'first'?"),
         (lambda text: text, ["--request", "1:2,3"], "not of the form"),
         (lambda text: text, ["--request", "5:50"], "reaches outside its total_roi"),
+        (lambda text: text, ["--request", "-5:5"], "reaches outside its total_roi"),
         (lambda text: text, ["--workers", "0"], "at least 1"),
         (lambda text: text, ["--run-dir", "/proc/nowhere"], "cannot be written"),
         (lambda text: text, ["--redis-url", "redis://127.0.0.1:1/0"], "127.0.0.1:1"),

@@ -77,7 +77,7 @@ FAULTS = [
     ("fit: shrink", "fti: shrink", "fti", "task 'smooth': unknown field 'fti'; did you mean 'fit'?"),
     ("    total_roi: &all", "    total_rio: &all", "total_rio", "unknown field 'total_rio'; did you mean 'total_roi'?"),
     ("name:", "nmae:", "nmae", "the pipeline: unknown field 'nmae'; did you mean 'name'?"),
-    ("fit: shrink", "fit: shrnk", "fit:", "task 'smooth', fit: there is no fit text 'shrnk'; did you mean 'shrink'?"),
+    ("fit: shrink", "fit: shrnk", "fit:", "task 'smooth', fit: there is no fit 'shrnk'; did you mean 'shrink'?"),
     (
         "fit: shrink",
         "fit: shrink\n    fit: valid",

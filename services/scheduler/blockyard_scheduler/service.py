@@ -183,7 +183,13 @@ class SchedulerService:
             now=time.monotonic(),
             seed=secrets.randbits(32),
         )
-        core = await loop.run_in_executor(None, restore)
+        try:
+            core = await loop.run_in_executor(None, restore)
+        except MemoryError as error:
+            raise SpecError(
+                f"the blocks of run '{self._name}' do not fit into memory, at a bit or two each ({error}); make the"
+                " write_roi of its tasks larger"
+            ) from error
         if core.seq != seq:
             raise StoreError(
                 f"the journal of run '{self._name}' ends at record {core.seq}, not {seq}: Redis at"
@@ -311,7 +317,10 @@ class SchedulerService:
         finally:
             (folder / ADDRESS).unlink(missing_ok=True)
         write_json(folder / FAILURES, [failure for failure in failures if failure.final])
-        write_json(folder / STATUS, turns.core.status(time.monotonic()))
+        status = turns.core.status(time.monotonic())
+        if not turns.core.is_over:
+            status.state = "stopped"  # the file outlives us: "running" would be a lie as soon as it is read
+        write_json(folder / STATUS, status)
 
     # --- what the servers ask ----------------------------------------------------------------------------------
 

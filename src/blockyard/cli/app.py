@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -85,12 +86,27 @@ class Parser(argparse.ArgumentParser):
 
     def parse_all(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parse, and name the nearest known flag for one that is not."""
-        namespace, unknown = self.parse_known_args(list(arguments))
+        namespace, unknown = self.parse_known_args(_with_negative_values(arguments))
         if unknown:
             flag = unknown[0].split("=")[0]
             hint = nearest(flag, self._option_string_actions) if flag.startswith("-") else ""
             self.error(f"unknown argument '{unknown[0]}'{hint}")
         return namespace
+
+
+def _with_negative_values(arguments: Sequence[str]) -> list[str]:
+    """Bind values that begin with a minus and a digit to the flag before them: argparse takes them for flags.
+
+    >>> _with_negative_values(["rerun", "smooth", "--roi", "-4:10,0:8"])
+    ['rerun', 'smooth', '--roi=-4:10,0:8']
+    """
+    joined: list[str] = []
+    for argument in arguments:
+        if re.match(r"-\d", argument) and joined and re.fullmatch(r"--[a-z-]+", joined[-1]):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def main(argv: Sequence[str] | None = None) -> int:

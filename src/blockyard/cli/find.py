@@ -119,7 +119,14 @@ def reach(place: Place, arguments: argparse.Namespace, *, look_only: bool = True
         yield control
         return
     assert isinstance(place, Path)
-    opening = LocalRun(spec_in(place), place.absolute(), accept_changes=True, keep_serving=True, keep_result=look_only)
+    opening = LocalRun(
+        spec_in(place),
+        place.absolute(),
+        accept_changes=True,
+        keep_serving=True,
+        keep_result=look_only,
+        command=_command_of(place),
+    )
     with opening as opened:
         opened_control = opened.control()
         assert opened_control is not None
@@ -132,6 +139,19 @@ def spec_in(folder: Path) -> RunSpec:
         return msgspec.json.decode((folder / "run.json").read_bytes(), type=RunSpec)
     except (OSError, msgspec.DecodeError) as error:
         raise SpecError(f"{folder} holds no run that can be read: {error}") from error
+
+
+def how_to_go_on(place: Place) -> str:
+    """Say what starts a run again that is not running."""
+    return (isinstance(place, Path) and _command_of(place)) or "start it again as it was started"
+
+
+def _command_of(folder: Path) -> str:
+    """Give what a person typed to start the run in a folder; "" where a script started it."""
+    try:
+        return (folder / "command").read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def _token(arguments: argparse.Namespace) -> str:

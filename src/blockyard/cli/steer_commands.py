@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from blockyard.cli.app import DONE
-from blockyard.cli.find import Place, add_where, living, place_of, reach
+from blockyard.cli.find import Place, add_where, how_to_go_on, living, place_of, reach
 from blockyard.spec.targets import parse_request
 
 DESCRIPTIONS = {
@@ -79,8 +79,4 @@ def _note(place: Place, arguments: argparse.Namespace) -> str:
     """Say, before it is steered, that a run which is not running has to be started for that."""
     if not isinstance(place, Path) or living(place, arguments) is not None:
         return ""
-    try:
-        command = Path(place, "command").read_text(encoding="utf-8")
-    except OSError:
-        command = "start it again as it was started"
-    return f"; the run is not running now, to go on: {command}"
+    return f"; the run is not running now, to go on: {how_to_go_on(place)}"

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from blockyard.cli.app import DONE, FAILED
-from blockyard.cli.find import Place, add_where, ended, living, place_of, reach
+from blockyard.cli.find import Place, add_where, ended, how_to_go_on, living, place_of, reach
 from blockyard.cli.progress import progress_on
 from blockyard.core.grouping import group_failures
 from blockyard.core.report import status_report
@@ -77,7 +77,7 @@ def status(arguments: argparse.Namespace) -> int:
         return DONE
     print(status_report(now))
     if not running and now.state not in ENDED:
-        print(f"to go on: {_how_to_go_on(place)}")
+        print(f"to go on: {how_to_go_on(place)}")
     return DONE
 
 
@@ -95,13 +95,6 @@ def _status(place: Place, arguments: argparse.Namespace) -> tuple[RunStatus, boo
     if found.state not in ENDED:
         found.state = "stopped"
     return found, False
-
-
-def _how_to_go_on(place: Place) -> str:
-    try:
-        return Path(place, "command").read_text(encoding="utf-8")
-    except OSError:
-        return "start it again as it was started"
 
 
 def watch(arguments: argparse.Namespace) -> int:

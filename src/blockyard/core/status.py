@@ -68,7 +68,8 @@ class RunStatus(msgspec.Struct, kw_only=True):
 
     run: str
     state: str
-    """``running``, ``paused``, ``done``, ``failed`` or ``cancelled``."""
+    """``running``, ``paused``, ``done``, ``failed`` or ``cancelled``; ``stopped`` in the file of a scheduler that was
+    told to end before the run had ended."""
     epoch: int
     elapsed_s: float
     """Since this scheduler began to lead."""

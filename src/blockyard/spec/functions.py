@@ -125,7 +125,7 @@ def _import(module_name: str, reference: str) -> types.ModuleType:
 def _folders() -> str:
     """Name the first folders of the module path, where user code would be."""
     installed = ("site-packages", "dist-packages", "lib-dynload", f"python{sys.version_info[0]}", ".zip")
-    folders = [folder or "." for folder in sys.path if not any(part in folder for part in installed)]
+    folders = dict.fromkeys(folder or "." for folder in sys.path if not any(part in folder for part in installed))
     return f"{', '.join(folders)} or the installed packages" if folders else "the installed packages"
 
 

@@ -16,7 +16,7 @@ from typing import Any, get_args
 import msgspec
 import yaml
 
-from blockyard.spec.errors import SpecError, nearest
+from blockyard.spec.errors import SpecError, brief, nearest
 from blockyard.spec.functions import PICKLE
 from blockyard.spec.model import CheckSpec, Fit, PipelineSpec, RoiSpec, TaskSpec
 from blockyard.spec.validate import Where, code_references, validate
@@ -314,7 +314,7 @@ def _type_fault(message: str, whole: Any) -> tuple[Where, str]:
     expected = re.match(r"Expected `([^`]*)`( [<>]=? \S+)?", said)
     if expected is None:
         if where[-1:] == ("fit",):
-            return where, f"there is no fit {_shown(value)}{nearest(str(value), get_args(Fit))}"
+            return where, f"there is no fit {brief(value)}{nearest(str(value), get_args(Fit))}"
         return where, f"{said[:1].lower()}{said[1:]}"
     kinds = " or ".join(_WORDS.get(kind, kind) for kind in expected[1].split(" | "))
     limit = (expected[2] or "").replace(">=", "of at least").replace(">", "of more than").removesuffix(".0")

@@ -190,7 +190,8 @@ def _check_numbers(task: TaskSpec, where: Where) -> None:
         )
     if task.timeout_s is not None and not (task.timeout_s > 0 and math.isfinite(task.timeout_s)):
         raise SpecError.at(
-            (*where, "timeout_s"), f"task '{task.id}': timeout_s is {task.timeout_s}; it must be more than 0 seconds"
+            (*where, "timeout_s"),
+            f"task '{task.id}': timeout_s is {task.timeout_s}; it must be more than 0 seconds, and finite",
         )
 
 
