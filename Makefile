@@ -86,6 +86,10 @@ mutants: $(VENV)/.dev  ## small faults put into plan and core: the tests must ca
 bench: $(VENV)/.dev  ## blocks a second, start-up, memory (ARGS for the benchmark)
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
+.PHONY: bench-eta
+bench-eta: $(VENV)/.dev  ## how wrong the time left is that a run shows, on simulated runs (2 minutes)
+	$(BIN)/python benchmarks/eta.py $(ARGS)
+
 # ----- deploying it ---------------------------------------------------------------------------------------------------
 
 .PHONY: manifests

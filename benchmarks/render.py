@@ -10,7 +10,7 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,14 @@ Row = dict[str, Any]
 def render(files: Sequence[Path]) -> None:
     """Write the tables that the results have figures for into the document."""
     rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    fit = [row for row in rows if "error" not in row]
+    put_tables({name: table(fit) for name, table in TABLES.items()})
+
+
+def put_tables(tables: Mapping[str, Sequence[str]]) -> None:
+    """Put the lines of each table that has any between its markers in the document."""
     text = DOCUMENT.read_text(encoding="utf-8")
-    for name, table in TABLES.items():
-        lines = table([row for row in rows if "error" not in row])
+    for name, lines in tables.items():
         if lines:
             before, after = re.split(rf"<!-- table: {name} -->.*?<!-- end -->", text, maxsplit=1, flags=re.DOTALL)
             text = f"{before}<!-- table: {name} -->\n" + "\n".join(lines) + f"\n<!-- end -->{after}"

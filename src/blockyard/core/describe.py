@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from blockyard.core.eta import Eta, whole_run
 from blockyard.core.status import RunStatus, Straggler, TaskStatus, WorkerStatus
 from blockyard.core.task import Kind, Task
 from blockyard.core.workers import Worker
@@ -15,13 +16,16 @@ if TYPE_CHECKING:
 
 STRAGGLER_TIMES_MEDIAN = 3
 STRAGGLER_FEWEST_DONE = 10
+UNKNOWN = (None, None, None)
+"""Instead of an Eta."""
 
 
-def describe_task(core: Scheduler, task: Task, now: float) -> TaskStatus:
+def describe_task(core: Scheduler, task: Task, eta: Eta | None, now: float) -> TaskStatus:
     """Describe one task."""
     ready, leased = core.ready_count(task.number), core.leases.count_by_task.get(task.number, 0)
     rate = core.rates[task.number].per_second(now)
     unfinished = task.unfinished
+    eta_s, low_s, high_s = eta or UNKNOWN
     return TaskStatus(
         id=task.spec.id,
         pool=task.spec.pool,
@@ -36,7 +40,9 @@ def describe_task(core: Scheduler, task: Task, now: float) -> TaskStatus:
         retries=task.retries,
         num_workers=task.spec.num_workers,
         rate=rate,
-        eta_s=0.0 if not unfinished else (unfinished / rate if rate else None),
+        eta_s=eta_s,
+        eta_p10_s=low_s,
+        eta_p90_s=high_s,
         voxels_per_s=core.voxel_rates[task.number].per_second(now),
         over=not unfinished,
     )
@@ -44,16 +50,17 @@ def describe_task(core: Scheduler, task: Task, now: float) -> TaskStatus:
 
 def describe_run(core: Scheduler, now: float) -> RunStatus:
     """Describe the run."""
-    tasks = [describe_task(core, task, now) for task in core.tasks]
-    etas = [task.eta_s for task in tasks]
-    known = [eta for eta in etas if eta is not None]
+    etas = core.outlook.etas(core)
+    eta_s, low_s, high_s = whole_run(etas) or UNKNOWN
     return RunStatus(
         run=core.run.pipeline.name,
         state=core.state,
         epoch=core.epoch,
         elapsed_s=now - core.started_s,
-        eta_s=max(known, default=0.0) if len(known) == len(etas) else None,
-        tasks=tasks,
+        eta_s=eta_s,
+        eta_p10_s=low_s,
+        eta_p90_s=high_s,
+        tasks=[describe_task(core, task, its_eta, now) for task, its_eta in zip(core.tasks, etas, strict=True)],
         workers=[_describe_worker(core, worker, now) for worker in core.workers.values()],
         stale_releases=core.totals.stale,
         leases_expired=core.totals.expired,

@@ -26,6 +26,7 @@ from blockyard.core.explain import explain
 from blockyard.core.frontier import Frontier, connect_frontiers
 from blockyard.core.leases import Grant, Leases
 from blockyard.core.orphans import orphan_waiters
+from blockyard.core.outlook import Outlook
 from blockyard.core.quiet import Quiet
 from blockyard.core.rates import Rate
 from blockyard.core.settings import CoreSettings
@@ -57,6 +58,8 @@ class Totals:
     expired: int = 0
     stale: int = 0
     by_outcome: dict[tuple[str, Outcome], int] = field(default_factory=dict)
+    work_s: dict[str, float] = field(default_factory=dict)
+    """Seconds that attempts took, by task, as workers say."""
     voxels: dict[str, int] = field(default_factory=dict)
     """Voxels that done blocks have written, by task; skipped blocks write none."""
     durations: dict[str, list[npt.NDArray[np.float32]]] = field(default_factory=dict)
@@ -106,6 +109,7 @@ class Scheduler:
         self.avoid: dict[tuple[int, int], str] = {}
         """The worker that last failed (task, address): another tries it, where there is one."""
         self.started_s = now
+        self.outlook = Outlook(self.tasks)
         self._random = random.Random(seed)  # noqa: S311 - jitter, not secrets
         self._snapshots = Snapshots(self.settings.snapshot_records)
         self.tasks_over: set[int] = set()
@@ -347,6 +351,9 @@ class Scheduler:
         addresses = grant.addresses[positions]
         self.turn.note_end(grant, positions)
         self.leases.end(grant, positions)
+        if seconds is not None:
+            work_s = self.totals.work_s.get(task.spec.id, 0.0) + float(seconds.sum(dtype=np.float64))
+            self.totals.work_s[task.spec.id] = work_s
         same = bool((outcomes == outcomes[0]).all())
         for outcome in [int(outcomes[0])] if same else np.unique(outcomes).tolist():
             key = (task.spec.id, Outcome(outcome))
@@ -512,6 +519,7 @@ class Scheduler:
             again = not self.quiet.lasts(now) and assign(self, now)
             self._announce_overs()
         self._announce_end()
+        self.outlook.look(self, now)
         effects = self._commit() + self.turn.effects
         backoff_s = self._delayed[0][0] if self._delayed else self._next_expiry_s
         quiet_s = self.quiet.ends_s if self.quiet.lasts(now) else self._next_expiry_s
