@@ -30,6 +30,7 @@ from blockyard_scheduler.http import (
 )
 from blockyard_scheduler.live import Broadcast, Events
 from blockyard_scheduler.map import Blocks, Map, Tasks
+from blockyard_scheduler.tls import Certificate
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,10 @@ BODY_BYTES = 2**16
 IDLE_S = 60.0
 
 
-def http_server(run: Run, registry: CollectorRegistry, *, token: str, host: str) -> HTTPServer:
-    """Give the HTTP server of a scheduler; `host` is where it will listen."""
+def http_server(
+    run: Run, registry: CollectorRegistry, *, token: str, host: str, certificate: Certificate | None = None
+) -> HTTPServer:
+    """Give the HTTP server of a scheduler; `host` is where it will listen, by TLS where there is a `certificate`."""
     shared = {"run": run, "guard": Guard(token, host)}
     routes: list[tuple[str, Any, dict[str, Any]]] = [
         ("/healthz", Healthz, shared),
@@ -67,4 +70,5 @@ def http_server(run: Run, registry: CollectorRegistry, *, token: str, host: str)
         default_handler_args=shared,
         log_function=lambda handler: log.debug("%s %s", handler.request.method, handler.request.path),
     )
-    return HTTPServer(application, max_body_size=BODY_BYTES, idle_connection_timeout=IDLE_S)
+    context = certificate.context if certificate is not None else None
+    return HTTPServer(application, ssl_options=context, max_body_size=BODY_BYTES, idle_connection_timeout=IDLE_S)

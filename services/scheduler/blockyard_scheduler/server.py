@@ -19,7 +19,7 @@ import hmac
 import logging
 import socket
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 from tornado.tcpserver import TCPServer
@@ -43,6 +43,7 @@ from blockyard.wire.messages import (
 )
 from blockyard_scheduler.leadership import Leadership
 from blockyard_scheduler.meter import Meter
+from blockyard_scheduler.tls import Certificate, FirstByte, encrypted
 from blockyard_scheduler.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ log = logging.getLogger(__name__)
 HELLO_S = 10.0
 """A peer that has not said hello by then is refused."""
 READ_BYTES = 2**18
+MOST_UNREAD_BYTES = 2 * READ_BYTES + LIMIT_BYTES
 UNHEARD = 64
 """Messages of one session that may wait for a turn; then nothing more is read from it until the turn is over."""
 UNSENT_BYTES = 2**26
@@ -84,6 +86,7 @@ class Session:
         self._server = server
         self._stream = stream
         self._address = address
+        self._first = FirstByte(stream.socket)
         self._decoder = Decoder(ToScheduler, HELLO_LIMIT_BYTES)
 
     @property
@@ -109,6 +112,7 @@ class Session:
         """Close the session, because of a sentence for the log."""
         if not self._stream.closed():
             log.info("%s: connection closed: %s", self.name, reason)
+            self._first.forget()
             self._stream.close()
 
     async def _refuse(self, refused: Refused, count: str = "") -> None:
@@ -152,6 +156,9 @@ class Session:
         messages: list[Any] = []
         try:
             async with asyncio.timeout(HELLO_S):
+                if (wrong := await self._encrypt()) is not None:
+                    await self._refuse(wrong, "tls")
+                    return None
                 while not messages:
                     messages = self._decoder.feed(await self._read())
         except TimeoutError:
@@ -165,6 +172,22 @@ class Session:
             return None
         self._decoder.limit_bytes = LIMIT_BYTES
         return messages[1:]
+
+    async def _encrypt(self) -> Refused | None:
+        """Change over to TLS where this scheduler has a certificate; give why a peer that won't is refused."""
+        tls = await self._first.begins_tls()
+        certificate = self._server.certificate
+        if certificate is None:
+            return Refused("this scheduler has no TLS; connect without --tls and --tls-ca", "tls") if tls else None
+        if not tls:
+            return Refused("this scheduler wants TLS; give the worker --tls-ca with its authority (or --tls)", "tls")
+        try:
+            self._stream = stream = tuned(encrypted(self._stream, certificate))
+            await stream.wait_for_handshake()
+        except OSError as error:  # ssl.SSLError is one too
+            log.info("%s: the TLS handshake failed: %s", self.name, getattr(error, "reason", None) or error)
+            raise StreamClosedError from error
+        return None
 
     def _admit(self, hello: Any) -> Refused | None:
         """Let a worker in, or say why not. The token comes first: a stranger learns nothing else."""
@@ -219,14 +242,29 @@ class Session:
                 raise ProtocolError("a second hello on one connection")
 
 
+AnyStream = TypeVar("AnyStream", bound=IOStream)
+
+
+def tuned(stream: AnyStream) -> AnyStream:
+    """Give the stream, set up as all of ours are."""
+    stream.set_nodelay(True)
+    stream.max_write_buffer_size = UNSENT_BYTES
+    stream.max_buffer_size = MOST_UNREAD_BYTES
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return stream
+
+
 class BlockServer(TCPServer):
     """Accepts workers, in and out of leadership; `gate` says what to do with them."""
 
-    def __init__(self, gate: Gate, *, token: str, lease_s: float, most: int) -> None:
+    def __init__(
+        self, gate: Gate, *, token: str, lease_s: float, most: int, certificate: Certificate | None = None
+    ) -> None:
         """Serve at most `most` connections; `token` is what a hello must show, which may be empty on loopback."""
-        super().__init__(max_buffer_size=2 * READ_BYTES + LIMIT_BYTES)
+        super().__init__(max_buffer_size=MOST_UNREAD_BYTES)
         self.gate = gate
         self.token = token
+        self.certificate = certificate
         self.most = most
         self._silent_s = SILENT_LEASES * lease_s
         self._sessions: dict[Session, asyncio.Task[Any] | None] = {}
@@ -243,10 +281,7 @@ class BlockServer(TCPServer):
             log.warning("a connection is closed: %d are open, and this process may open no more files", self.most)
             stream.close()
             return
-        stream.set_nodelay(True)
-        stream.max_write_buffer_size = UNSENT_BYTES
-        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        session = Session(self, stream, f"{address[0]}:{address[1]}" if len(address) > 1 else "unix socket")
+        session = Session(self, tuned(stream), f"{address[0]}:{address[1]}" if len(address) > 1 else "unix socket")
         self._sessions[session] = asyncio.current_task()
         try:
             await session.serve()

@@ -46,6 +46,7 @@ from blockyard_scheduler.server import SPARE_FILES, BlockServer
 from blockyard_scheduler.settings import Settings
 from blockyard_scheduler.store import Store
 from blockyard_scheduler.throughput import Recorder, Throughput
+from blockyard_scheduler.tls import Certificate
 from blockyard_scheduler.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class SchedulerService:
     """The service; also what its servers ask (the gate of the block server, the run behind HTTP and metrics)."""
 
     def __init__(self, settings: Settings) -> None:
-        """Do nothing yet. Raises StoreError for a Redis URL that is none."""
+        """Do nothing yet. Raises StoreError for a Redis URL that is none, SpecError for a certificate that is none."""
         self.settings = settings
         self.run_spec = settings.run
         self.meter = Meter([task.id for task in settings.run.pipeline.tasks])
@@ -88,8 +89,13 @@ class SchedulerService:
         self._name = settings.run.pipeline.name
         self._store = Store(settings.redis_url, self._name, password=settings.redis_password)
         self.leadership = Leadership(self._store, lock_s=settings.lock_s, address="", clock=time.monotonic)
+        self._certificate = Certificate(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
         self._blocks = BlockServer(
-            self, token=settings.token, lease_s=settings.lease_s, most=_most_files() - SPARE_FILES
+            self,
+            token=settings.token,
+            lease_s=settings.lease_s,
+            most=_most_files() - SPARE_FILES,
+            certificate=self._certificate,
         )
         self._http: HTTPServer | None = None
         self._http_port = -1
@@ -133,9 +139,19 @@ class SchedulerService:
         self._port = _listen(self._blocks, settings.host, settings.port, "--port")
         self.leadership.address = settings.address(self._port)
         if settings.http_port >= 0:
-            self._http = http_server(self, registry_of(self), token=settings.token, host=settings.http_host)
+            certificate = self._certificate if settings.http_tls else None
+            self._http = http_server(
+                self, registry_of(self), token=settings.token, host=settings.http_host, certificate=certificate
+            )
             self._http_port = _listen(self._http, settings.http_host, settings.http_port, "--http-port")
-        log.info("listening for workers on %s:%d, HTTP on port %d", settings.host, self._port, self._http_port)
+        log.info(
+            "listening for workers on %s:%d%s, %s on port %d",
+            settings.host,
+            self._port,
+            " (TLS)" if self._certificate is not None else "",
+            "HTTPS" if settings.http_tls else "HTTP",
+            self._http_port,
+        )
 
     async def _come_to_lead(self) -> None:
         """Wait for the lock, then load the run and open the gate."""
@@ -256,6 +272,8 @@ class SchedulerService:
             worst = [*worst[-19:], time.monotonic() - due_s]
             self.loop_lag_s = max(worst)
             self._blocks.drop_silent()
+            if self._certificate is not None:
+                self._certificate.refresh()
             if self.turns is not None:
                 self.meter.take_durations(self.turns.core.totals.durations)
                 self._recorder.add(finished_by_task(self.turns.core), time.monotonic())

@@ -30,6 +30,9 @@ class Settings:
     http_host: str = "127.0.0.1"
     http_port: int = 8471
     token: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    http_tls: bool = False
     run_dir: Path | None = None
     advertise: str = ""
     lease_s: float = 60.0
@@ -69,6 +72,8 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
                 f"{flag} is '{host}', which others can reach, and there is no token: give one with --token-file, or"
                 " listen on 127.0.0.1"
             )
+    if bool(given.tls_cert) != bool(given.tls_key) or (given.http_tls and not given.tls_cert):
+        raise SpecError("TLS needs both files: give the certificate with --tls-cert and its key with --tls-key")
     if given.heartbeat_s * 2 > given.lease_s:
         raise SpecError(
             f"--heartbeat-s is {given.heartbeat_s:g} and --lease-s {given.lease_s:g}: a lease must last at least two"
@@ -83,6 +88,9 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         http_host=http_host,
         http_port=given.http_port,
         token=token,
+        tls_cert=given.tls_cert,
+        tls_key=given.tls_key,
+        http_tls=given.http_tls,
         run_dir=Path(given.run_dir) if given.run_dir else None,
         advertise=given.advertise,
         lease_s=given.lease_s,

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from blockyard.client.connection import software_version
+from blockyard.client.tls import trust
 from blockyard.spec.errors import BlockyardError, SpecError
 from blockyard.spec.settings import parse_settings
 from blockyard.wire.messages import Hello
@@ -47,7 +48,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
 
 async def _run(hello: Hello, settings: Namespace, environ: Mapping[str, str]) -> int:
     slots = slot_settings(hello.worker, settings, environ)
-    agent_settings = AgentSettings(settings.scheduler, settings.drain_s, settings.give_up_s or math.inf)
+    trusted = trust(tls=settings.tls, ca=absolute(settings.tls_ca), name=settings.tls_name)
+    agent_settings = AgentSettings(settings.scheduler, settings.drain_s, settings.give_up_s or math.inf, trusted)
     if hello.task is not None:
         own = OwnAgent(hello, agent_settings, slots, token_path(settings))
         status = await _serve_and_run(own, settings)
@@ -109,9 +111,14 @@ def read_token(settings: Namespace) -> str:
         raise SpecError(f"--token-file {settings.token_file} cannot be read: {error}") from error
 
 
+def absolute(path: str) -> str:
+    """Give a path that holds in any folder; nothing stays nothing."""
+    return str(Path(path).absolute()) if path else ""
+
+
 def token_path(settings: Namespace) -> str:
     """Give the absolute path of the token's file, or nothing where the token was given itself."""
-    return str(Path(settings.token_file).absolute()) if settings.token_file and not settings.token else ""
+    return "" if settings.token else absolute(settings.token_file)
 
 
 def start_logging(settings: Namespace) -> None:

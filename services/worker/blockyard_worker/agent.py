@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from blockyard.client.tls import Trust
 from blockyard.wire.messages import Hello, Outcome
 from blockyard.wire.session import (
     BlocksGranted,
@@ -67,6 +68,8 @@ class AgentSettings:
     drain_s: float = 25.0
     give_up_s: float = math.inf
     """How long to go without a scheduler before leaving."""
+    trust: Trust | None = None
+    """How to connect by TLS; None: without."""
 
 
 class Agent:
@@ -76,7 +79,7 @@ class Agent:
         """Begin: start guard and slots. Must be called on a running loop; `run` does the rest."""
         self.settings = settings
         self.session = WorkerSession(hello, settings.scheduler, random.Random(), time.monotonic())  # noqa: S311 - jitter
-        self.link = Link(self.session, self._happened, self.turn)
+        self.link = Link(self.session, self._happened, self.turn, settings.trust)
         self.guard = Guard(hello.worker + "/")
         self.crew = Crew(hello.slots, slot_settings, self.turn)
         self.outcomes = dict.fromkeys(Outcome, 0)

@@ -8,8 +8,10 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from typing import Any
 
-from blockyard.wire.session import Disconnect, Happening, SessionState, WorkerSession, split_address
+from blockyard.client.tls import Trust, complaint, is_distrust
+from blockyard.wire.session import Disconnect, Happening, RefusedForGood, SessionState, WorkerSession, split_address
 
 CONNECT_S = 10.0
 
@@ -19,8 +21,16 @@ log = logging.getLogger("blockyard.worker")
 class Link:
     """Keeps a session connected; what happens goes to `handle`, and `turn` is called after each batch of it."""
 
-    def __init__(self, session: WorkerSession, handle: Callable[[Happening], None], turn: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        session: WorkerSession,
+        handle: Callable[[Happening], None],
+        turn: Callable[[], None],
+        trust: Trust | None = None,
+    ) -> None:
+        """Take a session that has not been connected; `trust` is how to connect by TLS, None without."""
         self.session = session
+        self._trust = trust
         self.connections = 0
         self._handle = handle
         self._turn = turn
@@ -42,13 +52,29 @@ class Link:
         self._closed = loop.create_future()
         try:
             async with asyncio.timeout(CONNECT_S):
-                await loop.create_connection(lambda: Connection(self), host, port)
+                await loop.create_connection(lambda: Connection(self), host, port, **self._tls(host))
         except (OSError, TimeoutError) as error:
             if self.session.state is SessionState.AWAY:
-                self._complain(f"no scheduler at {address} ({_reason(error)}); trying again")
-                self.session.connection_lost(time.monotonic())
+                self._failed(error, address, host)
             return
         await self._closed
+
+    def _tls(self, host: str) -> dict[str, Any]:
+        """Give the arguments of a connection by TLS."""
+        if self._trust is None:
+            return {}
+        return {"ssl": self._trust.context, "server_hostname": self._trust.server_name(host)}
+
+    def _failed(self, error: Exception, address: str, host: str) -> None:
+        """Try again, unless TLS never worked: then somebody must change a setting first."""
+        if self._trust is None or not is_distrust(error):
+            sentence = f"no scheduler at {address} ({_reason(error)})"
+        else:
+            sentence = f"the scheduler at {address} cannot be trusted: {complaint(error, self._trust, host)}"
+            if self.session.welcome is None:
+                self._handle(RefusedForGood(sentence, "distrust"))
+        self._complain(f"{sentence}; trying again")
+        self.session.connection_lost(time.monotonic())
 
     def _complain(self, sentence: str) -> None:
         """Log a sentence, once where it is the same as before."""

@@ -85,7 +85,7 @@ class OwnAgent:
             random.Random(),  # noqa: S311 - jitter
             time.monotonic(),
         )
-        self.link = Link(self.session, self._happened, self.turn)
+        self.link = Link(self.session, self._happened, self.turn, settings.trust)
         self.guard = Guard(hello.worker + "/")
         self.places = [Place(number) for number in range(hello.slots)]
         self.task: TaskSpec | None = None
@@ -202,6 +202,7 @@ class OwnAgent:
             ("pickle_dir", settings.pickle_dir),
             ("log_file", log_file),
             ("careful", place.careful),
+            *self._tls(),
         ):
             if value:
                 context[name] = str(value)
@@ -218,6 +219,11 @@ class OwnAgent:
             ended=lambda exit_: self._ended(place, exit_),
         )
         self.turn()
+
+    def _tls(self) -> list[tuple[str, object]]:
+        """Give what the Clients of the processes need to know of TLS."""
+        trust = self.settings.trust
+        return [] if trust is None else [("tls", True), ("tls_ca", trust.ca), ("tls_name", trust.name)]
 
     def _ended(self, place: Place, exit_: Exit) -> None:
         assert place.process is not None

@@ -46,6 +46,12 @@ def add_where(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--token-file", default="", metavar="FILE", help="file with the token (or BLOCKYARD_TOKEN_FILE)"
     )
+    parser.add_argument(
+        "--tls-ca",
+        default="",
+        metavar="FILE",
+        help="authorities (PEM) to trust for an https:// address, instead of the system's (or BLOCKYARD_TLS_CA)",
+    )
 
 
 def place_of(where: str) -> Place:
@@ -89,7 +95,8 @@ def living(place: Place, arguments: argparse.Namespace) -> Control | None:
     """Give the control calls of a run whose scheduler lives; None for the folder of one that does not."""
     if isinstance(place, Path):
         return _living(place)
-    return Control(place, _token(arguments))
+    tls_ca = arguments.tls_ca or os.environ.get("BLOCKYARD_TLS_CA", "")
+    return Control(place, _token(arguments), tls_ca=tls_ca if place.startswith("https://") else "")
 
 
 def _living(folder: Path) -> Control | None:

@@ -153,7 +153,7 @@ class Client:
         )
         session = WorkerSession(hello, self.address, random.Random(), time.monotonic())  # noqa: S311 - jitter
         self._session = session
-        self._thread = SessionThread(session, self._happened, self._running, self._turn)
+        self._thread = SessionThread(session, self._happened, self._running, self._turn, self.context.trust())
         self._changed = self._thread.changed
         self._thread.start()
         _clients.add(self)
@@ -405,6 +405,8 @@ class Client:
                 self._waiting = deque(lease for lease in self._waiting if lease[0] not in gone)
             case LeasesLost():
                 self._lost()
+            case RefusedForGood(reason, "distrust"):
+                self._error = ConnectError(reason)
             case RefusedForGood(reason):
                 self._error = ConnectError(f"the scheduler at {self.address} refused this worker: {reason}")
             case TaskEnded(task):

@@ -9,15 +9,18 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
-from blockyard.wire.session import Disconnect, Happening, SessionState, WorkerSession, split_address
+from blockyard.client.tls import Trust, complaint, is_distrust
+from blockyard.wire.session import Disconnect, Happening, RefusedForGood, SessionState, WorkerSession, split_address
 
 CONNECT_S = 5.0
 LONGEST_WAIT_S = 1.0
+NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 def software_version() -> str:
@@ -37,10 +40,12 @@ class SessionThread:
         handle: Callable[[Happening], None],
         running: Callable[[], list[tuple[int, float]]],
         turn: Callable[[float], float],
+        trust: Trust | None = None,
     ) -> None:
         """Take a session that has not been connected.
 
         `turn(now)` is called before waiting, with the condition held; it gives when it wants to be called again.
+        `trust` is how to connect by TLS; None: without.
         """
         self.session = session
         self.changed = threading.Condition()
@@ -49,6 +54,7 @@ class SessionThread:
         self._handle = handle
         self._running = running
         self._turn = turn
+        self._trust = trust
         self._socket: socket.socket | None = None
         self._unsent = b""
         self._ending = False
@@ -142,11 +148,10 @@ class SessionThread:
         address = self.session.address
         host, port = split_address(address, "the scheduler's address")
         try:
-            connected = socket.create_connection((host, port), CONNECT_S)
+            connected = self._open(host, port)
         except OSError as error:
             with self.changed:
-                reason = error.strerror or f"no answer within {CONNECT_S:g} s"
-                self.complaint = f"no scheduler at {address} ({reason})"
+                self._failed(error, address, host)
                 if self.session.state is SessionState.AWAY:
                     self.session.connection_lost(time.monotonic())
             return
@@ -160,6 +165,27 @@ class SessionThread:
             if self.session.state is SessionState.AWAY:
                 self.session.connection_made(time.monotonic())
 
+    def _open(self, host: str, port: int) -> socket.socket:
+        """Give a new connection. Raises OSError (ssl.SSLError is one)."""
+        connected = socket.create_connection((host, port), CONNECT_S)
+        if self._trust is None:
+            return connected
+        try:
+            return self._trust.context.wrap_socket(connected, server_hostname=self._trust.server_name(host))
+        except OSError:
+            connected.close()
+            raise
+
+    def _failed(self, error: OSError, address: str, host: str) -> None:
+        """Keep the reason; where TLS never worked somebody must change a setting first."""
+        if self._trust is None or not is_distrust(error):
+            self.complaint = f"no scheduler at {address} ({error.strerror or f'no answer within {CONNECT_S:g} s'})"
+            return
+        self.complaint = f"the scheduler at {address} cannot be trusted: {complaint(error, self._trust, host)}"
+        if self.session.welcome is None:
+            self._handle(RefusedForGood(self.complaint, "distrust"))
+            self.changed.notify_all()
+
     def _receive(self, wait_s: float) -> None:
         for key, events in self._selector.select(wait_s):
             if key.fileobj is self._wake_read:
@@ -169,9 +195,15 @@ class SessionThread:
                 self._read(self._socket)
 
     def _read(self, connected: socket.socket) -> None:
+        self._read_once(connected)
+        # TLS reads a record at a time, and the selector knows nothing of what OpenSSL has in hand.
+        while isinstance(connected, ssl.SSLSocket) and connected is self._socket and connected.pending():
+            self._read_once(connected)
+
+    def _read_once(self, connected: socket.socket) -> None:
         try:
             data = connected.recv(1 << 18)
-        except BlockingIOError:
+        except NOT_NOW:
             return
         except OSError as error:
             self._lost(error.strerror or "broken")
@@ -191,7 +223,7 @@ class SessionThread:
         while self._unsent and self._socket is not None:
             try:
                 sent = self._socket.send(self._unsent)
-            except BlockingIOError:
+            except NOT_NOW:
                 break
             except OSError as error:
                 self._lost(error.strerror or "broken")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from blockyard.client.tls import Trust, trust
 from blockyard.spec.errors import ConnectError
 
 VARIABLE = "BLOCKYARD_CONTEXT"
@@ -20,7 +21,8 @@ class Context:
     """Named values, which travel in the environment variable ``BLOCKYARD_CONTEXT``.
 
     ``hostname`` and ``port`` of the scheduler, ``task_id``, ``worker_id`` (0, 1, ... among the ``num_workers``
-    processes of one agent), ``worker`` (what the scheduler knows this worker by), ``token_file``. Others may be added.
+    processes of one agent), ``worker`` (what the scheduler knows this worker by), ``token_file``; for TLS ``tls``,
+    ``tls_ca`` (a file) and ``tls_name``, as the settings of a worker. Others may be added.
     Values are read as ``context["port"]``, ``context.get("port")`` and ``context.port``.
 
     >>> context = Context("localhost", 8470, "segment", worker_id=3, num_workers=4)
@@ -78,6 +80,18 @@ class Context:
             return Path(path).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ConnectError(f"the token file {path} cannot be read: {error}") from error
+
+    def trust(self, environ: Mapping[str, str] | None = None) -> Trust | None:
+        """Give how to connect by TLS, or None for without.
+
+        From ``tls``, ``tls_ca`` and ``tls_name``, or the variables that a worker has too. Raises SpecError for a file
+        that holds no certificates.
+        """
+        environ = os.environ if environ is None else environ
+        tls, ca, name = (
+            str(self.get(key) or environ.get(f"BLOCKYARD_{key.upper()}", "")) for key in ("tls", "tls_ca", "tls_name")
+        )
+        return trust(tls=tls.lower() not in ("", "0", "false", "no", "off"), ca=ca, name=name)
 
     def copy(self) -> Context:
         """Give a context with the same values."""

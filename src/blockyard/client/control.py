@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from blockyard.client.tls import complaint, trust
 from blockyard.core.status import Explanation, Failures, RunStatus
 from blockyard.spec.errors import ConnectError
 from blockyard.spec.model import RoiSpec
@@ -25,11 +27,16 @@ T = TypeVar("T")
 class Control:
     """The control calls of one scheduler. Each raises ConnectError, a sentence, where it cannot be done."""
 
-    def __init__(self, url: str, token: str = "", timeout_s: float = TIMEOUT_S) -> None:
-        """Talk to the scheduler at `url` (``http://host:8471``, or ``host:8471``)."""
+    def __init__(self, url: str, token: str = "", timeout_s: float = TIMEOUT_S, *, tls_ca: str = "") -> None:
+        """Talk to the scheduler at `url` (``http://host:8471``, ``https://host:8471``, or ``host:8471``).
+
+        `tls_ca` is the file of the certificate authorities to trust for https://; empty: the system's. Raises SpecError
+        where it holds none.
+        """
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         self._token = token
         self._timeout_s = timeout_s
+        self._trust = trust(tls=self.url.startswith("https://"), ca=tls_ca)
 
     def status(self) -> RunStatus:
         """Give the status of the run."""
@@ -91,13 +98,24 @@ class Control:
             request = urllib.request.Request(f"{self.url}/api/v1/{path}", body, headers, method=method)  # noqa: S310
             if request.type not in ("http", "https"):
                 raise ConnectError(f"'{self.url}' is not an http:// or https:// address")
-            with urllib.request.urlopen(request, timeout=self._timeout_s) as answer:  # noqa: S310 - checked above
+            context = self._trust.context if self._trust is not None else None
+            with urllib.request.urlopen(request, timeout=self._timeout_s, context=context) as answer:  # noqa: S310 - checked above
                 return bytes(answer.read(LONGEST_ANSWER))
         except urllib.error.HTTPError as error:
             with error:
                 raise ConnectError(self._refusal(error)) from error
         except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
-            raise ConnectError(f"no scheduler answers at {self.url}: {_reason(error, self._timeout_s)}") from error
+            raise ConnectError(f"no scheduler answers at {self.url}: {self._reason(error)}") from error
+
+    def _reason(self, error: BaseException) -> str:
+        cause = error if isinstance(error, ssl.SSLError) else getattr(error, "reason", error)
+        if isinstance(cause, TimeoutError):
+            return f"nothing came within {self._timeout_s:g} s"
+        if self._trust is not None and isinstance(cause, ssl.SSLError):
+            return complaint(cause, self._trust, urllib.parse.urlsplit(self.url).hostname or "")
+        if self._trust is None and isinstance(cause, (ConnectionResetError, http.client.HTTPException)):
+            return f"{cause or type(cause).__name__}; if it speaks TLS, write https://"
+        return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
 
     def _refusal(self, error: urllib.error.HTTPError) -> str:
         """Give the scheduler's own sentence, if it sent one."""
@@ -111,10 +129,3 @@ class Control:
         if error.code in (401, 403):
             return f"{self.url} refused the token; give the run's token with --token or --token-file"
         return f"{self.url} answered with status {error.code} ({error.reason})"
-
-
-def _reason(error: BaseException, timeout_s: float) -> str:
-    cause = getattr(error, "reason", error)
-    if isinstance(cause, TimeoutError):
-        return f"nothing came within {timeout_s:g} s"
-    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
