@@ -46,9 +46,10 @@ def quantile(q: float, metric: str, by: str, select: str = TASKS) -> str:
 
 
 def panel(title: str, kind: str, queries: dict[str, str], width: int, unit: str = "short", **more: Any) -> Panel:
-    """Give one panel; `queries` are expressions by legend, `more` goes into its field defaults or options."""
+    """Give one panel; `queries` are expressions by legend, `more` is what it has beyond that."""
+    form = more.pop("format", "time_series")
     targets = [
-        {"refId": chr(ord("A") + i), "datasource": SOURCE, "expr": expr, "legendFormat": legend}
+        {"refId": chr(ord("A") + i), "datasource": SOURCE, "expr": expr, "legendFormat": legend, "format": form}
         for i, (legend, expr) in enumerate(queries.items())
     ]
     field = {"unit": unit, **more.pop("field", {})}
@@ -91,7 +92,7 @@ def progress() -> list[Panel]:
             {"{{task}}": gauge_max("blockyard_eta_seconds", "task")},
             7,
             "s",
-            about="From what was finished in the last two minutes. Empty: not known yet.",
+            about="From the last two minutes and the workers that are there. Empty: not known yet, or paused.",
         ),
         panel("Blocks left", "stat", {"blocks": f"sum({blocks_in('pending|ready|leased')})"}, 4),
         panel(
@@ -104,7 +105,18 @@ def progress() -> list[Panel]:
             3,
             field={"thresholds": {"steps": [{"color": "green", "value": None}, {"color": "red", "value": 1}]}},
         ),
-        panel("Time left, over time", "timeseries", {"{{task}}": gauge_max("blockyard_eta_seconds", "task")}, 12, "s"),
+        panel(
+            "Time left, over time",
+            "timeseries",
+            {
+                "{{task}}": gauge_max("blockyard_eta_seconds", "task"),
+                "{{task}}: p10": gauge_max("blockyard_eta_low_seconds", "task"),
+                "{{task}}: p90": gauge_max("blockyard_eta_high_seconds", "task"),
+            },
+            12,
+            "s",
+            about="With the range in which the end lies eight times of ten.",
+        ),
         panel(
             "Blocks by state", "timeseries", {"{{state}}": f"sum by (state) ({blocks_in('.+')})"}, 12, field=stacked()
         ),
@@ -119,21 +131,29 @@ def throughput() -> list[Panel]:
             "Blocks a second",
             "timeseries",
             {"{{task}} {{outcome}}": rate("blockyard_blocks_completed_total", "task, outcome")},
-            8,
+            6,
+        ),
+        panel(
+            "Voxels a second",
+            "timeseries",
+            {"{{task}}": rate("blockyard_voxels_completed_total", "task")},
+            6,
+            about="Voxels that done blocks wrote; a clipped block counts what it wrote.",
         ),
         panel(
             "How long blocks take",
             "timeseries",
             {f"p{round(100 * q)} {{{{task}}}}": quantile(q, name, "task") for q in (0.5, 0.95, 0.99)},
-            8,
+            6,
             "s",
         ),
         panel(
             "Durations",
             "heatmap",
             {"{{le}}": rate(name + "_bucket", "le")},
-            8,
+            6,
             "s",
+            format="heatmap",
             options={"calculate": False, "yAxis": {"unit": "s"}},
         ),
     ]

@@ -130,7 +130,6 @@ class Agent:
             connections=self.link.connections,
             leases=self.crew.in_hand,
             restarts=self.crew.restarts,
-            software=self.session.hello.software,
             slots={"starting": starting, "idle": len(living) - busy - starting, "busy": busy},
             outcomes={outcome.name.lower(): count for outcome, count in self.outcomes.items()},
         )

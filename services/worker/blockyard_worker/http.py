@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -27,7 +29,6 @@ class Facts:
     connections: int
     leases: int
     restarts: int
-    software: str
     slots: Mapping[str, int] = field(default_factory=dict)
     """Slots by state: ``starting``, ``idle``, ``busy``."""
     outcomes: Mapping[str, int] = field(default_factory=dict)
@@ -50,8 +51,10 @@ class FactsCollector(Collector):
         yield _labelled(GaugeMetricFamily, "blockyard_worker_slots", "Slots, by state.", "state", facts.slots)
         blocks = "Blocks that ended here, by outcome."
         yield _labelled(CounterMetricFamily, "blockyard_worker_blocks", blocks, "outcome", facts.outcomes)
-        info = GaugeMetricFamily("blockyard_build_info", "The version that runs.", labels=["software"])
-        info.add_metric([facts.software], 1)
+        info = GaugeMetricFamily(
+            "blockyard_build_info", "1; the version is in the labels.", labels=["version", "python"]
+        )
+        info.add_metric([version("blockyard"), platform.python_version()], 1)
         yield info
 
 

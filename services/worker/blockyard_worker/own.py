@@ -133,7 +133,6 @@ class OwnAgent:
             connections=self.link.connections,
             leases=0,
             restarts=max(self._incarnations - len(self.places), 0),
-            software=self._hello.software,
             slots={"busy": len(self.living), "starting": len(self.places) - len(self.living)},
         )
 

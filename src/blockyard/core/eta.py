@@ -34,7 +34,7 @@ DRIFT = 0.5
 LAST_BLOCKS = 0.5
 """Time of the end, in which slots run dry, in blocks."""
 LAST_BLOCKS_SPREAD = 0.5
-WINDOW_BLOCKS = 3.0
+WINDOW_BLOCKS = 6.0
 """Blocks a slot that the window must have seen to count as much as all of the run before."""
 
 
