@@ -32,9 +32,26 @@ _HOMES = {
     "Pipeline": "blockyard.spec.pipeline",
     "Roi": "funlib.geometry",
     "Task": "blockyard.spec.task",
+    "call": "blockyard.processes",
     "distribute": "blockyard.running",
     "run_blockwise": "blockyard.running",
 }
+_MODULES = ("processes", "scheduler")
+"""Modules of daisy 0.2 that scripts reach through the package."""
+
+_ELSEWHERE = {
+    "Array": "funlib.persistence.Array",
+    "open_ds": "funlib.persistence.open_ds",
+    "prepare_ds": "funlib.persistence.prepare_ds",
+    "Graph": "funlib.persistence.graphs",
+    "persistence": "funlib.persistence.graphs",
+    "Scheduler": "blockyard.distribute(..., serial=True), or 'blockyard plan' to look at blocks",
+    "DependencyGraph": "'blockyard plan', or blockyard.plan.grid.Grid",
+    "create_dependency_graph": "'blockyard plan', or blockyard.plan.grid.Grid",
+    "expand_roi_to_grid": "Roi.snap_to_grid, or a request, which needs no alignment",
+    "expand_write_roi_to_grid": "Roi.snap_to_grid, or a request, which needs no alignment",
+}
+"""Names of daisy 0.2 that blockyard does not have, and what to use: docs/from-daisy.md."""
 
 __all__ = [
     "Block",
@@ -58,6 +75,10 @@ def __getattr__(name: str) -> Any:
         value: Any = version("blockyard")
     elif name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
+    elif name in _MODULES:
+        value = import_module(f"blockyard.{name}")
+    elif name in _ELSEWHERE:
+        raise AttributeError(f"module 'blockyard' has no '{name}' as daisy 0.2 had; use {_ELSEWHERE[name]}")
     else:
         raise AttributeError(f"module 'blockyard' has no attribute '{name}'")
     globals()[name] = value

@@ -36,6 +36,7 @@ def waits():
 
 def grandchild():
     """The process that drives the Client is one that the worker starts."""
+    assert os.environ["DAISY_CONTEXT"] == os.environ["BLOCKYARD_CONTEXT"]
     subprocess.run([sys.executable, "-c", "import own; own.loop()"], check=True, cwd=HERE)
 
 def early():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import funlib.geometry
 import pytest
@@ -50,6 +51,23 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     """As of any module."""
     with pytest.raises(AttributeError, match="module 'blockyard' has no attribute 'Tsk'"):
         blockyard.Tsk  # noqa: B018
+
+
+def test_what_scripts_for_daisy_02_reach_for_is_there_or_says_where_it_went() -> None:
+    """The modules that they name through the package, `call`, and a sentence for what belongs to other packages."""
+    assert blockyard.scheduler.distribute is blockyard.distribute
+    assert blockyard.processes.call is blockyard.call
+    with pytest.raises(AttributeError, match=r"no 'open_ds' as daisy 0.2 had; use funlib.persistence.open_ds"):
+        blockyard.open_ds  # noqa: B018
+
+
+def test_call_runs_a_program_with_its_output_in_files(tmp_path: Path) -> None:
+    """A shell puts the words together; a failure names the file with the errors."""
+    out, err = tmp_path / "out", tmp_path / "err"
+    blockyard.call(["echo", "said;", "echo", "complained", ">&2"], log_out=out, log_err=err)
+    assert (out.read_text(), err.read_text()) == ("said\n", "complained\n")
+    with pytest.raises(RuntimeError, match=f"'exit 3' failed with exit status 3; its errors are in {err}"):
+        blockyard.call(["exit", "3"], out, err)
 
 
 def test_importing_blockyard_imports_nothing_dear() -> None:

@@ -205,7 +205,8 @@ class OwnAgent:
         ):
             if value:
                 context[name] = str(value)
-        variables = {Context.ENV_VARIABLE: context.to_env()}
+        # Scripts written for daisy log the second one.
+        variables = dict.fromkeys((Context.ENV_VARIABLE, "DAISY_CONTEXT"), context.to_env())
         if self._hello.token and not self.token_file:
             variables["BLOCKYARD_TOKEN"] = self._hello.token
         assert self.task.worker is not None

@@ -1,0 +1,7 @@
+"""Where scripts for daisy 0.2 look for `distribute` and `run_blockwise`: ``daisy.scheduler``."""
+
+from __future__ import annotations
+
+from blockyard.running import distribute, run_blockwise
+
+__all__ = ["distribute", "run_blockwise"]
