@@ -103,6 +103,11 @@ class EmbeddedRedis:
         """The server's log file."""
         return self.folder / LOG
 
+    @property
+    def last_line(self) -> str:
+        """The last line of the log, "" where there is none."""
+        return _last_line(self.log)
+
     def __enter__(self) -> Self:
         self.start()
         self.wait_ready()
@@ -226,7 +231,7 @@ class EmbeddedRedis:
 
     def _fail(self, what: str) -> None:
         folder = self.folder
-        last = _last_line(self.log)
+        last = self.last_line
         self.stop(timeout_s=5.0)
         raise StoreError(f"the embedded Redis in {folder} {what}{': ' + last if last else ''}; see {self.log}")
 

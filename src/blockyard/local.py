@@ -36,7 +36,7 @@ from blockyard.preflight import FunctionCheck
 from blockyard.result import RunResult
 from blockyard.roster import LOOPBACK, ONCE, Roster, Service, environment_of_services
 from blockyard.runfolder import RunFolder
-from blockyard.spec.errors import BlockyardError, ConnectError
+from blockyard.spec.errors import BlockyardError, ConnectError, StoreError
 from blockyard.spec.functions import PICKLE
 from blockyard.spec.model import RunSpec
 from blockyard.spec.validate import code_references
@@ -119,9 +119,13 @@ class LocalRun:
         """Start everything. Raises BlockyardError, and leaves nothing behind, where that can't be done."""
         try:
             self._start()
-        except BaseException:
+        except BaseException as error:
             self._refused = True
             self.stop()
+            if isinstance(error, OSError):  # a disk that is full, most often
+                raise StoreError(
+                    f"the run cannot start in {self.folder}: {error.strerror or error} ({error.filename or 'a file'})"
+                ) from error
             raise
 
     def wait(self, timeout_s: float | None = None) -> RunResult | None:
@@ -251,6 +255,7 @@ class LocalRun:
         """Return when the scheduler has written where it listens."""
         assert scheduler.child is not None
         while not scheduler.child.wait(0.005):
+            self._revive_redis()  # or the scheduler waits for it for ever
             with contextlib.suppress(OSError, msgspec.DecodeError):
                 address = msgspec.json.decode((self.folder / "scheduler.json").read_bytes())
                 if address["pid"] == scheduler.child.pid:
@@ -314,8 +319,8 @@ class LocalRun:
             return
         if self._redis_restarts_left == 0:
             raise BlockyardError(
-                f"the embedded Redis of this run ended {REDIS_RESTARTS + 1} times; see {self._redis.log}. Finished"
-                " blocks are kept: run it again to go on"
+                f"the embedded Redis of this run ended {REDIS_RESTARTS + 1} times: {self._redis.last_line}; see"
+                f" {self._redis.log}. Finished blocks are kept: run it again to go on"
             )
         self._redis_restarts_left -= 1
         self.say(f"Redis ended; starting it again from its file (see {self._redis.log})")

@@ -86,6 +86,11 @@ class RunFolder:
         """Write a file of mode 0600 in one step."""
         part = self.path / f"{name}.part"
         part.unlink(missing_ok=True)
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
-        part.replace(self.path / name)
+        try:
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(data)
+            part.replace(self.path / name)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            error.filename = str(self.path / name)  # a write does not say of which file
+            raise

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -263,3 +264,17 @@ def test_two_runs_in_one_folder_are_refused(folder, capfd):
         gate.touch()
     assert run.communicate(timeout=60)[1] is not None
     assert run.returncode == 0
+
+
+@pytest.mark.parametrize("size_bytes", [0, 600, 900, 1500])
+def test_files_that_cannot_grow_are_a_sentence(folder, size_bytes):
+    """As on a full disk: whoever meets the limit first, token, specification, Redis or scheduler, nothing hangs."""
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, size_bytes))  # noqa: E731
+    run = command("run", write(folder), preexec_fn=limit)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 2, err
+    assert err.splitlines()[-1].startswith("blockyard: ")
+    assert "Traceback" not in err
+    if size_bytes < 1500:  # with more, the run may begin, and a run that has begun keeps what it has
+        assert not (folder / ".blockyard").exists()
+    wait_until(lambda: not processes_of(folder))

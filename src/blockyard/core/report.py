@@ -53,7 +53,7 @@ def _headline(status: RunStatus) -> str:
     total = sum(task.total for task in status.tasks)
     ended = sum(task.done + task.skipped + task.failed + task.orphaned for task in status.tasks)
     share = f"{100 * ended / total:.1f} % of {total:,} blocks" if total else "no blocks"
-    online = sum(worker.connected for worker in status.workers)
+    online = sum(worker.slots for worker in status.workers if worker.connected)  # as many blocks can run at once
     line = f"{status.run}: {status.state}, {share}, {online} worker{'' if online == 1 else 's'} online"
     line += f", {duration(status.elapsed_s)} elapsed"
     if status.quiet_s > 0:
