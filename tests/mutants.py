@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PLAN = ("tests/plan/test_plan_against_oracle.py",)
-CORE = ("tests/core/test_core_against_oracle.py", "tests/core/test_core_stateful.py")
+CORE = ("tests/core",)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,8 @@ class Cluster(RuleBasedStateMachine):
         self.settled = True
         """Whether nothing was told since the last turn."""
         self.old: list[ev.BlocksReleased] = []
+        for n, (pool, own) in enumerate(self.kinds):
+            self.world.join(SimWorker(f"w{n}", pool, 2, None, own))
 
     # --- workers -----------------------------------------------------------------------------------------------
 
@@ -89,6 +91,17 @@ class Cluster(RuleBasedStateMachine):
         self.settled = False
         self.world.release(worker, {number: rng.choice(kinds) for number in numbers}, seconds)
         self.old.append(worker.unacked[worker.seq])
+
+    @rule(seed=seeds, kinds=st.sampled_from(OUTCOMES))
+    def all_work(self, seed: int, kinds: tuple[Outcome, ...]) -> None:
+        """Everybody gets blocks, in batches soon, and releases some of them: the rest stays leased."""
+        self.everybody_wants_and_a_turn_ends()
+        rng = random.Random(seed)
+        for worker in [worker for worker in self.world.workers.values() if worker.held]:
+            numbers = rng.sample(list(worker.held), rng.randint(1, len(worker.held)))
+            self.world.release(worker, {number: rng.choice(kinds) for number in numbers}, 0.0001)
+            self.old.append(worker.unacked[worker.seq])
+        self.a_turn_ends()
 
     @rule(seed=seeds)
     def a_release_is_sent_again(self, seed: int) -> None:
@@ -260,4 +273,4 @@ class Cluster(RuleBasedStateMachine):
 
 
 TestCluster = Cluster.TestCase
-TestCluster.settings = settings(max_examples=max(settings().max_examples // 2, 20), stateful_step_count=40)
+TestCluster.settings = settings(max_examples=max(settings().max_examples, 100), stateful_step_count=40)
