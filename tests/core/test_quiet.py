@@ -59,7 +59,7 @@ def wakes_at(effects):
 def test_a_successor_of_a_store_that_may_have_forgotten_waits_for_lease_and_grace():
     """Nothing is leased until then, and then at once."""
     leader = Leader(now=100.0)
-    leader.core.store_forgot()
+    leader.core.store_forgot(100.0)
     assert leader.join("w") == ([], {})
     assert leader.core.status(110.0).quiet_s == 100.0 + PATIENCE_S - 110.0
     leader.now = 100.0 + PATIENCE_S - 0.1
@@ -79,7 +79,7 @@ def test_leases_that_the_journal_knows_go_on_and_all_others_are_revoked():
     ghosts = first.join("other")[1]
     assert ghosts
     successor = Leader(before, now=1.0, epoch=2)
-    successor.core.store_forgot()
+    successor.core.store_forgot(1.0)
     assert successor.join("other", ghosts) == (sorted(ghosts), {})
     assert successor.join("w", known) == ([], {})
     numbers = np.array(sorted(known), np.int64)

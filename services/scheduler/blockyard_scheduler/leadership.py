@@ -37,6 +37,8 @@ class Leadership:
         """Whether Redis is known to have forgotten the leader before this one."""
         self.vouches: Callable[[], bool] = lambda: False
         """Whether Redis holds all that there is to know of the run, so that a later restart of it can be seen."""
+        self.lapsed: Callable[[], None] = lambda: None
+        """Called when the lock had expired and another may have led meanwhile, of whom Redis has nothing left."""
         self.forgot: Callable[[], None] | None = None
         """Called when Redis is seen to have forgotten us while nobody else leads; None: that is an error."""
         self._seen_epoch = 0
@@ -112,7 +114,7 @@ class Leadership:
             asked_s = self._clock()
             pause_s = self.lock_s / 3
             try:
-                await self._store.renew_lock(self.identity, self.lock_s, vouch=self.vouches())
+                unbroken = await self._store.renew_lock(self.identity, self.lock_s, vouch=self.vouches())
             except Uncertain as error:
                 log.warning("the lock could not be renewed (%s)", error)
                 pause_s = min(FIRST_PAUSE_S * 5, self.lock_s / 3)
@@ -121,6 +123,8 @@ class Leadership:
                     raise
                 self.forgot()
             else:
+                if not unbroken:
+                    self.lapsed()
                 self.confirm(asked_s)
 
     def confirm(self, asked_s: float) -> None:

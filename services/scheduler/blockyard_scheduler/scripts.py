@@ -44,9 +44,9 @@ return {1, counter, before}
 """
 
 MARK = """
+local id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 -- Note which start of Redis holds all that its leader knows, and what it promises ('' as promise: note nothing).
 local function mark(head, promise)
-  local id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   if promise ~= '' and id and redis.call('HGET', head, 'server') ~= id .. ' ' .. promise then
     redis.call('HSET', head, 'server', id .. ' ' .. promise)
   end
@@ -57,9 +57,10 @@ RENEW = (
     KNOWN
     + MARK
     + """
--- Keep the lock; take it again where it expired and nobody else led since.
+-- Keep the lock; take it again where it expired and nobody else led since: 'lapsed' where somebody may have led of whom
+-- Redis, started again meanwhile, has nothing left.
 -- KEYS: lock, head. ARGV: identity, lock ms, those who led before, last record confirmed, promise to note.
--- Gives {'kept' | 'refused' | 'forgot', leader, last seq}; nothing is changed where Redis forgot us.
+-- Gives {'kept' | 'lapsed' | 'refused' | 'forgot', leader, last seq}; nothing is changed where Redis forgot us.
 local writer = redis.call('HGET', KEYS[2], 'writer') or ''
 local held = redis.call('GET', KEYS[1])
 local last = tonumber(redis.call('HGET', KEYS[2], 'seq') or '0')
@@ -68,6 +69,10 @@ if held and held ~= ARGV[1] then
 end
 if writer == ARGV[1] then
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  local marked = redis.call('HGET', KEYS[2], 'server') or ''
+  if not held and id and string.match(marked, ' (%w+)$') == 'forgets' and string.sub(marked, 1, #id) ~= id then
+    return {'lapsed', writer, last}
+  end
   if last >= tonumber(ARGV[4]) then
     mark(KEYS[2], ARGV[5])
   end
@@ -103,7 +108,8 @@ if ARGV[4] == '1' then
 end
 redis.call('SET', KEYS[2], ARGV[2])
 redis.call('SET', KEYS[3], ARGV[3])
-if not redis.call('HGET', KEYS[1], 'seq') then
+local head = redis.call('HMGET', KEYS[1], 'seq', 'server')
+if ARGV[4] == '1' or not (head[1] or head[2]) then
   mark(KEYS[1], ARGV[5])
 end
 return {'stored', ''}

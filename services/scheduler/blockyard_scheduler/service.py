@@ -173,6 +173,7 @@ class SchedulerService:
         )
         self.turns = Turns(core, self._store, self.leadership, meter=self.meter, welcome=welcome, clock=time.monotonic)
         self.leadership.forgot = self.turns.redis_forgot
+        self.leadership.lapsed = lambda: core.store_forgot(time.monotonic())
         self.leadership.vouches = lambda: not core.quiet.lasts(time.monotonic())
         log.info("leading run '%s' in epoch %d, from record %d on", self._name, self.leadership.epoch, core.seq)
         if settings.run_dir is not None:
@@ -212,7 +213,7 @@ class SchedulerService:
                 f" {self._store.place} lost records; restore it from its file, or start over with --fresh"
             )
         if self.leadership.redis_forgot or await self._store.may_have_forgotten():
-            core.store_forgot()
+            core.store_forgot(time.monotonic())
         return core
 
     def _address(self) -> Address:

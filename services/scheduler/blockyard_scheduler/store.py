@@ -205,7 +205,7 @@ class Store:
         mark = Memory.parse(await self._ask(self._redis.hget(self.keys.head, "server")) or b"")
         info = await self._ask(self._redis.info("server"))
         now = Memory(str(info.get("run_id", "")), self.keeps)
-        return self._safe_seq > 0 and may_have_forgotten(mark, now)
+        return may_have_forgotten(mark, now)
 
     def _promise(self) -> str:
         return KEEPS if self.keeps else FORGETS
@@ -231,8 +231,8 @@ class Store:
         left_ms, identity, theirs = held
         return Held(value.decode(), int(more), max(left_ms, 0) / 1000, identity.decode(), theirs.decode())
 
-    async def renew_lock(self, identity: str, lock_s: float, *, vouch: bool = False) -> None:
-        """Keep the lock; with `vouch` note that this Redis holds all there is.
+    async def renew_lock(self, identity: str, lock_s: float, *, vouch: bool = False) -> bool:
+        """Keep the lock; False where another may have led since it lapsed. With `vouch` note that Redis holds all.
 
         Raises Refused when another leads, Forgot when Redis lost what it had confirmed.
         """
@@ -243,6 +243,7 @@ class Store:
             raise self._refused(writer)
         if answer == b"forgot" or last < safe_seq:
             raise self._forgot(last, safe_seq)
+        return bool(answer != b"lapsed")
 
     async def free_lock(self, identity: str) -> None:
         """Let another lead at once, if the leader of this identity has the lock."""

@@ -224,7 +224,7 @@ class Turns:
         self._leaving.clear()
 
     async def _commit(self, effects: Sequence[Effect]) -> bool:
-        """Return when all records are safe; where there is none (False), when the lock is surely ours."""
+        """Return when all records are safe and the lock is surely ours; give whether there were records."""
         committed = False
         for effect in effects:
             if isinstance(effect, CommitRecord):
@@ -240,8 +240,8 @@ class Turns:
         if self._forgotten:
             await self._write_all("Redis lost records of this run", ())
             committed = True
-        # A record that was stored is Redis' own word that we lead.
-        if not committed and any(not isinstance(effect, (WakeAt, ContinueTurn)) for effect in effects):
+        # Also after a commit: a Redis that went back behind a successor's time takes the record of a leader that slept.
+        if any(not isinstance(effect, (WakeAt, ContinueTurn)) for effect in effects):
             await self._leadership.confirmed()
         return committed
 

@@ -47,6 +47,10 @@ class Quiet:
         """Give the number that follows the last lease that was ever granted."""
         return self.known if leases.next_number == self.first else leases.next_number
 
+    def begin(self, ends_s: float) -> None:
+        """Hold back until then."""
+        self.begun, self.ends_s = True, ends_s
+
     def lasts(self, now: float) -> bool:
         """Whether nothing may be leased yet."""
         return self.begun and now < self.ends_s

@@ -173,9 +173,9 @@ class Scheduler:
         self._doors[type(event)](event, now)
         return []
 
-    def store_forgot(self) -> None:
-        """Lease nothing for a while (see `quiet.py`): what this core was restored from may lack the last records."""
-        self.quiet.begun = True
+    def store_forgot(self, now: float) -> None:
+        """Lease nothing for a while (see `quiet.py`): the store may lack the last records, or another leader's."""
+        self.quiet.begin(now + self.settings.patience_s)
 
     # --- asking ------------------------------------------------------------------------------------------------
 

@@ -12,13 +12,18 @@ from blockyard.testing.simulation.clock import Clock
 from blockyard.testing.simulation.history import BrokenPromiseError, History
 from blockyard.testing.simulation.network import Connection, End
 from blockyard.testing.simulation.scheduler import SchedulerProcess
-from blockyard.testing.simulation.store import Store
+from blockyard.testing.simulation.store import MOST_FORGOTTEN, Store
 from blockyard.testing.simulation.worker import WorkerProcess
 
 MOST_STEPS = 400_000
 LONGEST_S = 600.0
 """A run must have ended by then; faults end at `Faults.until_s`."""
 DELAY_S = 0.003
+KINDS = (
+    *("kill worker", "freeze worker", "drain worker", "cut", "half-open", "slow", "duplicate"),
+    *("kill scheduler", "freeze scheduler", "store away", "store forgets", "store forgets, leader dies"),
+)
+"""What goes wrong; beside these, commands to the store and its answers are lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,8 @@ class Cluster:
         """False: workers ignore that their leases ended (a mutant)."""
         self.speaks_first = False
         """True: schedulers speak before they commit (a mutant)."""
+        self.keeps_quiet = True
+        """False: a successor of a store that may have forgotten leases at once (a mutant)."""
         self.ended: str | None = None
         self.history = History(Scheduler(self.run))
         self.store = Store(self.history.stored)
@@ -96,19 +103,8 @@ class Cluster:
         if self.clock.now > self.faults.until_s or self.is_over:
             self.loses_answers = 0.0
             return
-        kind = self.rng.choice(
-            [
-                "kill worker",
-                "freeze worker",
-                "drain worker",
-                "cut",
-                "half-open",
-                "kill scheduler",
-                "freeze scheduler",
-                "store away",
-            ]
-        )
-        self.counts[kind] = self.counts.get(kind, 0) + 1
+        kind = self.rng.choice(KINDS)
+        self.count(kind)
         worker = self.rng.choice(self.workers)
         scheduler = self.rng.choice(list(self.schedulers.values()))
         match kind:
@@ -120,6 +116,10 @@ class Cluster:
                 worker.drain()
             case "cut" | "half-open" if worker.alive:
                 worker.cut(silently=kind == "half-open")
+            case "slow" if worker.alive:
+                worker.slow(self.rng.expovariate(1 / 2))
+            case "duplicate" if worker.alive:
+                worker.repeats = True
             case "kill scheduler" if scheduler.alive:
                 scheduler.die()
             case "freeze scheduler" if scheduler.alive:
@@ -127,9 +127,23 @@ class Cluster:
             case "store away" if self.store.up:
                 self.store.up = False
                 self.clock.at(self.clock.now + self.rng.expovariate(1.0), self._store_back)
+            case "store forgets" | "store forgets, leader dies" if self.store.up:
+                self._forget(leader_dies=kind != "store forgets")
             case _:
                 pass
         self._next_fault()
+
+    def _forget(self, *, leader_dies: bool) -> None:
+        """The store is started again from an older file, perhaps on the machine that took its leader along."""
+        leader = next((s for s in self.schedulers.values() if s.identity == self.store.now.writer), None)
+        self.store.forget(self.rng.randint(1, MOST_FORGOTTEN))
+        self.history.forgot(self.store.now.seq)
+        if leader_dies and leader is not None and leader.alive:
+            leader.die()
+
+    def count(self, kind: str) -> None:
+        """Count a fault."""
+        self.counts[kind] = self.counts.get(kind, 0) + 1
 
     def _store_back(self) -> None:
         self.store.up = True

@@ -25,6 +25,13 @@ class History:
         self._waits = waits_of(reference)
         self._forbids = beside_which(self._waits)
         self.done: set[Name] = set()
+        """What the store says is done."""
+        self._done_as_of: dict[int, frozenset[Name]] = {0: frozenset()}
+        """By sequence of the last record."""
+        self._acknowledgeable: set[Name] = set()
+        """What the store said at some time: of the rest nobody may have been told that it is safe."""
+        self._written: set[Name] = set()
+        """What was done and has not been begun again: what waits for it finds its input, though the store forgot."""
         self.running: dict[Name, str] = {}
         self.executions = 0
 
@@ -41,18 +48,19 @@ class History:
         for other in self._forbids[name]:
             if other in self.running:
                 raise BrokenPromiseError(f"P3: {name} begins on {where} while {other} runs on {self.running[other]}")
-        missing = self._waits[name] - self.done
+        missing = self._waits[name] - self._written
         if missing:
             raise BrokenPromiseError(f"P4: {name} begins on {where} before {sorted(missing)[:3]} are done")
         if attempt != 1:
             raise BrokenPromiseError(f"P6: {name} begins attempt {attempt} although no block ever failed")
         self.running[name] = where
+        self._written.discard(name)
 
     def stopped(self, name: Name) -> None:
         """It finished, or was killed."""
         del self.running[name]
 
-    def stored(self, record: bytes) -> None:
+    def stored(self, seq: int, record: bytes) -> None:
         """The store took a record: what it says is done is done, once."""
         for bits in journal.decode_record(record).bits:
             if bits.kind == Kind.ORPHANED or not bits.value:
@@ -66,10 +74,26 @@ class History:
                 if name in self.done:
                     raise BrokenPromiseError(f"P1: {name} is counted done twice")
                 self.done.add(name)
+                self._written.add(name)
+        self._acknowledgeable |= self.done
+        self._done_as_of[seq] = frozenset(self.done)
+
+    def forgot(self, seq: int) -> None:
+        """The store went back to this record."""
+        self.done = set(self._done_as_of[seq])
+
+    def rewritten(self, core: Scheduler) -> None:
+        """A living leader made the store hold all that it knows."""
+        for task in core.tasks:
+            indices = task.layout.indices(task.bits[Kind.DONE].addresses())
+            self.done.update((task.spec.id, block_id) for block_id in task.grid.ravel(indices).tolist())
+        self._acknowledgeable |= self.done
+        self._written |= self.done
+        self._done_as_of[core.seq] = frozenset(self.done)
 
     def acknowledged(self, names: Iterable[Name]) -> None:
         """A worker was told that these are safe."""
-        lost = set(names) - self.done
+        lost = set(names) - self._acknowledgeable
         if lost:
             raise BrokenPromiseError(f"P2: {sorted(lost)[:3]} were acknowledged and are not in the store")
 
@@ -81,5 +105,6 @@ class History:
 
     def ended(self, state: str) -> None:
         """The run ended."""
-        if state != "done" or len(self.done) != self.total:
-            raise BrokenPromiseError(f"P5: the run ended as {state} with {len(self.done)} of {self.total} blocks done")
+        done = len(self._acknowledgeable)
+        if state != "done" or done != self.total:
+            raise BrokenPromiseError(f"P5: the run ended as {state} with {done} of {self.total} blocks done")

@@ -48,6 +48,11 @@ class Connection:
 
         other.owner.later(other.arrives_s - clock.now, arrive)
 
+    def hold_back(self, seconds: float) -> None:
+        """What is sent from now on arrives later by so much."""
+        for end in self.ends:
+            end.arrives_s = max(end.arrives_s, end.owner.clock.now) + seconds
+
     def close(self, closer: End | None = None) -> None:
         """End it. What its closer has sent still arrives before the other end notices; a cut (no closer) loses it."""
         for end in self.ends:

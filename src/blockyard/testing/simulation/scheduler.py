@@ -11,6 +11,7 @@ from blockyard.core.scheduler import CoreSettings, Scheduler
 from blockyard.spec.errors import ProtocolError
 from blockyard.testing.simulation.clock import Process
 from blockyard.testing.simulation.network import Connection, End
+from blockyard.testing.simulation.store import Contents
 from blockyard.wire.frames import Decoder, encode
 from blockyard.wire.messages import (
     Ack,
@@ -78,6 +79,13 @@ class SchedulerProcess(Process):
         self._voices: dict[str, Session] = {}
         self._turning = False
         self._told_over = False
+        self._seen_epoch = 0
+        self._forgot_since_s: float | None = None
+        self._safe_seq = 0
+        self._known: tuple[str, ...] = ()
+        """Who led before us."""
+        self._forgotten = False
+        """Whether the store lost what it had confirmed to us, and must be written again before we speak."""
         self.later(0.0, self._try_to_lead)
 
     def die(self) -> None:
@@ -95,12 +103,13 @@ class SchedulerProcess(Process):
     def _try_to_lead(self) -> None:
         asked_s = self.clock.now
         store, settings = self._cluster.store, self._cluster
-        epoch = store.take(self._nonce, self.name, asked_s, settings.lock_s) if store.up else None
-        if epoch is None:
-            self.later(settings.lock_s / 5, self._try_to_lead)
+        epoch = store.take(self._nonce, self.name, asked_s, settings.lock_s, self._seen_epoch) if store.up else None
+        if epoch is None or epoch < 0:
+            self._wait_to_lead(forgot=epoch is not None)
             return
         self.identity, self._renewed_s = f"{epoch}:{self._nonce}", asked_s
-        pages, records = list(store.pages.values()), sorted(store.log.items())
+        self._known, self._safe_seq = store.now.before, store.now.seq
+        pages, records = list(store.now.pages.values()), sorted(store.now.log.items())
         self.core = Scheduler.restore(
             self._cluster.run,
             pages,
@@ -110,21 +119,47 @@ class SchedulerProcess(Process):
             now=self.clock.now,
             seed=self._rng.getrandbits(32),
         )
-        if self.core.seq == store.seq:
+        if self.core.seq == store.now.seq:
             self._cluster.history.restored(self.core)
+        forgot = self._forgot_since_s is not None or store.may_have_forgotten
+        if forgot and self._cluster.keeps_quiet:
+            self.core.store_forgot(self.clock.now)
         self.later(settings.lock_s / 3, self._renew)
         self._ring()
 
+    def _wait_to_lead(self, *, forgot: bool) -> None:
+        """Look again soon. A store that forgot is left to its living leader for a while."""
+        lock_s, store = self._cluster.lock_s, self._cluster.store
+        if not forgot:
+            self._forgot_since_s = None
+            self._seen_epoch = max(self._seen_epoch, store.now.epoch) if store.up else self._seen_epoch
+        elif self._forgot_since_s is None:
+            self._forgot_since_s = self.clock.now
+        elif self.clock.now - self._forgot_since_s > 2 * lock_s:
+            self._seen_epoch = 0
+        self.later(lock_s / 5, self._try_to_lead)
+
     def _renew(self) -> None:
-        asked_s = self.clock.now
+        assert self.core is not None
+        asked_s, lock_s = self.clock.now, self._cluster.lock_s
         store = self._cluster.store
         if not store.up:
             self.later(0.1, self._renew)
-        elif store.renew(self.identity, asked_s, self._cluster.lock_s) or not store.fenced:
-            self._renewed_s = asked_s
-            self.later(self._cluster.lock_s / 3, self._renew)
-        else:
+            return
+        answer = store.renew(self.identity, self._known, asked_s, lock_s) if store.fenced else "kept"
+        if answer == "refused":
             self.die()
+            return
+        self.later(lock_s / 3, self._renew)
+        if answer == "lapsed":
+            self.core.store_forgot(asked_s)
+        if answer == "forgot" or store.now.seq < self._safe_seq:
+            self._forgotten = True
+            self._ring()
+        else:
+            self._renewed_s = asked_s
+            if not self.core.quiet.lasts(asked_s):
+                store.vouch()
 
     def _holds(self) -> bool:
         return self.clock.now - self._renewed_s <= self._cluster.lock_s
@@ -162,25 +197,65 @@ class SchedulerProcess(Process):
         lost_before, lost_after = (self._rng.random() < self._cluster.loses_answers for _ in range(2))
 
         def answered(answer: str) -> None:
-            if answer in {"refused", "out of order"}:
+            if answer == "refused" or (answer == "forgot" and not store.fenced):
                 self.die()
+            elif answer == "forgot":
+                self._rewrite(effects)
             else:
-                self._end_turn(effects)
+                self._safe_seq = commit.seq
+                self._confirmed(effects)
 
         def reaches_store() -> None:
             if not store.up or lost_before:
+                self._cluster.count("command lost")
                 self.later(0.05, lambda: self._send_commit(commit, effects))
                 return
-            answer = store.commit(identity, commit)
+            answer = store.commit(identity, self._known, commit)
             if lost_after:
+                self._cluster.count("answer lost")
                 self.later(0.05, lambda: self._send_commit(commit, effects))
             else:
                 self.later(self._ask_store(), lambda: answered(answer))
 
         self.clock.at(self.clock.now + self._ask_store(), reaches_store)
 
+    def _rewrite(self, effects: list[ev.Effect]) -> None:
+        """Make the store hold all that we know, then speak."""
+        core, cluster, asked_s = self.core, self._cluster, self.clock.now
+        assert core is not None
+        identity, known = self.identity, self._known
+        whole = Contents(
+            epoch=core.epoch,
+            before=known,
+            leader=self.name,
+            seq=core.seq,
+            pages={page.key: page for page in core.whole_snapshot()},
+        )
+
+        def rewritten(taken: bool) -> None:
+            if not taken:
+                self.die()
+                return
+            self._forgotten, self._safe_seq, self._renewed_s = False, core.seq, asked_s
+            self._confirmed(effects)
+
+        def reaches_store() -> None:
+            if not cluster.store.up:
+                self.later(0.05, lambda: self._rewrite(effects))
+                return
+            taken = cluster.store.rewrite(identity, known, self.clock.now, cluster.lock_s, whole)
+            if taken and not core.quiet.lasts(self.clock.now):
+                cluster.store.vouch()
+            if taken:
+                cluster.history.rewritten(core)
+            self.later(self._ask_store(), lambda: rewritten(taken))
+
+        self.clock.at(self.clock.now + self._ask_store(), reaches_store)
+
     def _confirmed(self, effects: list[ev.Effect]) -> None:
-        if self._holds() or all(isinstance(effect, (ev.WakeAt, ev.ContinueTurn)) for effect in effects):
+        if self._forgotten:
+            self._rewrite(effects)
+        elif self._holds() or all(isinstance(effect, (ev.WakeAt, ev.ContinueTurn)) for effect in effects):
             self._end_turn(effects)
         else:
             self.later(0.05, lambda: self._confirmed(effects))
@@ -268,7 +343,7 @@ class SchedulerProcess(Process):
     def _hear(self, session: Session, message: object) -> None:
         if self.core is None:
             session.say(
-                encode(Refused("another leads this run", "standby", leader=self._cluster.store.leader, again=True))
+                encode(Refused("another leads this run", "standby", leader=self._cluster.store.now.leader, again=True))
             )
             session.close()
             return

@@ -67,6 +67,8 @@ class WorkerProcess(Process):
         self._end: End | None = None
         self._connection: Connection | None = None
         self._draining = False
+        self.repeats = False
+        """Whether what is sent next is sent twice, as after a reconnect of which only we know."""
         self._appetite = self._rng.choice([1, 2, 8])
         self._connect()
         self._beat()
@@ -104,6 +106,14 @@ class WorkerProcess(Process):
         data = self.session.data_to_send()
         if self._connection is not None and self._end is not None and data:
             self._connection.send(self._end, data)
+            if self.repeats and self.session.state is SessionState.JOINED:
+                self.repeats = False
+                self._connection.send(self._end, data)
+
+    def slow(self, seconds: float) -> None:
+        """The network holds this connection's bytes back; those of a newer one overtake them."""
+        if self._connection is not None:
+            self._connection.hold_back(seconds)
 
     def cut(self, *, silently: bool) -> None:
         """The network fails, for this connection."""
