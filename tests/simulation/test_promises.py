@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from blockyard.core import scheduler as core_scheduler
+from blockyard.core.events import BlocksReleased
 from blockyard.core.frontier import Frontier
-from blockyard.testing.simulation import BrokenPromiseError, Cluster, Faults, simulate
+from blockyard.core.leases import Grant, Leases
+from blockyard.core.quiet import Quiet
+from blockyard.core.task import Kind
+from blockyard.testing.simulation import KINDS, BrokenPromiseError, Cluster, Faults, crash_everywhere, simulate
 from blockyard.wire.messages import Outcome
 
 SEEDS = int(os.environ.get("BLOCKYARD_SIMULATION_SEEDS", "300"))
@@ -28,10 +33,7 @@ def test_faults_are_not_idle() -> None:
     """Histories do have kills, freezes and cuts of each kind, and blocks that ran more than once because of them."""
     clusters = [simulate(seed) for seed in range(40)]
     kinds = {kind for cluster in clusters for kind in cluster.counts}
-    assert kinds == {
-        "kill worker", "freeze worker", "drain worker", "cut", "half-open", "kill scheduler", "freeze scheduler",
-        "store away",
-    }  # fmt: skip
+    assert kinds == {*KINDS, "command lost", "answer lost"}
     assert sum(cluster.history.executions - cluster.history.total for cluster in clusters) > 0
 
 
@@ -44,6 +46,12 @@ def test_a_seed_repeats_its_history() -> None:
         other.counts,
     )
     assert one.rng.random() == other.rng.random()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_promises_hold_wherever_a_process_is_killed(seed: int) -> None:
+    """Killed before, or after, each command to the store and each send, by scheduler and worker: one at a time."""
+    assert crash_everywhere(seed) > 200
 
 
 def test_a_quiet_run_wastes_nothing() -> None:
@@ -65,6 +73,33 @@ def _workers_ignore_lost_leases(cluster: Cluster, _: pytest.MonkeyPatch) -> None
     cluster.workers_stop = False
 
 
+def _ended_leases_count(_: Cluster, patch: pytest.MonkeyPatch) -> None:
+    """A release of a lease that has ended counts all the same."""
+    granted: list[Grant] = []
+    grant, released = Leases.grant, core_scheduler.Scheduler._blocks_released
+
+    def granting(self: Leases, *args: Any, **kwargs: Any) -> Grant:
+        granted.append(grant(self, *args, **kwargs))
+        return granted[-1]
+
+    def releasing(self: core_scheduler.Scheduler, event: BlocksReleased, now: float) -> None:
+        for one in granted:
+            at = (
+                event.numbers[(event.numbers >= one.number) & (event.numbers < one.number + len(one.live))] - one.number
+            )
+            if len(at := at[~one.live[at]]):
+                self._done(self.tasks[one.task], Kind.DONE, one.addresses[at], now)
+        released(self, event, now)
+
+    patch.setattr(Leases, "grant", granting)
+    patch.setattr(core_scheduler.Scheduler, "_blocks_released", releasing)
+
+
+def _leases_at_once_though_the_store_forgot(cluster: Cluster, patch: pytest.MonkeyPatch) -> None:
+    cluster.keeps_quiet = False
+    patch.setattr(Quiet, "hear", lambda self, holds, leases: None)
+
+
 def _conflicts_forgotten(_: Cluster, patch: pytest.MonkeyPatch) -> None:
     def none(self: Frontier, lo: tuple[int, ...], hi: tuple[int, ...]) -> np.ndarray:
         return np.zeros(tuple(e - b for b, e in zip(lo, hi, strict=True)), np.int32)
@@ -84,7 +119,9 @@ def _losses_spend_retries(_: Cluster, patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("promises", "sabotage"),
     [
+        (("P1",), _ended_leases_count),
         (("P1", "P2", "P3"), _unfenced),
+        (("P3", "P4"), _leases_at_once_though_the_store_forgot),
         (("P2",), _speaks_before_commit),
         (("P3",), _workers_ignore_lost_leases),
         (("P3", "P4"), _conflicts_forgotten),

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from blockyard.core.leases import Grant
+from blockyard.core.report import duration
 from blockyard.core.status import Explanation
 from blockyard.core.task import Kind, Task, Tries
 from blockyard.plan.edges import expand
@@ -28,7 +30,7 @@ def explain(core: Scheduler, task_id: str, block_id: int, now: float) -> Explana
     index = task.grid.index_of(block_id)
     state = block_state(core, task, index)
     address = _address(task, index)
-    waits = _unfinished_blockers(core, task, index) if state in {"pending", "orphaned"} else []
+    waits = _unfinished_blockers(core, task, index, now) if state in {"pending", "orphaned"} else []
     attempt = task.tries.get(address, Tries()).attempt
     return Explanation(
         task=task_id,
@@ -64,12 +66,11 @@ def _text(core: Scheduler, task: Task, address: int, state: str, attempt: int, w
     if state == "leased":
         found = core.leases.find_block(task.number, address)
         assert found is not None
-        minutes, seconds = divmod(int(now - found[0].granted_s), 60)
-        return f"is leased to worker {found[0].worker} for {minutes} min {seconds} s, attempt {attempt}"
+        return f"is {_holder(found[0], attempt, now)}"
     if state == "pending":
         if not waits:
             return "waits for nothing and will be found ready when more ready blocks are wanted"
-        return f"waits for {waits[0]}" + (f" and {len(waits) - 1} more" if len(waits) > 1 else "")
+        return f"waits for {waits[0]}" + (f", and {len(waits) - 1} more" if len(waits) > 1 else "")
     if state == "orphaned":
         return f"will not run: it waits for {waits[0]}" if waits else "will not run: a block it waits for has failed"
     if state == "ready":
@@ -80,25 +81,36 @@ def _text(core: Scheduler, task: Task, address: int, state: str, attempt: int, w
     )
 
 
-def _unfinished_blockers(core: Scheduler, task: Task, index: Index) -> list[str]:
+def _holder(grant: Grant, attempt: int, now: float) -> str:
+    return f"leased to worker {grant.worker} for {duration(now - grant.granted_s)}, attempt {attempt}"
+
+
+def _unfinished_blockers(core: Scheduler, task: Task, index: Index, now: float) -> list[str]:
     """Name up to `MOST_NAMED` blocks that this one waits for."""
     named: list[str] = []
     at = np.array([index])
     for neighbours in task.levels.blockers(at):
-        named += _name(core, task, neighbours[task.in_run(neighbours)], MOST_NAMED - len(named))
+        named += _name(core, task, neighbours[task.in_run(neighbours)], MOST_NAMED - len(named), now)
     for edge, up in task.upstream:
         lo, hi = edge.blockers(at)
         for blockers in expand(lo, hi):
             if len(named) >= MOST_NAMED:
                 break
-            named += _name(core, up, blockers, MOST_NAMED - len(named))
+            named += _name(core, up, blockers, MOST_NAMED - len(named), now)
     return named
 
 
-def _name(core: Scheduler, task: Task, indices: Ints, most: int) -> list[str]:
+def _name(core: Scheduler, task: Task, indices: Ints, most: int, now: float) -> list[str]:
     undone = indices[~task.bits[Kind.DONE].test(task.layout.addresses(indices))]
     rows = (tuple(row) for row in undone[: max(most, 0)].tolist())
-    return [f"block {row} of {task.spec.id}, {block_state(core, task, row)}" for row in rows]
+    return [f"block {row} of {task.spec.id}, {_state_of(core, task, row, now)}" for row in rows]
+
+
+def _state_of(core: Scheduler, task: Task, index: Index, now: float) -> str:
+    """Give a block's state; of a leased one also by whom and since when."""
+    state, address = block_state(core, task, index), _address(task, index)
+    found = core.leases.find_block(task.number, address) if state == "leased" else None
+    return state if found is None else _holder(found[0], task.tries.get(address, Tries()).attempt, now)
 
 
 def _address(task: Task, index: Index) -> int:

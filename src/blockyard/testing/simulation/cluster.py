@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from blockyard.core.scheduler import Scheduler
 from blockyard.core.settings import CoreSettings
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
-from blockyard.testing.simulation.clock import Clock
+from blockyard.testing.simulation.clock import Clock, Process
 from blockyard.testing.simulation.history import BrokenPromiseError, History
 from blockyard.testing.simulation.network import Connection, End
 from blockyard.testing.simulation.scheduler import SchedulerProcess
@@ -35,6 +35,10 @@ class Faults:
     loses_answers: float = 0.03
 
 
+class Crashed(Exception):  # noqa: N818 - a fact
+    """A process was killed at this point: what it would have done next it does not do."""
+
+
 class Cluster:
     """Schedulers, workers and a store; what it does follows from the seed alone."""
 
@@ -50,7 +54,7 @@ class Cluster:
             snapshot_records=self.rng.choice([5, 50, 2048]),
             batch_s=self.rng.choice([0.05, 1.0]),
         )
-        self.block_s = self.rng.choice([0.01, 0.1, 0.5])
+        self.block_s = self.rng.choice([0.01, 0.1, 0.1, 0.5, 0.5, 2.0])
         self.loses_answers = self.faults.loses_answers
         self.workers_stop = True
         """False: workers ignore that their leases ended (a mutant)."""
@@ -65,6 +69,10 @@ class Cluster:
         self.schedulers: dict[str, SchedulerProcess] = {}
         self.workers: list[WorkerProcess] = []
         self.counts: dict[str, int] = {}
+        self.points = 0
+        """Points passed: before and after each command to the store and each send."""
+        self.crash_at = -1
+        """The point at which its process is killed."""
 
     @property
     def is_over(self) -> bool:
@@ -89,9 +97,22 @@ class Cluster:
         steps = 0
         while not self.is_over:
             steps += 1
-            if not self.clock.step() or self.clock.now > LONGEST_S or steps > MOST_STEPS:
+            if not self._step() or self.clock.now > LONGEST_S or steps > MOST_STEPS:
                 done = f"{len(self.history.done)} of {self.history.total}"
                 raise BrokenPromiseError(f"P5: stuck at {self.clock.now:.1f} s with {done} blocks done")
+
+    def _step(self) -> bool:
+        try:
+            return self.clock.step()
+        except Crashed:
+            return True
+
+    def point(self, process: Process) -> None:
+        """Pass a point; kill the process here if this is the one. Raises Crashed."""
+        self.points += 1
+        if self.points == self.crash_at and process.alive:
+            process.die()
+            raise Crashed
 
     # --- faults ------------------------------------------------------------------------------------------------
 
@@ -175,11 +196,25 @@ def random_run(rng: random.Random) -> RunSpec:
     return RunSpec(PipelineSpec(name="simulated", tasks=tuple(tasks)))
 
 
-def simulate(seed: int, faults: Faults | None = None) -> Cluster:
-    """Run one faulty history to its end; give the cluster. Raises BrokenPromiseError that names the seed."""
+def simulate(seed: int, faults: Faults | None = None, *, crash_at: int = -1) -> Cluster:
+    """Run one faulty history to its end; give the cluster. Raises BrokenPromiseError that names the seed.
+
+    With `crash_at` a process is also killed at that of the history's points.
+    """
     cluster = Cluster(seed, faults)
+    cluster.crash_at = crash_at
     try:
         cluster.go()
     except BrokenPromiseError as error:
-        raise BrokenPromiseError(f"seed {seed}: {error}") from error
+        where = f", killed at point {crash_at}" if crash_at > 0 else ""
+        raise BrokenPromiseError(f"seed {seed}{where}: {error}") from error
     return cluster
+
+
+def crash_everywhere(seed: int) -> int:
+    """Run a history without faults, then once for each of its points, killed there; give how many there are."""
+    quiet = Faults(per_s=0.0, loses_answers=0.0)
+    points = simulate(seed, quiet).points
+    for point in range(1, points + 1):
+        simulate(seed, quiet, crash_at=point)
+    return points

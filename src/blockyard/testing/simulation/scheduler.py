@@ -103,7 +103,9 @@ class SchedulerProcess(Process):
     def _try_to_lead(self) -> None:
         asked_s = self.clock.now
         store, settings = self._cluster.store, self._cluster
+        self._cluster.point(self)
         epoch = store.take(self._nonce, self.name, asked_s, settings.lock_s, self._seen_epoch) if store.up else None
+        self._cluster.point(self)
         if epoch is None or epoch < 0:
             self._wait_to_lead(forgot=epoch is not None)
             return
@@ -146,7 +148,9 @@ class SchedulerProcess(Process):
         if not store.up:
             self.later(0.1, self._renew)
             return
+        self._cluster.point(self)
         answer = store.renew(self.identity, self._known, asked_s, lock_s) if store.fenced else "kept"
+        self._cluster.point(self)
         if answer == "refused":
             self.die()
             return
@@ -194,6 +198,7 @@ class SchedulerProcess(Process):
     def _send_commit(self, commit: ev.CommitRecord, effects: list[ev.Effect]) -> None:
         """The command is under way: it may be lost before the store sees it, or its answer after."""
         identity, store = self.identity, self._cluster.store
+        self._cluster.point(self)
         lost_before, lost_after = (self._rng.random() < self._cluster.loses_answers for _ in range(2))
 
         def answered(answer: str) -> None:
@@ -210,7 +215,9 @@ class SchedulerProcess(Process):
                 self._cluster.count("command lost")
                 self.later(0.05, lambda: self._send_commit(commit, effects))
                 return
+            self._cluster.point(self)
             answer = store.commit(identity, self._known, commit)
+            self._cluster.point(self)
             if lost_after:
                 self._cluster.count("answer lost")
                 self.later(0.05, lambda: self._send_commit(commit, effects))
@@ -311,7 +318,9 @@ class SchedulerProcess(Process):
 
     def _say(self, worker: str, frame: bytes) -> None:
         if (session := self._voices.get(worker)) is not None:
+            self._cluster.point(self)
             session.say(frame)
+            self._cluster.point(self)
 
     def _say_all(self, frame: bytes) -> None:
         for session in self._voices.values():

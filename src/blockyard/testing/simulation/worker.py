@@ -48,7 +48,7 @@ class WorkerProcess(Process):
         self._cluster = cluster
         self._rng: random.Random = cluster.rng
         self._lives = 0
-        self.begin()
+        self.later(0.0, self.begin)
 
     def begin(self) -> None:
         """Start afresh: a new worker id, nothing held."""
@@ -105,7 +105,9 @@ class WorkerProcess(Process):
     def _flush(self) -> None:
         data = self.session.data_to_send()
         if self._connection is not None and self._end is not None and data:
+            self._cluster.point(self)
             self._connection.send(self._end, data)
+            self._cluster.point(self)
             if self.repeats and self.session.state is SessionState.JOINED:
                 self.repeats = False
                 self._connection.send(self._end, data)

@@ -1,0 +1,42 @@
+"""Why a block does not run, in a sentence."""
+
+import numpy as np
+
+from blockyard.core import events as ev
+from blockyard.core.scheduler import Scheduler
+from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
+from blockyard.wire.messages import Outcome
+
+SMOOTH = TaskSpec(
+    id="smooth",
+    function="json:dumps",
+    total_roi=RoiSpec((0, 0, 0), (1, 1, 2)),
+    read_roi=RoiSpec((0, 0, 0), (1, 1, 1)),
+    write_roi=RoiSpec((0, 0, 0), (1, 1, 1)),
+    read_write_conflict=False,
+)
+FRAGMENTS = TaskSpec(
+    id="fragments",
+    function="json:dumps",
+    total_roi=RoiSpec((0, 0, 0), (1, 1, 2)),
+    read_roi=RoiSpec((0, 0, 0), (1, 1, 2)),
+    write_roi=RoiSpec((0, 0, 0), (1, 1, 2)),
+    read_write_conflict=False,
+    requires=("smooth",),
+)
+
+
+def test_a_waiting_block_says_who_holds_what_it_waits_for_since_when_and_for_which_attempt():
+    """One attempt failed; the second is leased for 4 minutes."""
+    core = Scheduler(RunSpec(PipelineSpec(name="run", tasks=(SMOOTH, FRAGMENTS))))
+    core.handle(ev.WorkerJoined("w7", slots=2), 0.0)
+    core.handle(ev.BlocksWanted("w7", 1), 0.0)
+    lease = next(effect for effect in core.handle(ev.TurnEnded(), 0.0) if isinstance(effect, ev.SendLeases))
+    core.handle(ev.BlocksReleased("w7", 1, np.array([lease.number]), np.array([Outcome.FAILED], np.uint8)), 10.0)
+    core.handle(ev.BlocksWanted("w7", 1), 10.0)
+    core.handle(ev.TurnEnded(), 10.0)
+    explained = core.explain("fragments", 0, 250.0)
+    holder = "leased to worker w7 for 4 min, attempt 2"
+    assert explained.text == f"block (0, 0, 0) of fragments waits for block (0, 0, 0) of smooth, {holder}, and 1 more"
+    assert explained.waits_for == [f"block (0, 0, 0) of smooth, {holder}", "block (0, 0, 1) of smooth, ready"]
+    assert core.explain("smooth", 0, 250.0).text == f"block (0, 0, 0) of smooth is {holder}"
