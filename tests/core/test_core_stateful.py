@@ -118,7 +118,7 @@ class Cluster(RuleBasedStateMachine):
             return
         rng = random.Random(seed)
         own = list(worker.held)[:2]
-        numbers = rng.choices([0, 10**9, *sorted(self.world.delivered)], k=4) + own + own[:1]
+        numbers = rng.choices([0, 2**62, *sorted(self.world.delivered)], k=4) + own + own[:1]
         rng.shuffle(numbers)
         worker.seq += 1
         outcomes = np.full(len(numbers), Outcome.SUCCESS, np.uint8)

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from scheduler_rig import Worker, pack, run_of, serving, settings_of, task, until, work_off
 
 from blockyard.core.events import CommitRecord, FailureNote, Page
@@ -298,3 +299,36 @@ def test_a_takeover_waits_only_where_something_can_be_lost(tmp_path, run_name, f
                 assert (service.status().quiet_s > 0) == (fsync == "everysec")
 
     asyncio.run(main())
+
+
+def test_a_leader_whose_lock_lapsed_over_a_restart_of_a_forgetful_redis_says_so(tmp_path, run_name):
+    """Another may have led meanwhile, of whom the older file has nothing: the renewal takes the lock, and warns."""
+
+    async def main():
+        with EmbeddedRedis(tmp_path / "redis", fsync="everysec") as server:
+            store, keys = Store(server.url, run_name), Keys.of(run_name)
+            await store.check()
+            me = f"{await store.take_lock('a', 'here:1', 60.0)}:a"
+            await store.write_spec(me, run_of(run_name), fresh=False)
+            assert await store.renew_lock(me, 60.0, vouch=True)
+            past = await Past.of(server)
+            await past.come_back()
+            async with Redis.from_url(server.url) as redis:
+                await until_answers(redis)
+                assert await store.renew_lock(me, 60.0)  # nobody can have had the lock
+                await redis.delete(keys.lock)
+                assert not await store.renew_lock(me, 60.0, vouch=True)
+                assert await redis.get(keys.lock) == me.encode()
+                assert await store.may_have_forgotten()
+            await store.close()
+
+    asyncio.run(main())
+
+
+async def until_answers(redis):
+    """Return when a server that was started again takes commands; the first may meet the connection that broke."""
+    async with asyncio.timeout(50):
+        while True:
+            with contextlib.suppress(RedisError):
+                await redis.ping()
+                return

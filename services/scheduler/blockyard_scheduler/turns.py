@@ -249,6 +249,8 @@ class Turns:
         """Make Redis hold all that we know, the record last given out included, and nothing else."""
         log.warning("%s; nobody else leads, so all of the run is written again, as of record %d", why, self.core.seq)
         lead, began_s = self._leadership, self._clock()
+        if not lead.holds():  # another may have led meanwhile, of whom Redis has nothing left
+            self.core.store_forgot(began_s)
         run, seq, pages = self.core.run, self.core.seq, self.core.whole_snapshot
         await self._store.rewrite(
             lead.identity, lead.address, lead.lock_s, run, seq, pages, notes, vouch=lead.vouches()

@@ -231,6 +231,8 @@ class SchedulerProcess(Process):
         core, cluster, asked_s = self.core, self._cluster, self.clock.now
         assert core is not None
         identity, known = self.identity, self._known
+        if not self._holds():  # another may have led meanwhile, of whom the store has nothing left
+            core.store_forgot(asked_s)
         whole = Contents(
             epoch=core.epoch,
             before=known,
