@@ -111,5 +111,5 @@ down:  ## end them
 
 .PHONY: clean
 clean:  ## remove the environment and what tools and demo left
-	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
