@@ -14,22 +14,24 @@ from blockyard.embedded import EmbeddedRedis
 _numbers = itertools.count(1)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+REDIS = os.environ.get("BLOCKYARD_REDIS_SERVER") or shutil.which("redis-server")
+MISSING = [name for name, found in (("chromium", CHROMIUM), ("redis-server", REDIS)) if not found]
 
 
 def pytest_collection_modifyitems(config, items):
-    """In CI the browser must be there; elsewhere tests that need it are left out, and the report says so."""
-    if CHROMIUM or os.environ.get("CI"):
+    """In CI the programs must be there; elsewhere tests that need them are left out, and the report says so."""
+    if not MISSING or os.environ.get("CI"):
         return
     here = [item for item in items if Path(__file__).parent in item.path.parents]
-    out = [item for item in here if any(mark.args[0] == "chromium" for mark in item.iter_markers("program"))]
+    out = [item for item in here if any(mark.args[0] in MISSING for mark in item.iter_markers("program"))]
     if out:
         config.hook.pytest_deselected(items=out)
         items[:] = [item for item in items if item not in out]
 
 
 def pytest_terminal_summary(terminalreporter):
-    if not CHROMIUM:
-        terminalreporter.write_line("not run: tests of the page that need chromium (Debian's package)", yellow=True)
+    for name in MISSING:
+        terminalreporter.write_line(f"not run: tests of the services that need {name} (Debian's package)", yellow=True)
 
 
 @pytest.fixture(scope="session")
