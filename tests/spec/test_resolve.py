@@ -320,7 +320,10 @@ def test_closures_are_pickled_for_local_runs_and_refused_elsewhere(tmp_path: Pat
         ),
         ({"process_function": lambda a, b: None}, "cannot be called as (block): missing a required argument: 'b'"),
         ({"check_function": lambda: True}, "task 't', check: "),
-        ({"process_function": "nowhere_at_all:f"}, "there is no module 'nowhere_at_all'"),
+        (
+            {"process_function": "nowhere_at_all:f"},
+            "the function of task 't': 'nowhere_at_all:f': there is no module 'nowhere_at_all'",
+        ),
         ({"process_function": own_worker, "params": {"a": 1}}, "task 't' has params, but its worker"),
         ({"command": ["x"]}, "task 't' has both function and command"),
     ],

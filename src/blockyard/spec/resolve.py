@@ -103,7 +103,7 @@ def task_spec(task: Task, requires: tuple[str, ...], refer: Callable[[Any, str],
     plan, what = task.scheduled, f"of task '{task.task_id}'"
     code: dict[str, Any] = {}
     if plan.command is None or plan.process_function is not None:
-        own = is_own_worker(_loaded(plan.process_function))
+        own = is_own_worker(_loaded(plan.process_function, what))
         code["worker" if own else "function"] = refer(plan.process_function, f"the process function {what}")
     before = None if plan.before is None else refer(plan.before, f"the check function {what}")
     after = None if plan.after is None else refer(plan.after, f"the check function {what}")
@@ -128,16 +128,22 @@ def task_spec(task: Task, requires: tuple[str, ...], refer: Callable[[Any, str],
 
 def check_calls(task: Task) -> None:
     """Raise SpecError where a function of a prepared task cannot be called as it will be."""
-    plan = task.scheduled
-    process = "worker" if is_own_worker(_loaded(plan.process_function)) else "function"
+    plan, what = task.scheduled, f"of task '{task.task_id}'"
+    process = "worker" if is_own_worker(_loaded(plan.process_function, what)) else "function"
     for name, function in ((process, plan.process_function), ("check", plan.before), ("check", plan.after)):
-        fault = None if function is None else call_fault(_loaded(function), name, plan.params)
+        fault = None if function is None else call_fault(_loaded(function, what), name, plan.params)
         if fault is not None:
             raise SpecError(f"task '{task.task_id}', {name}: {name_of(function)} {fault}")
 
 
-def _loaded(function: Any) -> Any:
-    return load_function(function, pickle_dir=None) if isinstance(function, str) else function
+def _loaded(function: Any, what: str) -> Any:
+    """Give a function, imported where it is named. Raises SpecError, with `what` it is the function of."""
+    if not isinstance(function, str):
+        return function
+    try:
+        return load_function(function, pickle_dir=None)
+    except SpecError as error:
+        raise SpecError(f"the function {what}: {error}") from error
 
 
 def _refer(function: Any, what: str, pickle_dir: str | None) -> str:
