@@ -363,6 +363,35 @@ def test_given_secrets_are_used_and_not_made(render):
     }
 
 
+def test_workers_check_the_scheduler_by_tls_and_never_see_its_key(render):
+    """Of one Secret the scheduler gets certificate and key, workers the authority and the name to look for."""
+    rendering = render(TINY, sets=("tls.existingSecret=em-tls",))
+    scheduler, worker = (rendering.pods()[f"Deployment/seg-{name}"] for name in ("scheduler", "worker-default"))
+    mounted = [
+        {item["path"] for volume in pod["volumes"] if volume["name"] == "tls" for item in volume["secret"]["items"]}
+        for pod in (scheduler, worker)
+    ]
+    assert mounted == [{"tls.crt", "tls.key", "ca.crt"}, {"ca.crt"}]
+    flags = worker["containers"][0]["args"]
+    assert {"--tls-ca=/run/secrets/tls/ca.crt", "--tls-name=seg-scheduler"} <= set(flags)
+    assert "scheme" not in scheduler["containers"][0]["livenessProbe"]["httpGet"]
+
+
+def test_everything_that_asks_the_scheduler_does_so_by_https(render):
+    """Probes, `helm test`, Prometheus' annotations and the notes."""
+    sets = ("tls.existingSecret=em-tls", "tls.http=true", "monitoring.annotations=true")
+    rendering = render(TINY, sets=sets)
+    scheduler = rendering.pods()["Deployment/seg-scheduler"]
+    probes = [scheduler["containers"][0][f"{kind}Probe"]["httpGet"] for kind in ("startup", "readiness", "liveness")]
+    assert {probe["scheme"] for probe in probes} == {"HTTPS"}
+    test = rendering.pods()["Pod/seg-test"]
+    assert test["containers"][0]["command"][-1] == "https://seg-scheduler:8471"
+    template = rendering.one("Deployment", "seg-scheduler")["spec"]["template"]
+    assert template["metadata"]["annotations"]["prometheus.io/scheme"] == "https"
+    assert "blockyard status https://seg-scheduler:8471" in render.notes(TINY, sets=sets)
+    assert scheduler["hostAliases"] == [{"ip": "127.0.0.1", "hostnames": ["seg-scheduler"]}]
+
+
 def test_a_changed_pipeline_restarts_the_scheduler_and_no_worker(render):
     """Workers hear of the pipeline from the scheduler; only the scheduler's pod changes."""
     first, second = render(TINY), render(TINY, sets=("tasks[0].max_retries=7",))

@@ -48,6 +48,7 @@ from chart import TINY, Refused
         (TINY, ("redis.appendfsync=no",), "value must be one of 'always', 'everysec'"),
         (TINY, ("data.create=true", "data.existingClaim=mine"), "give one of them"),
         (TINY, ("ingress.enabled=true",), "'ingress.host' is needed"),
+        (TINY, ("tls.http=true",), "'tls.existingSecret' is needed"),
         (TINY, ("security.runAsUser=0",), "minimum: got 0, want 1"),
         (TINY, ("monitoring.rules.disabled={PipelineStaled}",), "value must be one of"),
         (TINY, ("networkPolicy.pageFrom[0].podSelectr=x",), "additional properties 'podSelectr' not allowed"),

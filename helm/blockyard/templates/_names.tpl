@@ -46,6 +46,21 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- default (printf "%s-token" (include "blockyard.fullname" .)) .Values.token.existingSecret -}}
 {{- end -}}
 
+{{/* The name that the scheduler's certificate must have. */}}
+{{- define "blockyard.tlsName" -}}
+{{- default (printf "%s-scheduler" (include "blockyard.fullname" .)) .Values.tls.name -}}
+{{- end -}}
+
+{{/* Where page, API and metrics are, inside the cluster. */}}
+{{- define "blockyard.httpUrl" -}}
+{{ ternary "https" "http" .Values.tls.http }}://{{ include "blockyard.fullname" . }}-scheduler:{{ .Values.scheduler.service.httpPort }}
+{{- end -}}
+
+{{/* The same from inside the scheduler's own pod. */}}
+{{- define "blockyard.fromInside" -}}
+{{ if .Values.tls.http }}https://{{ include "blockyard.tlsName" . }}{{ else }}localhost{{ end }}:8471
+{{- end -}}
+
 {{- define "blockyard.redisSecret" -}}
 {{- default (printf "%s-redis" (include "blockyard.fullname" .)) .Values.redis.auth.existingSecret -}}
 {{- end -}}

@@ -80,6 +80,9 @@
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
 {{- fail "\n\n'ingress.enabled' is true, so 'ingress.host' is needed.\n" -}}
 {{- end -}}
+{{- if and .Values.tls.http (not .Values.tls.existingSecret) -}}
+{{- fail "\n\n'tls.http' is true, so 'tls.existingSecret' is needed: the Secret with the certificate.\n" -}}
+{{- end -}}
 {{- if and (eq .Values.run.onEnd "exit") (gt (int .Values.scheduler.replicas) 1) -}}
 {{- fail "\n\n'run.onEnd: exit' makes the scheduler a Job of one pod; 'scheduler.replicas' must be 1 then.\n" -}}
 {{- end -}}

@@ -57,7 +57,7 @@ prometheus.io/path: /metrics
 
 {{/* Changes when a token or password that was given changes; generated ones never do. */}}
 {{- define "blockyard.secretsChecksum" -}}
-{{- list .Values.token (pick .Values.redis "auth" "external") | toJson | sha256sum -}}
+{{- list .Values.token .Values.tls (pick .Values.redis "auth" "external") | toJson | sha256sum -}}
 {{- end -}}
 
 {{/* A secret's value: the given one, the one that is in the cluster, or a new one. Call with (dict "root" $ "name" NAME "key" KEY "value" GIVEN). */}}

@@ -1,6 +1,7 @@
 {{/* The scheduler's pod, the same in a Deployment (it stays) and a Job (it ends with the run). */}}
 {{- define "blockyard.schedulerPod" -}}
 {{- $name := include "blockyard.fullname" . -}}
+{{- $scheme := ternary ", scheme: HTTPS" "" .Values.tls.http -}}
 metadata:
   labels:
     {{- include "blockyard.labels" (dict "root" $ "component" "scheduler") | nindent 4 }}
@@ -13,6 +14,9 @@ metadata:
     checksum/scaling: {{ include "blockyard.scaling" . | sha256sum }}
     checksum/secrets: {{ include "blockyard.secretsChecksum" . }}
     {{- include "blockyard.scrapeAnnotations" . | nindent 4 }}
+    {{- if and .Values.tls.http .Values.monitoring.annotations }}
+    prometheus.io/scheme: https
+    {{- end }}
     {{- with .Values.scheduler.podAnnotations }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -28,6 +32,10 @@ spec:
   {{- if eq .Values.run.onEnd "exit" }}
   restartPolicy: Never
   {{- end }}
+  {{- if .Values.tls.http }}
+  # So that `kubectl exec ... blockyard status` reaches this pod under the name in its certificate.
+  hostAliases: [{ip: 127.0.0.1, hostnames: [{{ include "blockyard.tlsName" . }}]}]
+  {{- end }}
   containers:
     - name: scheduler
       image: {{ include "blockyard.image" (dict "root" $ "image" .Values.scheduler.image) }}
@@ -42,6 +50,13 @@ spec:
         - --redis-url={{ include "blockyard.redisUrl" . }}
         {{- if or .Values.redis.enabled .Values.redis.auth.existingSecret .Values.redis.auth.value }}
         - --redis-password-file=/run/secrets/redis/password
+        {{- end }}
+        {{- if .Values.tls.existingSecret }}
+        - --tls-cert=/run/secrets/tls/tls.crt
+        - --tls-key=/run/secrets/tls/tls.key
+        {{- end }}
+        {{- if .Values.tls.http }}
+        - --http-tls
         {{- end }}
         # Workers that ask a standby are sent here: to the leader's own pod, as the Service would send them to any.
         - --advertise={{ if gt (int .Values.scheduler.replicas) 1 }}$(POD_IP):8470{{ else }}{{ $name }}-scheduler:{{ .Values.scheduler.service.blockPort }}{{ end }}
@@ -69,6 +84,9 @@ spec:
       env:
         # A variable, so that `kubectl exec ... blockyard status localhost:8471` has the token too.
         - {name: BLOCKYARD_TOKEN_FILE, value: /run/secrets/blockyard/token}
+        {{- if and .Values.tls.existingSecret .Values.tls.caKey }}
+        - {name: BLOCKYARD_TLS_CA, value: /run/secrets/tls/ca.crt}
+        {{- end }}
         - name: POD_NAME
           valueFrom: {fieldRef: {fieldPath: metadata.name}}
         - name: POD_NAMESPACE
@@ -83,18 +101,18 @@ spec:
         - {name: http, containerPort: 8471}
       # Reading a run back from Redis may take a while; only after it do the other probes count.
       startupProbe:
-        httpGet: {path: /healthz, port: http}
+        httpGet: {path: /healthz, port: http{{ $scheme }}}
         periodSeconds: 5
         timeoutSeconds: 5
         failureThreshold: {{ div (add .Values.scheduler.startupSeconds 4) 5 }}
       # Not ready: Redis is away, or no leader is known. Never: busy.
       readinessProbe:
-        httpGet: {path: /readyz, port: http}
+        httpGet: {path: /readyz, port: http{{ $scheme }}}
         periodSeconds: 5
         timeoutSeconds: 5
       # Only whether the event loop turns. A restart cures nothing else, so this is slow to judge.
       livenessProbe:
-        httpGet: {path: /healthz, port: http}
+        httpGet: {path: /healthz, port: http{{ $scheme }}}
         periodSeconds: 10
         timeoutSeconds: 10
         failureThreshold: 6
@@ -104,6 +122,9 @@ spec:
       volumeMounts:
         - {name: config, mountPath: /etc/blockyard, readOnly: true}
         - {name: token, mountPath: /run/secrets/blockyard, readOnly: true}
+        {{- if .Values.tls.existingSecret }}
+        - {name: tls, mountPath: /run/secrets/tls, readOnly: true}
+        {{- end }}
         {{- if or .Values.redis.enabled .Values.redis.auth.existingSecret .Values.redis.auth.value }}
         - {name: redis-password, mountPath: /run/secrets/redis, readOnly: true}
         {{- end }}
@@ -121,6 +142,17 @@ spec:
       secret:
         secretName: {{ include "blockyard.tokenSecret" . }}
         items: [{key: {{ .Values.token.key }}, path: token}]
+    {{- with .Values.tls.existingSecret }}
+    - name: tls
+      secret:
+        secretName: {{ . }}
+        items:
+          - {key: tls.crt, path: tls.crt}
+          - {key: tls.key, path: tls.key}
+          {{- with $.Values.tls.caKey }}
+          - {key: {{ . }}, path: ca.crt}
+          {{- end }}
+    {{- end }}
     {{- if or .Values.redis.enabled .Values.redis.auth.existingSecret .Values.redis.auth.value }}
     - name: redis-password
       secret:
