@@ -200,7 +200,7 @@ class LocalRun:
                 self._redis.wait_ready()
             self._begin(self._scheduler)
             if functions is not None:
-                functions.finish()
+                functions.finish(self.say)
         self._agents = [] if self.keep_serving else roster.agents()
         for agent in self._agents:
             self._begin(agent)

@@ -14,13 +14,15 @@ import contextlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import IO, Self
 
 from blockyard.spec.errors import SpecError
 from blockyard.spec.model import PipelineSpec
 from blockyard.spec.user_code import fault_in, question
+
+PATIENCE_S = 15.0
 
 
 class FunctionCheck:
@@ -44,10 +46,13 @@ class FunctionCheck:
                 env=environment,
             )
 
-    def finish(self) -> None:
-        """Wait for it. Raises SpecError that names task, field and function where one cannot be used."""
+    def finish(self, say: Callable[[str], None] = lambda _: None) -> None:
+        """Wait for it, and `say` so where that takes long: a module that never ends its import looks like a hang.
+
+        Raises SpecError that names task, field and function where one cannot be used.
+        """
         try:
-            status = self._process.wait()
+            status = self._wait(say)
             if status == 0:
                 return
             fault = fault_in(_content(self._output))
@@ -60,6 +65,13 @@ class FunctionCheck:
             )
         finally:
             self.close()
+
+    def _wait(self, say: Callable[[str], None]) -> int:
+        try:
+            return self._process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            say(f"importing the functions of pipeline '{self._name}' takes long; nothing runs before it has ended")
+            return self._process.wait()
 
     def close(self) -> None:
         """End it, whatever it is doing."""

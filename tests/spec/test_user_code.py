@@ -143,3 +143,16 @@ def test_a_check_that_is_not_waited_for_is_ended(folder: Path) -> None:
         pid = check._process.pid
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_an_import_that_takes_long_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may end yet, so it is not an error; the module here ends when it has been told."""
+    monkeypatch.setattr("blockyard.preflight.PATIENCE_S", 0.1)
+    gate = folder / "gate"
+    waits = f"import pathlib, time\nwhile not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.01)\n"
+    (folder / "takes_long.py").write_text(waits + "def f(block): pass\n")
+    said: list[str] = []
+    FunctionCheck(spec(folder, function="takes_long:f"), [str(folder)]).finish(
+        lambda text: (said.append(text), gate.touch())
+    )
+    assert said == ["importing the functions of pipeline 'p' takes long; nothing runs before it has ended"]
