@@ -243,21 +243,25 @@ def test_a_client_that_is_forgotten_says_goodbye_at_exit(scheduler):
 
 
 @pytest.mark.parametrize(
-    ("ending", "outcome", "kind", "message"),
+    ("agent", "ending", "outcome", "kind", "message"),
     [
-        ("raise ValueError('block 0 is odd')", Outcome.FAILED, "ValueError", "block 0 is odd"),
-        ("sys.exit(3)", Outcome.KILLED, "exit", "the worker's program ended before it released the block"),
-        ("pass", Outcome.KILLED, "exit", "the worker's program ended before it released the block"),
-        ("raise KeyboardInterrupt", Outcome.RETURNED, None, None),
-        ("client.stop(); raise ValueError('while stopping')", Outcome.LOST, None, None),
-        ("client.close()", Outcome.LOST, None, None),
-        ("with client: raise ValueError('inside')", Outcome.FAILED, "ValueError", "inside"),
+        (False, "raise ValueError('block 0 is odd')", Outcome.FAILED, "ValueError", "block 0 is odd"),
+        (True, "sys.exit(3)", Outcome.KILLED, "exit", "the worker's program ended before it released the block"),
+        (True, "pass", Outcome.KILLED, "exit", "the worker's program ended before it released the block"),
+        (False, "sys.exit(3)", Outcome.LOST, None, None),
+        (True, "raise KeyboardInterrupt", Outcome.RETURNED, None, None),
+        (True, "client.stop(); raise ValueError('while stopping')", Outcome.LOST, None, None),
+        (True, "client.close()", Outcome.LOST, None, None),
+        (True, "with client: raise ValueError('inside')", Outcome.FAILED, "ValueError", "inside"),
     ],
 )
-def test_a_program_that_ends_answers_for_the_block_that_it_has(scheduler, ending, outcome, kind, message):
+def test_a_program_that_ends_answers_for_the_block_that_it_has(scheduler, agent, ending, outcome, kind, message):
     """At once and for certain, so that a worker that raises spends retries and not minutes; unless it was told to."""
     script = f"import sys\nfrom blockyard import Client\nclient = Client()\nclient.acquire_block()\n{ending}\n"
-    environ = os.environ | {Context.ENV_VARIABLE: context_of(scheduler).to_env()}
+    context = context_of(scheduler)
+    if agent:
+        context["worker"] = "agent/own-0.1"
+    environ = os.environ | {Context.ENV_VARIABLE: context.to_env()}
     scheduler.add("work", [0])
     subprocess.run([sys.executable, "-c", script], env=environ, timeout=60, check=False, stderr=subprocess.DEVNULL)
     result = scheduler.result(0)

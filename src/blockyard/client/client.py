@@ -319,10 +319,12 @@ class Client:
     def _program_ends(self) -> None:
         """Close when the program ends: it is certain which blocks it had, so its end counts against them.
 
-        They have failed with the exception that ended it, and are charged with an exit where it just ended; not after
-        SIGTERM or Ctrl-C. A program that is killed never comes here: its agent tells.
+        They have failed with the exception that ended it, and are charged with an exit where it just ended: under an
+        agent, which would have told us to stop. Elsewhere the exit may be the answer to an eviction, which costs no
+        block anything. A program that is killed never comes here: its agent tells.
         """
-        self._close(None if self._stopping else getattr(sys, "last_value", ProgramEndedError()))
+        quit_early = ProgramEndedError() if self.context.get("worker") else None
+        self._close(None if self._stopping else getattr(sys, "last_value", quit_early))
 
     def _abandon(self, error: BaseException | None) -> None:
         """Release what was acquired and never released, on account of `error`; None: as lost."""
