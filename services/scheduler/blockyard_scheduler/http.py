@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import logging
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -27,6 +27,7 @@ from blockyard.plan.grid import Grid
 from blockyard.spec.errors import BlockyardError, SpecError, StoreError, nearest
 from blockyard.spec.model import PipelineSpec, RoiSpec
 from blockyard_scheduler.leadership import Leadership
+from blockyard_scheduler.scaling.autoscaler import Autoscaler
 from blockyard_scheduler.settings import is_loopback
 from blockyard_scheduler.throughput import Throughput
 from blockyard_scheduler.turns import Turns
@@ -41,6 +42,7 @@ class Run(Protocol):
 
     leadership: Leadership
     turns: Turns | None
+    scaler: Autoscaler | None
 
     @property
     def pipeline(self) -> PipelineSpec:
@@ -310,6 +312,31 @@ class Retry(Api):
     def _given_up(self) -> int:
         status = self.run.status()
         return sum(task.failed + task.orphaned for task in status.tasks) if status else 0
+
+
+class ScaleBody(msgspec.Struct, forbid_unknown_fields=True):
+    """How many workers a pool shall have; None: as many as the scheduler thinks right."""
+
+    pool: str
+    workers: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+class Scale(Api):
+    """Scales a pool of workers."""
+
+    def post(self) -> None:
+        """Answer with the pools as they are; the change is made in a moment."""
+        try:
+            body = msgspec.json.decode(self.request.body, type=ScaleBody)
+        except msgspec.DecodeError as error:
+            raise SpecError(f"the body is no scale request: {error}") from None
+        if self.run.scaler is None:
+            raise SpecError(
+                f"the workers of run '{self.run.pipeline.name}' are not scaled by its scheduler: start or stop them"
+                " where they run ('blockyard worker', kubectl scale), or give the scheduler --scaling"
+            )
+        self.run.scaler.ask(body.pool, body.workers)
+        self.give({"pools": self.run.scaler.status()})
 
 
 class Rerun(Retry):

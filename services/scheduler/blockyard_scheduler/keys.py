@@ -77,6 +77,11 @@ class Keys:
         return self.prefix + "errors"
 
     @property
+    def scaling(self) -> str:
+        """Hash: pool to what a successor must know of its size (`scaling.decide.Note` in msgpack)."""
+        return self.prefix + "scaling"
+
+    @property
     def of_a_run(self) -> tuple[str, ...]:
         """What --fresh drops: all but the counter, the lock and the leader."""
         return (self.schema, self.spec, self.log, self.pages, self.errors)

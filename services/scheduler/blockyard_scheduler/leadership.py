@@ -109,6 +109,7 @@ class Leadership:
     async def keep(self) -> None:
         """Renew the lock for ever. Raises Refused when another leads."""
         pause_s = self.lock_s / 3
+        failing = False
         while True:
             await asyncio.sleep(pause_s)
             asked_s = self._clock()
@@ -116,7 +117,9 @@ class Leadership:
             try:
                 unbroken = await self._store.renew_lock(self.identity, self.lock_s, vouch=self.vouches())
             except Uncertain as error:
-                log.warning("the lock could not be renewed (%s)", error)
+                if not failing:  # once for each time that Redis is away
+                    log.warning("the lock could not be renewed (%s); trying again", error)
+                failing = True
                 pause_s = min(FIRST_PAUSE_S * 5, self.lock_s / 3)
             except Forgot:
                 if self.forgot is None:
@@ -125,6 +128,9 @@ class Leadership:
             else:
                 if not unbroken:
                     self.lapsed()
+                if failing:
+                    log.warning("the lock is renewed again")
+                failing = False
                 self.confirm(asked_s)
 
     def confirm(self, asked_s: float) -> None:

@@ -7,6 +7,7 @@ with zeros, so that a rule or a dashboard never meets a missing series.
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
 from math import ceil
@@ -34,7 +35,7 @@ ETAS = (
 )
 """Name, help, and the field of the status."""
 DIRECTIONS = ("up", "down")
-KUBERNETES_VERBS = ("get", "list", "watch", "patch")
+KUBERNETES_VERBS = ("create", "get", "list", "patch")
 
 
 class Source(Protocol):
@@ -58,6 +59,14 @@ class Source(Protocol):
     @property
     def pools(self) -> tuple[str, ...]:
         """All pools of the pipeline."""
+
+    @property
+    def scale_actions(self) -> Counter[tuple[str, str]]:
+        """Changes of size by pool and direction."""
+
+    @property
+    def kubernetes_requests(self) -> Counter[tuple[str, str]]:
+        """Requests to the Kubernetes API by verb and code."""
 
     @property
     def n_connections(self) -> int:
@@ -112,7 +121,7 @@ class RunCollector(Collector):
     def _workers(self, status: RunStatus | None) -> Iterator[Metric]:
         workers = GaugeMetricFamily("blockyard_workers", "Workers, by pool and state.", labels=["pool", "state"])
         desired = GaugeMetricFamily(
-            "blockyard_workers_desired", "Slots that could run a block now, by pool.", labels=["pool"]
+            "blockyard_workers_desired", "Workers that could run a block now, by pool.", labels=["pool"]
         )
         actions = CounterMetricFamily(
             "blockyard_scale_actions", "Changes of a pool's size.", labels=["pool", "direction"]
@@ -126,9 +135,10 @@ class RunCollector(Collector):
                 workers.add_metric([pool, state], n)
             runnable = sum(t.leased + t.ready for t in status.tasks if t.pool == pool) if status else 0
             slots = sum(worker.slots for worker in online) / len(online) if online else 1
-            desired.add_metric([pool], ceil(runnable / slots))
+            scaled = [p.desired for p in status.pools if p.pool == pool] if status else []
+            desired.add_metric([pool], scaled[0] if scaled else ceil(runnable / slots))
             for direction in DIRECTIONS:
-                actions.add_metric([pool, direction], 0)
+                actions.add_metric([pool, direction], self._source.scale_actions[pool, direction])
         yield from (workers, desired, actions)
 
     def _counters(self, status: RunStatus | None) -> Iterator[Metric]:
@@ -161,8 +171,9 @@ class RunCollector(Collector):
         kubernetes = CounterMetricFamily(
             "blockyard_kubernetes_requests", "Requests to the Kubernetes API.", labels=["verb", "code"]
         )
-        for verb in KUBERNETES_VERBS:
-            kubernetes.add_metric([verb, "200"], 0)
+        asked = self._source.kubernetes_requests
+        for verb, code in sorted({*((verb, "200") for verb in KUBERNETES_VERBS), *asked}):
+            kubernetes.add_metric([verb, code], asked[verb, code])
         yield from (completed, voxels, retries, wasted, refused, kubernetes)
         for name, text, value in (
             ("blockyard_leases_granted", "Leases sent to workers.", meter.granted),

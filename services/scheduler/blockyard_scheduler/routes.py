@@ -26,6 +26,7 @@ from blockyard_scheduler.http import (
     Rerun,
     Retry,
     Run,
+    Scale,
     Status,
 )
 from blockyard_scheduler.live import Broadcast, Events
@@ -60,6 +61,7 @@ def http_server(
         ("/api/v1/cancel", Change, {**shared, "event": CancelRequested()}),
         ("/api/v1/retry", Retry, shared),
         ("/api/v1/rerun", Rerun, shared),
+        ("/api/v1/scale", Scale, shared),
         (r"/()", Page, {"path": str(PAGE), "default_filename": "index.html"}),
         (r"/page/(.*)", Page, {"path": str(PAGE)}),
     ]

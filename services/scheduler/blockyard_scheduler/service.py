@@ -16,6 +16,7 @@ import resource
 import secrets
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +43,8 @@ from blockyard_scheduler.leadership import Leadership
 from blockyard_scheduler.meter import Meter
 from blockyard_scheduler.metrics import registry_of
 from blockyard_scheduler.routes import http_server
+from blockyard_scheduler.scaling.autoscaler import Autoscaler, Notes
+from blockyard_scheduler.scaling.cluster import Cluster
 from blockyard_scheduler.server import SPARE_FILES, BlockServer
 from blockyard_scheduler.settings import Settings
 from blockyard_scheduler.store import Store
@@ -77,7 +80,10 @@ class SchedulerService:
     """The service; also what its servers ask (the gate of the block server, the run behind HTTP and metrics)."""
 
     def __init__(self, settings: Settings) -> None:
-        """Do nothing yet. Raises StoreError for a Redis URL that is none, SpecError for a certificate that is none."""
+        """Do nothing yet.
+
+        Raises StoreError for a Redis URL that is none, SpecError for a certificate or a cluster that is none.
+        """
         self.settings = settings
         self.run_spec = settings.run
         self.meter = Meter([task.id for task in settings.run.pipeline.tasks])
@@ -86,6 +92,9 @@ class SchedulerService:
         self._quiet = False
         self.store_durable = True
         self.turns: Turns | None = None
+        self.scaler: Autoscaler | None = None
+        """Scales the workers, while this scheduler leads and where it was told to."""
+        self._cluster = Cluster(settings.scaling) if settings.scaling is not None else None
         self._name = settings.run.pipeline.name
         self._store = Store(settings.redis_url, self._name, password=settings.redis_password)
         self.leadership = Leadership(self._store, lock_s=settings.lock_s, address="", clock=time.monotonic)
@@ -233,6 +242,10 @@ class SchedulerService:
     async def _main(self) -> Ended:
         assert self.turns is not None
         jobs: list[Awaitable[Any]] = [self.turns.run(), self.leadership.keep(), self._tick(), self._report()]
+        if self._cluster is not None and self.settings.scaling is not None:
+            notes = Notes(self._store, self.leadership)
+            self.scaler = Autoscaler(self.settings.scaling, self._cluster, self.turns, notes)
+            jobs.append(self.scaler.run())
         if self.settings.exit_when_done:
             jobs.append(self._await_end(self.turns))
         tasks = [asyncio.ensure_future(job) for job in jobs]
@@ -263,6 +276,8 @@ class SchedulerService:
                 await self._blocks.deserted()
         except TimeoutError:
             log.info("%d workers have not left; not waiting for them", self._blocks.n_connections)
+        if self.scaler is not None:
+            await self._within(self.scaler.rested(), "scaling the pools to zero")
 
     async def _tick(self) -> None:
         """Measure how late the loop is, and look after what has no event of its own."""
@@ -276,6 +291,8 @@ class SchedulerService:
             if self._certificate is not None:
                 self._certificate.refresh()
             if self.turns is not None:
+                if self.scaler is not None and self.turns.core.is_over != self.scaler.at_rest.is_set():
+                    self.scaler.look_now()
                 self.meter.take_durations(self.turns.core.totals.durations)
                 self._recorder.add(finished_by_task(self.turns.core), time.monotonic())
                 self._note_quiet(self.turns.core.quiet.left_s(time.monotonic()))
@@ -314,6 +331,8 @@ class SchedulerService:
         """Leave what others need behind and close; each step for itself, since Redis may be gone."""
         turns, self.turns = self.turns, None
         await self._blocks.close()
+        if self._cluster is not None:
+            self._cluster.close()
         if turns is not None and self.settings.run_dir is not None:
             await self._within(self._leave_files(turns, self.settings.run_dir), "writing the run's last status")
         await self._within(self.leadership.resign(), "freeing the lock")
@@ -361,6 +380,16 @@ class SchedulerService:
         return self.turns is not None and self.leadership.holds()
 
     @property
+    def scale_actions(self) -> Counter[tuple[str, str]]:
+        """How often the size of a pool was changed, by pool and direction, since this scheduler leads."""
+        return self.scaler.actions if self.scaler is not None else Counter()
+
+    @property
+    def kubernetes_requests(self) -> Counter[tuple[str, str]]:
+        """How often the Kubernetes API was asked, by verb and code."""
+        return self._cluster.requests if self._cluster is not None else Counter()
+
+    @property
     def n_connections(self) -> int:
         """How many peers are connected."""
         return self._blocks.n_connections
@@ -385,7 +414,10 @@ class SchedulerService:
         if self.turns is None:
             return None
         self.meter.take_durations(self.turns.core.totals.durations)
-        return self.turns.core.status(time.monotonic())
+        status = self.turns.core.status(time.monotonic())
+        if self.scaler is not None:
+            status.pools = self.scaler.status()
+        return status
 
     def throughput(self) -> Throughput:
         """Give how fast the run went since this scheduler leads."""

@@ -16,6 +16,7 @@ from blockyard.spec.model import RunSpec
 from blockyard.spec.settings import parse_settings
 from blockyard.spec.targets import choose
 from blockyard.spec.validate import validate_run
+from blockyard_scheduler.scaling.config import Scaling, read_scaling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +43,16 @@ class Settings:
     fresh: bool = False
     accept_changes: bool = False
     exit_when_done: bool = False
+    scaling: Scaling | None = None
     log_format: str = "text"
     log_level: str = "info"
 
     @property
     def core(self) -> CoreSettings:
         """What the core needs to know."""
-        return CoreSettings(lease_s=self.lease_s, grace_s=self.grace_s)
+        pools = self.scaling.pools.values() if self.scaling is not None else ()
+        ahead = 2 * sum(pool.max * pool.slots for pool in pools)
+        return CoreSettings(lease_s=self.lease_s, grace_s=self.grace_s, ready_ahead=ahead)
 
     def address(self, port: int) -> str:
         """Give HOST:PORT under which workers reach this scheduler, which listens on `port`."""
@@ -100,6 +104,7 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         fresh=given.fresh,
         accept_changes=given.accept_changes,
         exit_when_done=given.exit_when_done,
+        scaling=read_scaling(given.scaling) if given.scaling else None,
         log_format=given.log_format,
         log_level=given.log_level,
     )

@@ -275,6 +275,18 @@ class Store:
         if answer != b"stored":
             raise self._refused(writer)
 
+    async def read_notes(self) -> dict[str, bytes]:
+        """Give what is kept about the size of pools, by pool."""
+        kept = await self._ask(self._redis.hgetall(self.keys.scaling))
+        return {pool.decode(): note for pool, note in kept.items()}
+
+    async def write_note(self, identity: str, pool: str, note: bytes) -> None:
+        """Keep what a successor must know of a pool. Raises Refused when another leads."""
+        arguments = (identity, pool, note)
+        answer, writer = await self._script(scripts.NOTE, (self.keys.head, self.keys.scaling), arguments)
+        if answer != b"stored":
+            raise self._refused(writer)
+
     async def last_seq(self) -> int:
         """Give the sequence of the last record; 0 for a new run. Prepares this store to go on from there."""
         self._n_errors = int(await self._ask(self._redis.hlen(self.keys.errors)))

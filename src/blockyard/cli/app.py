@@ -29,6 +29,8 @@ COMMANDS = {
     "pause": "steer_commands",
     "resume": "steer_commands",
     "cancel": "steer_commands",
+    "scale": "scale_command",
+    "wait": "wait_command",
     "values": "values_command",
     "simulate": "simulate_command",
     "chaos": "chaos_command",
@@ -45,6 +47,7 @@ run a pipeline on this machine:
 look at a run, here or on a cluster (WHERE: its folder, HOST:PORT or URL):
   status [WHERE]    how far it is
   watch [WHERE]     the same, until it ends
+  wait [WHERE]      say nothing until it ends; for scripts
   failures [WHERE]  failed blocks, grouped by their error
   explain TASK INDEX [WHERE]
                     why a block is in the state it is in
@@ -56,6 +59,8 @@ steer a run:
   pause, resume, cancel [WHERE]
 
 on a cluster:
+  scale POOL N [WHERE]
+                    give a pool so many workers; --auto: as many as are of use
   scheduler, worker the services; every setting is a flag and a variable
   values FILE       values of the Helm chart for a pipeline file
 

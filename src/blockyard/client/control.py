@@ -58,6 +58,10 @@ class Control:
         """Run done blocks of `task` again, in `roi` (what they write) or anywhere, with all that depends on them."""
         return self._post("rerun", {"task": task, "roi": roi})
 
+    def scale(self, pool: str, workers: int | None) -> dict[str, Any]:
+        """Ask Kubernetes for so many workers of a pool; None: the scheduler decides again."""
+        return self._post("scale", {"pool": pool, "workers": workers})
+
     def pause(self) -> dict[str, Any]:
         """Lease nothing more until `resume`."""
         return self._post("pause", {})

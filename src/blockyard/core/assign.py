@@ -47,8 +47,19 @@ def assign(core: Scheduler, now: float) -> bool:
         again |= _assign_group(core, group, now)
     for task in core.tasks:
         if task.number not in served:
-            core.frontiers[task.number].advance(FEWEST_READY, 1)
+            again |= _look_ahead(core, core.frontiers[task.number])
     return again
+
+
+def _look_ahead(core: Scheduler, frontier: Frontier) -> bool:
+    """Look for blocks that workers would find if they came; give whether it pays to go on at once."""
+    before, want = len(frontier.ready), _fewest(core)
+    frontier.advance(want, core.settings.looks_a_turn)
+    return before < len(frontier.ready) < want and not frontier.exhausted
+
+
+def _fewest(core: Scheduler) -> int:
+    return max(FEWEST_READY, core.settings.ready_ahead)
 
 
 def _assign_group(core: Scheduler, group: Group, now: float) -> bool:
@@ -59,7 +70,7 @@ def _assign_group(core: Scheduler, group: Group, now: float) -> bool:
     slots = sum(max(worker.slots, 1) for worker in group.workers)
     looks = core.settings.looks_a_turn
     for frontier in frontiers:
-        looks = frontier.advance(max(2 * slots, 2 * need, FEWEST_READY), looks)
+        looks = frontier.advance(max(2 * slots, 2 * need, _fewest(core)), looks)
     if not need:
         return False
     available = sum(len(frontier.ready) for frontier in frontiers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from blockyard.core.status import RunStatus, TaskStatus
+from blockyard.core.status import PoolStatus, RunStatus, TaskStatus
 
 
 def duration(seconds: float | None) -> str:
@@ -46,7 +46,16 @@ def status_report(status: RunStatus) -> str:
             cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         )
         lines.append("  " + "  ".join([first, *rest]).rstrip())
-    return "\n".join(lines)
+    return "\n".join([*lines, *map(_pool_line, status.pools)])
+
+
+def _pool_line(pool: PoolStatus) -> str:
+    """Say how a pool stands on Kubernetes, and why it is not as it should be."""
+    who = {"auto": "", "person": ", set by a person", "nobody": ", not scaled here"}[pool.decides]
+    line = f"  pool {pool.pool}: {pool.ready:,} of {pool.replicas:,} workers ready{who}; {pool.desired:,} of use"
+    if pool.pending:
+        line += f"; {pool.pending:,} pending"
+    return "; ".join([line, *pool.reasons, *([pool.error] if pool.error else [])])
 
 
 def _headline(status: RunStatus) -> str:

@@ -16,6 +16,8 @@ class CoreSettings:
     most_in_batch: int = 8192
     looks_a_turn: int = 16
     """Chunks scanned in one turn at most (about 0.3 ms each)."""
+    ready_ahead: int = 0
+    """Ready blocks to know of although nobody asks for them: twice what all workers that there may ever be can hold."""
     kills: int = 3
     """Slots a block may be seen to kill before it has failed."""
     losses_alone: int = 3

@@ -63,6 +63,26 @@ class Straggler(msgspec.Struct, kw_only=True):
     """Of the blocks of its task."""
 
 
+class PoolStatus(msgspec.Struct, kw_only=True):
+    """A pool of workers that Kubernetes runs, one pod each."""
+
+    pool: str
+    desired: int
+    """Pods that could run a block now, between the pool's limits."""
+    replicas: int = 0
+    """Pods asked for."""
+    ready: int = 0
+    """Pods there."""
+    pending: int = 0
+    """Pods that wait for a node, an image, or a quota."""
+    decides: str = "auto"
+    """Who decides how many: ``auto`` (the scheduler), ``person`` (until `blockyard scale POOL --auto`), ``nobody``."""
+    reasons: list[str] = []
+    """Why pods are not there, in Kubernetes' words."""
+    error: str = ""
+    """Why the Kubernetes API did not do what was asked last; "" where it did."""
+
+
 class RunStatus(msgspec.Struct, kw_only=True):
     """The run."""
 
@@ -88,6 +108,8 @@ class RunStatus(msgspec.Struct, kw_only=True):
     """It takes longer than this nine times of ten."""
     eta_p90_s: float | None = None
     """It takes less than this nine times of ten."""
+    pools: list[PoolStatus] = []
+    """Of a scheduler that scales its workers on Kubernetes."""
 
 
 class FailureStatus(msgspec.Struct, kw_only=True):

@@ -1,0 +1,303 @@
+"""Workers scaled through the Kubernetes API: the official client, over HTTP, against a server that also fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+
+import pytest
+from kubernetes_api import NAMESPACE, RELEASE, Api, deployment, pod
+from scheduler_rig import Worker, run_of, serving, settings_of, task, until
+from tornado.httpclient import AsyncHTTPClient
+
+from blockyard.wire.messages import Outcome
+from blockyard_scheduler import service as service_module
+from blockyard_scheduler.scaling import autoscaler as autoscaler_module
+from blockyard_scheduler.scaling.cluster import COST, Cluster
+from blockyard_scheduler.scaling.config import PoolScaling, Scaling
+
+NAME = "em-worker-default"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(autoscaler_module, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(autoscaler_module, "LONGEST_PAUSE_S", 0.2)
+
+
+@contextlib.asynccontextmanager
+async def scaled(redis_url, run_name, monkeypatch, *, blocks=40, replicas=1, **pool):
+    """A scheduler that leads a run and scales its one pool."""
+    fields = {"deployment": NAME, "slots": 2, "max": 8} | pool
+    scaling = Scaling(NAMESPACE, RELEASE, {"default": PoolScaling(**fields)})
+    async with Api() as api:
+        api.deployments[NAME] = deployment(NAME, replicas)
+        monkeypatch.setattr(service_module, "Cluster", lambda scaling: Cluster(scaling, api.configuration))
+        settings = settings_of(run_of(run_name, task(blocks=blocks)), redis_url, scaling=scaling)
+        async with serving(settings) as service:
+            await until(lambda: service.scaler is not None)
+            yield api, service
+
+
+def pool_of(service):
+    return service.status().pools[0]
+
+
+def run(test, *arguments, **fields):
+    async def main():
+        async with scaled(*arguments, **fields) as (api, service):
+            await test(api, service)
+
+    asyncio.run(main())
+
+
+def test_a_pool_grows_to_what_can_run_and_goes_to_zero_at_the_end(redis_url, run_name, monkeypatch):
+    """As many pods as blocks could run, by slots and up to the limit; none when the run is over."""
+
+    async def test(api, service):
+        await until(lambda: api.replicas(NAME) == 8)
+        assert (pool_of(service).desired, pool_of(service).decides) == (8, "auto")
+        async with Worker(service, slots=40) as worker:
+            await worker.join()
+            numbers, _ = await worker.take(40)
+            await worker.released(numbers)
+        await until(lambda: api.replicas(NAME) == 0)
+        await until(lambda: pool_of(service).replicas == 0)
+        assert service.scale_actions == {("default", "up"): 1, ("default", "down"): 1}
+
+    run(test, redis_url, run_name, monkeypatch)
+
+
+def test_few_blocks_need_few_pods(redis_url, run_name, monkeypatch):
+    """Three blocks on two slots a pod: two pods."""
+
+    async def test(api, service):
+        await until(lambda: api.replicas(NAME) == 2)
+
+    run(test, redis_url, run_name, monkeypatch, blocks=3)
+
+
+def test_a_person_wins_until_automation_is_asked_for(redis_url, run_name, monkeypatch):
+    """Whoever changes replicas keeps them, also over a restart of the scheduler; `--auto` ends that."""
+
+    async def main():
+        async with scaled(redis_url, run_name, monkeypatch) as (api, service):
+            await until(lambda: api.replicas(NAME) == 8)
+            await until(lambda: pool_of(service).replicas == 8)
+            api.deployments[NAME]["spec"]["replicas"] = 3
+            await until(lambda: pool_of(service).decides == "person")
+        async with scaled(redis_url, run_name, monkeypatch, replicas=3) as (api, service):
+            await until(lambda: len(api.asked) > 20)
+            assert api.replicas(NAME) == 3
+            assert pool_of(service).decides == "person"
+            service.scaler.ask("default", None)
+            await until(lambda: api.replicas(NAME) == 8)
+            assert pool_of(service).decides == "auto"
+
+    asyncio.run(main())
+
+
+def test_scaling_by_hand_through_the_api(redis_url, run_name, monkeypatch):
+    """`POST /api/v1/scale` sets a number and keeps it; a pool that there is not is named with those that are."""
+
+    async def test(api, service):
+        async def post(**body):
+            url = f"http://127.0.0.1:{service._http_port}/api/v1/scale"
+            headers = {"Content-Type": "application/json"}
+            answer = await AsyncHTTPClient().fetch(
+                url, method="POST", body=json.dumps(body), headers=headers, raise_error=False
+            )
+            return answer.code, json.loads(answer.body)
+
+        await until(lambda: api.replicas(NAME) == 8)
+        assert (await post(pool="default", workers=5))[0] == 200
+        await until(lambda: api.replicas(NAME) == 5)
+        await until(lambda: pool_of(service).decides == "person")
+        code, answer = await post(pool="defualt", workers=5)
+        assert code == 400
+        assert "default" in answer["error"]
+        assert (await post(pool="default", workers=-1))[0] == 400
+
+    run(test, redis_url, run_name, monkeypatch)
+
+
+def test_a_run_whose_workers_are_not_scaled_says_so(redis_url, run_name):
+    """A sentence that says what to do instead."""
+
+    async def main():
+        async with serving(settings_of(run_of(run_name, task(blocks=2)), redis_url)) as service:
+            answer = await AsyncHTTPClient().fetch(
+                f"http://127.0.0.1:{service._http_port}/api/v1/scale",
+                method="POST",
+                body='{"pool": "default", "workers": 2}',
+                headers={"Content-Type": "application/json"},
+                raise_error=False,
+            )
+            assert answer.code == 400
+            assert "not scaled by its scheduler" in json.loads(answer.body)["error"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("code", [409, 429, 500, 503])
+def test_passing_errors_are_shown_and_outlived(redis_url, run_name, monkeypatch, code):
+    """Conflicts, throttling and broken answers: in the metrics, then it works."""
+
+    async def test(api, service):
+        await until(lambda: api.replicas(NAME) == 8)
+        api.fail(code, times=2, Retry_After="0")
+        service.scaler.ask("default", 6)
+        await until(lambda: api.replicas(NAME) == 6)
+        await until(lambda: pool_of(service).error == "")
+        assert service.kubernetes_requests["patch", str(code)] == 2
+
+    run(test, redis_url, run_name, monkeypatch)
+
+
+def test_a_rule_that_is_missing_is_named_and_the_run_goes_on(redis_url, run_name, monkeypatch, caplog):
+    """Before it is needed as YAML to paste, in the status when it is; blocks run all the while."""
+
+    async def main():
+        async with Api() as api:
+            api.deployments[NAME] = deployment(NAME)
+            api.denied = {("patch", "deployments/scale")}
+            scaling = Scaling(NAMESPACE, RELEASE, {"default": PoolScaling(deployment=NAME)})
+            monkeypatch.setattr(service_module, "Cluster", lambda scaling: Cluster(scaling, api.configuration))
+            settings = settings_of(run_of(run_name, task(blocks=4)), redis_url, scaling=scaling)
+            async with serving(settings) as service, Worker(service, slots=4) as worker:
+                await until(lambda: service.scaler is not None and "403" in pool_of(service).error)
+                assert "deployments/scale" in pool_of(service).error
+                await worker.join()
+                numbers, _ = await worker.take(4)
+                await worker.released(numbers)
+                await until(lambda: service.status().state == "done")
+                api.denied.clear()
+                await until(lambda: api.replicas(NAME) == 0)
+                await until(lambda: pool_of(service).error == "")
+
+    asyncio.run(main())
+    said = "\n".join(record.getMessage() for record in caplog.records)
+    assert "- apiGroups: [apps]\n  resources: [deployments/scale]" in said
+    assert f"resourceNames: [{NAME}]\n  verbs: [patch]" in said
+
+
+def test_an_expired_token_is_read_again(redis_url, run_name, monkeypatch):
+    """A 401 makes the client read its credentials anew, as they are renewed in a pod."""
+
+    async def test(api, service):
+        await until(lambda: api.replicas(NAME) == 8)
+        api.fail(401, method="GET", times=3)
+        await until(lambda: service.kubernetes_requests["list", "401"] + service.kubernetes_requests["get", "401"] == 3)
+        service.scaler.ask("default", 2)
+        await until(lambda: api.replicas(NAME) == 2)
+
+    run(test, redis_url, run_name, monkeypatch)
+
+
+def test_a_deployment_that_disappears_and_comes_back(redis_url, run_name, monkeypatch):
+    """404 is shown, and the pool is scaled again when it is there again."""
+
+    async def test(api, service):
+        await until(lambda: api.replicas(NAME) == 8)
+        gone = api.deployments.pop(NAME)
+        await until(lambda: "404" in pool_of(service).error)
+        gone["spec"]["replicas"] = 8
+        api.deployments[NAME] = gone
+        await until(lambda: pool_of(service).error == "")
+
+    run(test, redis_url, run_name, monkeypatch)
+
+
+def test_a_server_that_does_not_answer_holds_up_nobody(redis_url, run_name, monkeypatch):
+    """The client waits in a thread of its own: blocks are leased meanwhile."""
+
+    async def test(api, service):
+        api.held.clear()
+        async with Worker(service, slots=4) as worker:
+            await worker.join()
+            numbers, _ = await worker.take(4)
+            await worker.released(numbers)
+            assert service.status().tasks[0].done == len(numbers)
+        api.held.set()
+
+    run(test, redis_url, run_name, monkeypatch)
+
+
+def test_why_pods_are_missing_is_in_the_status(redis_url, run_name, monkeypatch):
+    """No node, an image that can't be had, a quota: in Kubernetes' own words, counted."""
+
+    async def test(api, service):
+        unscheduled = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no GPU"}]
+        for n in range(2):
+            api.pods[f"p{n}"] = pod(f"p{n}", phase="Pending", conditions=unscheduled)
+        waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+        container = {
+            "name": "worker", "state": waiting, "restartCount": 0, "ready": False, "image": "x", "imageID": "",
+        }  # fmt: skip
+        api.pods["p2"] = pod("p2", phase="Pending", containerStatuses=[container])
+        quota = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: pods"}
+        api.deployments[NAME]["status"]["conditions"] = [quota]
+        await until(lambda: pool_of(service).pending == 3)
+        assert pool_of(service).reasons == [
+            "exceeded quota: pods", "2 pods: Unschedulable: no GPU", "ImagePullBackOff: no such image",
+        ]  # fmt: skip
+
+    run(test, redis_url, run_name, monkeypatch)
+
+
+def test_busy_pods_cost_more_to_delete_when_a_pool_shrinks(redis_url, run_name, monkeypatch):
+    """Just before it: idle pods have no cost, busy ones have one; a cost that Karpenter manages is left alone."""
+
+    async def test(api, service):
+        names = [f"{NAME}-abc-{n}" for n in range(3)]
+        for name in names:
+            api.pods[name] = pod(name)
+        api.pods[names[2]]["metadata"]["annotations"] = {"karpenter.sh/managed-deletion-cost": "true"}
+        async with (
+            Worker(service, f"{names[0]}-7-00000000", slots=2) as busy,
+            Worker(service, f"{names[2]}-7-00000000", slots=2) as managed,
+        ):
+            for worker in (busy, managed):
+                await worker.join()
+                await worker.take(1)
+            service.scaler.ask("default", 1)
+            await until(lambda: api.replicas(NAME) == 1)
+            annotations = [api.pods[name]["metadata"].get("annotations", {}) for name in names]
+            assert annotations[0] == {COST: "100"}
+            assert annotations[1] == {}
+            assert COST not in annotations[2]
+
+    run(test, redis_url, run_name, monkeypatch, replicas=8)
+
+
+@pytest.mark.parametrize("how", ["gone", "restarted", "out of memory"])
+def test_a_pod_that_kubernetes_reports_dead_gives_its_blocks_back_at_once(redis_url, run_name, monkeypatch, how):
+    """No lease has to run out; out of memory counts against the block that ran, with the reason in its error."""
+
+    async def test(api, service):
+        name = f"{NAME}-abc-0"
+        api.pods[name] = pod(name)
+        async with Worker(service, f"{name}-7-00000000") as worker:
+            await worker.join()
+            await worker.take(1)
+            looks = len(api.asked)
+            await until(lambda: len(api.asked) > looks + 12)  # it was seen more than once
+        await until(lambda: not service.status().workers[0].connected)
+        if how == "gone":
+            del api.pods[name]
+        else:
+            reason = "OOMKilled" if how == "out of memory" else "Error"
+            last = {"terminated": {"reason": reason, "exitCode": 137}}
+            container = {
+                "name": "worker", "restartCount": 1, "lastState": last, "ready": True, "image": "x", "imageID": "",
+            }  # fmt: skip
+            api.pods[name]["status"]["containerStatuses"] = [container]
+        await until(lambda: not service.status().workers)
+        outcome = Outcome.KILLED if how == "out of memory" else Outcome.LOST
+        assert service.outcomes["work", outcome] == 1
+        if how == "out of memory":
+            (failure,) = await service.failures_of("work", 0)
+            assert "ran out of memory" in failure.message
+
+    run(test, redis_url, run_name, monkeypatch, blocks=1)
