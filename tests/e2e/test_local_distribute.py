@@ -130,6 +130,22 @@ def test_a_worker_of_the_users_own_drives_a_client(out):
     assert len(marks(out)) == 10
 
 
+def test_a_worker_of_the_users_own_that_raises_costs_its_block_a_retry_and_the_rest_runs(out, caplog):
+    """With the exception, at once, and with many processes too: nothing waits for losses without a reason."""
+
+    def worker():
+        client = Client()
+        while (block := client.acquire_block()) is not None:
+            if block.block_id == 4:
+                raise ValueError("block 4 says no")
+            Path(out, str(block.block_id)).touch()
+            client.release_block(block, 0)
+
+    assert not run_blockwise(TOTAL, WRITE, WRITE, worker, num_workers=6, max_retries=1, task_id="own")
+    assert sorted(path.name for path in Path(out).iterdir()) == sorted(str(n) for n in range(12) if n != 4)
+    assert "own [4]: ValueError: block 4 says no" in caplog.text
+
+
 def test_a_worker_of_the_users_own_that_starts_another_process(out, tmp_path):
     """The client finds its scheduler by the environment, also in a program that the worker starts."""
     program = tmp_path / "program.py"
