@@ -18,7 +18,8 @@ from blockyard.spec.settings import SETTINGS
 LOOPBACK = "127.0.0.1"
 SCHEDULER_RESTARTS = 5
 AGENT_RESTARTS = 10
-TUNABLE = {"lease_s", "grace_s", "heartbeat_s", "lock_s", "recycle_after", "drain_s", "log_format", "log_level"}
+TUNABLE = {"lease_s", "grace_s", "retry_backoff_s", "heartbeat_s", "lock_s", "recycle_after", "drain_s"}
+TUNABLE |= {"log_format", "log_level"}
 """Settings whose variables (``BLOCKYARD_LEASE_S``) also reach the services of a local run; others are ours to give."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ONCE = ("--fresh", "--accept-changes")

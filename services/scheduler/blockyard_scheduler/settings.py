@@ -38,6 +38,7 @@ class Settings:
     advertise: str = ""
     lease_s: float = 60.0
     grace_s: float = 5.0
+    retry_backoff_s: float = 0.5
     heartbeat_s: float = 2.0
     lock_s: float = 5.0
     fresh: bool = False
@@ -51,8 +52,12 @@ class Settings:
     def core(self) -> CoreSettings:
         """What the core needs to know."""
         pools = self.scaling.pools.values() if self.scaling is not None else ()
-        ahead = 2 * sum(pool.max * pool.slots for pool in pools)
-        return CoreSettings(lease_s=self.lease_s, grace_s=self.grace_s, ready_ahead=ahead)
+        return CoreSettings(
+            lease_s=self.lease_s,
+            grace_s=self.grace_s,
+            retry_backoff_s=self.retry_backoff_s,
+            ready_ahead=2 * sum(pool.max * pool.slots for pool in pools),
+        )
 
     def address(self, port: int) -> str:
         """Give HOST:PORT under which workers reach this scheduler, which listens on `port`."""
@@ -99,6 +104,7 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         advertise=given.advertise,
         lease_s=given.lease_s,
         grace_s=given.grace_s,
+        retry_backoff_s=given.retry_backoff_s,
         heartbeat_s=given.heartbeat_s,
         lock_s=given.lock_s,
         fresh=given.fresh,

@@ -73,6 +73,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "grace-s", 5.0, float, "added to the lease time before the scheduler gives a block to another worker", least=0
     ),
+    Setting(
+        "retry-backoff-s",
+        0.5,
+        float,
+        "wait before a failed block's first retry; doubles with each, with jitter",
+        least=0,
+    ),
     Setting("heartbeat-s", 2.0, float, "how often workers send a heartbeat", least=0.01),
     Setting("lock-s", 5.0, float, "how long the leader's lock in Redis lasts without renewal", least=0.1),
     Setting("fresh", False, bool, "start the run over, dropping what Redis holds of it"),
