@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from types import MappingProxyType
+from typing import ClassVar
 
 import pytest
 import yaml
@@ -89,6 +91,8 @@ class NoRun:
     outcomes = MappingProxyType({})
     voxels = MappingProxyType({})
     pools = ("default",)
+    scale_actions: ClassVar = Counter()
+    kubernetes_requests: ClassVar = Counter()
     n_connections = 0
     n_store_errors = 0
 
