@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from blockyard.core import events as ev
+from blockyard.core.report import status_report
 from blockyard.core.scheduler import CoreSettings, Scheduler
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
 
@@ -61,7 +62,9 @@ def test_a_successor_of_a_store_that_may_have_forgotten_waits_for_lease_and_grac
     leader = Leader(now=100.0)
     leader.core.store_forgot(100.0)
     assert leader.join("w") == ([], {})
-    assert leader.core.status(110.0).quiet_s == 100.0 + PATIENCE_S - 110.0
+    status = leader.core.status(110.0)
+    assert status.quiet_s == 100.0 + PATIENCE_S - 110.0
+    assert "nothing is leased for 55 s (Redis may have forgotten what runs)" in status_report(status)
     leader.now = 100.0 + PATIENCE_S - 0.1
     effects = leader.turn(ev.WorkerHeard("w"))
     assert not leased(effects)

@@ -1,9 +1,9 @@
 """Who leads: a lock in Redis that expires, renewed at a third of its time.
 
 The lock only decides who *tries*; what protects the run is that every commit checks the writer's identity in the same
-script that writes. So an answer that Redis has stored may always be given, and only words that Redis never saw (the
-echo of a heartbeat) need the lock to be fresh: a worker counts its lease from them, and a successor may have begun to
-count it down.
+script that writes. All words need the lock to be fresh all the same. From the echo of a heartbeat, which Redis never
+saw, a worker counts its lease, and a successor may have begun to count it down. And a Redis that went back behind a
+successor's time takes the record of a leader that slept meanwhile.
 """
 
 from __future__ import annotations
