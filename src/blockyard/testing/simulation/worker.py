@@ -88,7 +88,7 @@ class WorkerProcess(Process):
             self.later(0.01, self._connect)
             return
         peer = scheduler.accept()
-        end = End(self, self._receive, self._lost)
+        end = End(self, self._receive, lambda: self._lost(end))
         self._end, self._connection = end, self._cluster.connect(end, peer.end)
         peer.connection = self._connection
         self.session.connection_made(self.clock.now)
@@ -97,7 +97,9 @@ class WorkerProcess(Process):
     def _receive(self, data: bytes) -> None:
         self._carry_out(self.session.receive(data, self.clock.now))
 
-    def _lost(self) -> None:
+    def _lost(self, end: End) -> None:
+        if end is not self._end:  # word of an older connection, held back
+            return
         if self.session.state in {SessionState.GREETING, SessionState.JOINED}:
             self.session.connection_lost(self.clock.now)
         self._connect()
