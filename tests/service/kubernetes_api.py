@@ -43,6 +43,8 @@ class Api:
         self.deployments, self.pods = {}, {}
         self.token = "good"
         self.denied = set()
+        self.meanwhile = None
+        """Called once, just before a Scale is patched."""
         """(verb, resource) that the Role lacks."""
         self.asked = []
         """(method, path) of every request."""
@@ -85,16 +87,33 @@ class Api:
     def replicas(self, name):
         return self.deployments[name]["spec"]["replicas"]
 
+    def scaled(self, name, patch):
+        """Patch a Scale; like Kubernetes' own it has no `replicas` where they are 0."""
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        found, n = self.deployments[name], self.replicas(name)
+        scale = {"metadata": found["metadata"], "spec": {"replicas": n} if n else {}}
+        if error := self.patched(scale, patch):
+            return error
+        found["spec"]["replicas"] = scale["spec"]["replicas"]
+        return None
+
     def patched(self, target, patch):
+        """Apply a JSON patch; give why it does not apply, if so."""
         for step in patch:
             *parents, last = [part.replace("~1", "/") for part in step["path"].split("/")[1:]]
             place = target
             for part in parents:
                 place = place[part]
-            assert step["op"] in ("add", "replace")
-            assert step["op"] == "add" or last in place
+            assert step["op"] in ("add", "replace", "test")
+            if step["op"] != "add" and last not in place:
+                return f"{step['op']} operation does not apply: doc is missing key: {step['path']}"
+            if step["op"] == "test" and place[last] != step["value"]:
+                return f"testing value {step['path']} failed"
             place[last] = step["value"]
         target["metadata"]["resourceVersion"] = str(int(target["metadata"]["resourceVersion"]) + 1)
+        return None
 
 
 class _Handler(RequestHandler):
@@ -154,7 +173,9 @@ class _Handler(RequestHandler):
             if name not in self.api.deployments:
                 self.refuse(404, f'deployments "{name}" not found')
                 return
-            self.api.patched(self.api.deployments[name], patch)
+            if error := self.api.scaled(name, patch):
+                self.refuse(422, error)
+                return
             spec = {"replicas": self.api.replicas(name)}
             metadata = {"name": name, "namespace": NAMESPACE}
             self.finish({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec})

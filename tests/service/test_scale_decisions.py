@@ -70,6 +70,14 @@ def test_a_short_lull_costs_no_worker():
         assert pool.target(20 if now % 50 == 0 else 0, float(now), over=False) is None
 
 
+def test_a_successor_shrinks_nothing_at_its_first_look():
+    """It knows nothing yet of what was wanted in the last minute, nor of all that is ready."""
+    pool = PoolScaler(PoolScaling("d", max=100), Note(last=40))
+    pool.observe(40, 1000.0)
+    assert pool.target(0, 1000.0, over=False) is None
+    assert pool.target(0, 1000.0 + LULL_S, over=False) == 30
+
+
 def test_the_first_number_is_ours_to_set():
     """A Deployment without `replicas` begins with one; where automation is off, `workers` says how many."""
     assert scaler(1).target(10, 0.0, over=False) == 5

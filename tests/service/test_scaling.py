@@ -69,6 +69,32 @@ def test_a_pool_grows_to_what_can_run_and_goes_to_zero_at_the_end(redis_url, run
     run(test, redis_url, run_name, monkeypatch)
 
 
+def test_a_pool_at_zero_grows_again(redis_url, run_name, monkeypatch):
+    """A Scale of no pods has no `replicas` that a patch could replace."""
+
+    async def test(api, service):
+        await until(lambda: api.replicas(NAME) == 8)
+
+    run(test, redis_url, run_name, monkeypatch, replicas=0)
+
+
+def test_a_person_who_scales_while_we_decide_wins(redis_url, run_name, monkeypatch):
+    """Our patch holds only for the number it was decided on."""
+
+    async def test(api, service):
+        await until(lambda: pool_of(service).replicas == 8)
+        api.meanwhile = lambda: api.deployments[NAME]["spec"].update(replicas=7)
+        service.scaler.ask("default", None)
+        async with Worker(service, slots=40) as worker:
+            await worker.join()
+            numbers, _ = await worker.take(40)
+            await worker.released(numbers)
+            await until(lambda: api.meanwhile is None)
+            await until(lambda: service.kubernetes_requests["patch", "422"] == 1)
+
+    run(test, redis_url, run_name, monkeypatch)
+
+
 def test_few_blocks_need_few_pods(redis_url, run_name, monkeypatch):
     """Three blocks on two slots a pod: two pods."""
 

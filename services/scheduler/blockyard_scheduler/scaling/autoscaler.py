@@ -207,7 +207,7 @@ class Autoscaler:
         await self._notes.write(name, note)
         if target < replicas:
             await self._mark(pods, now, at_once=True)
-        await self._cluster.scale(name, target)
+        await self._cluster.scale(name, target, replicas)
         if target != replicas:
             self.actions[name, "up" if target > replicas else "down"] += 1
             log.info("pool '%s': %d workers asked for, %d before", name, target, replicas)

@@ -112,11 +112,14 @@ class Cluster:
         found = await self._call("list", self._core.list_namespaced_pod, label_selector=selector)
         return [_pod(item) for item in found.items]
 
-    async def scale(self, pool: str, replicas: int) -> None:
-        """Set the number of pods of a pool."""
+    async def scale(self, pool: str, replicas: int, seen: int) -> None:
+        """Set the number of pods of a pool, unless it is not what was `seen` any more: then a person was faster."""
         name = self._scaling.pools[pool].deployment
         # A JSON patch: the client takes every patch for one (and the API server knows no other of it by that name).
-        body = [{"op": "replace", "path": "/spec/replicas", "value": replicas}]
+        # "add" also replaces; a Scale has no `replicas` where they are 0, which "replace" and "test" would fail on.
+        body = [{"op": "add", "path": "/spec/replicas", "value": replicas}]
+        if seen:
+            body.insert(0, {"op": "test", "path": "/spec/replicas", "value": seen})
         await self._call("patch", self._apps.patch_namespaced_deployment_scale, name, body=body)
 
     async def set_cost(self, pod: Pod, cost: int) -> None:

@@ -55,7 +55,7 @@ class PoolScaler:
         """Take what the Deployment asks for; a number that is not ours is a person's."""
         note = self.note
         ours = note.last is None or replicas in (note.last, note.next)
-        if replicas != self.seen and self.seen is not None:
+        if replicas != self.seen:  # also at a successor's first look: it has not seen yet what was wanted before
             self._changed_s = now
         self.seen = replicas
         if note.last is None and note.next is None:
