@@ -230,7 +230,7 @@ def test_a_signal_ends_a_scheduler_in_order(redis_url, run_name, tmp_path, numbe
         peer.release(peer.take(1)[0])
         scheduler.signal(number)
         assert scheduler.wait() == 0
-        assert (scheduler.status().state, scheduler.status().tasks[0].done) == ("running", 1)
+        assert (scheduler.status().state, scheduler.status().tasks[0].done) == ("stopped", 1)
         assert not scheduler.address_file.exists()
     with redis.Redis.from_url(redis_url) as client:
         assert not client.exists(Keys.of(run_name).lock)
