@@ -25,7 +25,7 @@ def prepare(_: str, parser: argparse.ArgumentParser) -> Callable[[argparse.Names
         f" cancelled, 2 for bad input, {TIMED_OUT} when it lasts longer than --timeout. A scheduler that is away (it is"
         " being restarted, say) is waited for."
     )
-    parser.epilog = "example:\n  blockyard wait localhost:8471 --timeout 3600 && blockyard report localhost:8471"
+    parser.epilog = "example:\n  blockyard wait localhost:8471 --timeout 3600 && echo done"
     add_where(parser)
     parser.add_argument("--timeout", type=float, default=None, metavar="SECONDS", help="wait no longer than this")
     return wait
