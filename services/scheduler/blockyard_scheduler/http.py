@@ -26,7 +26,9 @@ from blockyard.core.status import Explanation, FailureStatus, RunStatus
 from blockyard.plan.grid import Grid
 from blockyard.spec.errors import BlockyardError, SpecError, StoreError, nearest
 from blockyard.spec.model import PipelineSpec, RoiSpec
+from blockyard_scheduler.historian import Historian
 from blockyard_scheduler.leadership import Leadership
+from blockyard_scheduler.meter import Meter
 from blockyard_scheduler.scaling.autoscaler import Autoscaler
 from blockyard_scheduler.settings import is_loopback
 from blockyard_scheduler.throughput import Throughput
@@ -43,6 +45,8 @@ class Run(Protocol):
     leadership: Leadership
     turns: Turns | None
     scaler: Autoscaler | None
+    historian: Historian | None
+    meter: Meter
 
     @property
     def pipeline(self) -> PipelineSpec:

@@ -77,6 +77,11 @@ class Keys:
         return self.prefix + "errors"
 
     @property
+    def history(self) -> str:
+        """Stream: the record of the run, in pieces: ``t`` time (Unix seconds), ``b`` list of `core.history.Batch`."""
+        return self.prefix + "history"
+
+    @property
     def scaling(self) -> str:
         """Hash: pool to what a successor must know of its size (`scaling.decide.Note` in msgpack)."""
         return self.prefix + "scaling"

@@ -31,6 +31,7 @@ from blockyard_scheduler.http import (
 )
 from blockyard_scheduler.live import Broadcast, Events
 from blockyard_scheduler.map import Blocks, Map, Tasks
+from blockyard_scheduler.record import RecordHandler
 from blockyard_scheduler.tls import Certificate
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ def http_server(
         ("/api/v1/blocks", Blocks, shared),
         ("/api/v1/failures", FailuresHandler, shared),
         ("/api/v1/explain", Explain, shared),
+        ("/api/v1/record", RecordHandler, shared),
         ("/api/v1/pause", Change, {**shared, "event": PauseRequested()}),
         ("/api/v1/resume", Change, {**shared, "event": ResumeRequested()}),
         ("/api/v1/cancel", Change, {**shared, "event": CancelRequested()}),

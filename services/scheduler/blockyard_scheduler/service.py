@@ -38,6 +38,7 @@ from blockyard.spec.errors import SpecError, StoreError
 from blockyard.spec.model import PipelineSpec
 from blockyard.wire.messages import Outcome, Welcome
 from blockyard_scheduler.files import ADDRESS, FAILURES, STATUS, Address, write_json
+from blockyard_scheduler.historian import Historian
 from blockyard_scheduler.identity import resumed
 from blockyard_scheduler.leadership import Leadership
 from blockyard_scheduler.meter import Meter
@@ -92,6 +93,8 @@ class SchedulerService:
         self._quiet = False
         self.store_durable = True
         self.turns: Turns | None = None
+        self.historian: Historian | None = None
+        """Keeps the record of the run, once it is loaded."""
         self.scaler: Autoscaler | None = None
         """Scales the workers, while this scheduler leads and where it was told to."""
         self._cluster = Cluster(settings.scaling) if settings.scaling is not None else None
@@ -223,6 +226,10 @@ class SchedulerService:
             )
         if self.leadership.redis_forgot or await self._store.may_have_forgotten():
             core.store_forgot(time.monotonic())
+        if fresh:
+            await self._store.drop_history()
+        self.historian = Historian(core.history, self._store)
+        await self.historian.load()
         return core
 
     def _address(self) -> Address:
@@ -242,6 +249,8 @@ class SchedulerService:
     async def _main(self) -> Ended:
         assert self.turns is not None
         jobs: list[Awaitable[Any]] = [self.turns.run(), self.leadership.keep(), self._tick(), self._report()]
+        if self.historian is not None:
+            jobs.append(self.historian.run())
         if self._cluster is not None and self.settings.scaling is not None:
             notes = Notes(self._store, self.leadership)
             self.scaler = Autoscaler(self.settings.scaling, self._cluster, self.turns, notes)
@@ -333,6 +342,8 @@ class SchedulerService:
         await self._blocks.close()
         if self._cluster is not None:
             self._cluster.close()
+        if self.historian is not None:
+            await self._within(self.historian.keep(), "keeping the record of the last blocks")
         if turns is not None and self.settings.run_dir is not None:
             await self._within(self._leave_files(turns, self.settings.run_dir), "writing the run's last status")
         await self._within(self.leadership.resign(), "freeing the lock")
@@ -341,7 +352,7 @@ class SchedulerService:
             await self._within(self._http.close_all_connections(), "closing HTTP")
         await self._within(self._store.close(), "closing the connections to Redis")
 
-    async def _within(self, step: Awaitable[None], what: str) -> None:
+    async def _within(self, step: Awaitable[Any], what: str) -> None:
         try:
             async with asyncio.timeout(CLOSING_S):
                 await step

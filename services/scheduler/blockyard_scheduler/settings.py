@@ -45,6 +45,7 @@ class Settings:
     accept_changes: bool = False
     exit_when_done: bool = False
     scaling: Scaling | None = None
+    history_blocks: int = 2_000_000
     log_format: str = "text"
     log_level: str = "info"
 
@@ -57,6 +58,7 @@ class Settings:
             grace_s=self.grace_s,
             retry_backoff_s=self.retry_backoff_s,
             ready_ahead=2 * sum(pool.max * pool.slots for pool in pools),
+            history_blocks=self.history_blocks,
         )
 
     def address(self, port: int) -> str:
@@ -111,6 +113,7 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         accept_changes=given.accept_changes,
         exit_when_done=given.exit_when_done,
         scaling=read_scaling(given.scaling) if given.scaling else None,
+        history_blocks=given.history_blocks,
         log_format=given.log_format,
         log_level=given.log_level,
     )

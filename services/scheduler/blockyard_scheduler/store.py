@@ -275,6 +275,25 @@ class Store:
         if answer != b"stored":
             raise self._refused(writer)
 
+    async def read_history(self) -> AsyncIterator[tuple[float, bytes]]:
+        """Give what was kept of the record of the run, (Unix seconds, batches), in order."""
+        begin = "-"
+        while True:
+            rows = await self._ask(self._redis.xrange(self.keys.history, begin, "+", count=LOAD_RECORDS))
+            for _, fields in rows:
+                yield float(fields[b"t"]), fields[b"b"]
+            if len(rows) < LOAD_RECORDS:
+                return
+            begin = f"({rows[-1][0].decode()}"
+
+    async def add_history(self, at_s: float, batches: bytes) -> None:
+        """Keep a piece of the record of the run. Nothing depends on it."""
+        await self._ask(self._redis.xadd(self.keys.history, {"t": f"{at_s:.1f}", "b": batches}))
+
+    async def drop_history(self) -> None:
+        """Forget the record: the run is begun anew."""
+        await self._ask(self._redis.delete(self.keys.history))
+
     async def read_notes(self) -> dict[str, bytes]:
         """Give what is kept about the size of pools, by pool."""
         kept = await self._ask(self._redis.hgetall(self.keys.scaling))

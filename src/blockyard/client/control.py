@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from blockyard.client.tls import complaint, trust
-from blockyard.core.status import Explanation, Failures, RunStatus
+from blockyard.core.status import Explanation, Failures, Record, RunStatus
 from blockyard.spec.errors import ConnectError
 from blockyard.spec.model import RoiSpec
 
@@ -49,6 +49,14 @@ class Control:
     def explain(self, task: str, index: Sequence[int]) -> Explanation:
         """Say why the block of `task` at `index` is in the state it is in."""
         return self._get("explain", {"task": task, "index": ",".join(map(str, index))}, Explanation)
+
+    def record(self) -> Record:
+        """Give the record of the run: what each block took, where and when."""
+        answer = self._call("GET", "record", None)
+        try:
+            return msgspec.msgpack.decode(answer, type=Record)
+        except msgspec.DecodeError as error:
+            raise ConnectError(f"{self.url} gives no record that this version can read: {error}") from error
 
     def retry(self, task: str | None = None, roi: RoiSpec | None = None) -> dict[str, Any]:
         """Try failed blocks again: of one task or all, in `roi` (what they write) or anywhere."""

@@ -76,9 +76,9 @@ def _text(core: Scheduler, task: Task, address: int, state: str, attempt: int, w
     if state == "ready":
         delayed = core.is_delayed(task.number, address)
         return f"is ready for attempt {attempt}" + (" after a pause" if delayed else "")
-    return {"done": "is done", "skipped": "was skipped: its check said it was done already"}.get(
-        state, "has failed for good"
-    )
+    if state == "done":
+        return "is done" + _how(core, task, address)
+    return {"skipped": "was skipped: its check said it was done already"}.get(state, "has failed for good")
 
 
 def _holder(grant: Grant, attempt: int, now: float) -> str:
@@ -115,3 +115,13 @@ def _state_of(core: Scheduler, task: Task, index: Index, now: float) -> str:
 
 def _address(task: Task, index: Index) -> int:
     return int(task.layout.addresses(np.array([index]))[0])
+
+
+def _how(core: Scheduler, task: Task, address: int) -> str:
+    """Say how long a block took, where and at which attempt, as far as that is recorded."""
+    history = core.history.tasks.get(task.number)
+    if history is None or history.rows is None or not history.rows["code"][address]:
+        return ""
+    row, seconds = history.rows[address], float(history.durations_s(np.array([address]))[0])
+    worker = next((name for name, number in core.history.workers.items() if number == row["worker"]), "")
+    return f": {seconds:.3g} s on worker {worker}" + (f", attempt {row['attempt']}" if row["attempt"] > 1 else "")

@@ -24,6 +24,7 @@ from blockyard.core.bitmap import Bitmap
 from blockyard.core.describe import describe_run
 from blockyard.core.explain import explain
 from blockyard.core.frontier import Frontier, connect_frontiers
+from blockyard.core.history import History
 from blockyard.core.leases import Grant, Leases
 from blockyard.core.orphans import orphan_waiters
 from blockyard.core.outlook import Outlook
@@ -96,6 +97,7 @@ class Scheduler:
         for frontier in self.frontiers.values():
             frontier.reset()
         self.workers: dict[str, Worker] = {}
+        self.history = History(self.tasks, self.settings.history_blocks)
         self.rates = {task.number: Rate() for task in self.tasks}
         self.voxel_rates = {task.number: Rate() for task in self.tasks}
         self.mean_s: dict[int, float] = {}
@@ -361,6 +363,9 @@ class Scheduler:
             count = len(addresses[chosen])
             self.totals.by_outcome[key] = self.totals.by_outcome.get(key, 0) + count
             if outcome in {Outcome.SUCCESS, Outcome.SKIPPED}:
+                if seconds is not None and outcome == Outcome.SUCCESS:
+                    attempts = self._attempts(task, addresses[chosen])  # forgotten when the block is done
+                    self.history.finished(task.number, worker.id, addresses[chosen], seconds[chosen], attempts)
                 self._done(task, Kind.DONE if outcome == Outcome.SUCCESS else Kind.SKIPPED, addresses[chosen], now)
                 worker.finished += count
                 if seconds is not None and outcome == Outcome.SUCCESS:
@@ -560,14 +565,17 @@ class Scheduler:
         self.voxel_rates[task.number].start(now)
         self.totals.granted += len(addresses)
         self.turn.note_grant(task, grant)
-        attempts = {}
-        if task.tries:
-            for position, address in enumerate(addresses.tolist()):
-                tries = task.tries.get(address)
-                if tries is not None and tries.attempt > 1:
-                    attempts[position] = tries.attempt
+        attempts = self._attempts(task, addresses)
         blocks = task.grid.ravel(task.layout.indices(addresses))
         self.turn.effects.append(ev.SendLeases(worker.id, grant.number, task.spec.id, blocks, attempts, at_once))
+
+    @staticmethod
+    def _attempts(task: Task, addresses: Ints) -> dict[int, int]:
+        """Give position to number of the attempt, where that is not the first."""
+        if not task.tries:
+            return {}
+        tries = ((position, task.tries.get(address)) for position, address in enumerate(addresses.tolist()))
+        return {position: known.attempt for position, known in tries if known is not None and known.attempt > 1}
 
     def groups(self, now: float) -> Sequence[Group]:
         """Give the connected workers that were heard of in time, by what they may run (for `assign`)."""

@@ -145,6 +145,39 @@ class Explanation(msgspec.Struct, kw_only=True):
     """Up to 10 blocks it waits for, each with its state."""
 
 
+class TaskRecord(msgspec.Struct, kw_only=True):
+    """What is recorded of the blocks of one task: arrays of one entry a block, little-endian, as bytes."""
+
+    id: str
+    shape: tuple[int, ...]
+    """Blocks on each axis of the grid."""
+    blocks: bytes
+    """Ids, ``<i8``, ascending."""
+    seconds: bytes
+    """``<f4``."""
+    attempts: bytes
+    """``u1``."""
+    workers: bytes
+    """Numbers of `Record.workers`, ``<u2``."""
+    ended_s: bytes
+    """Seconds since `Record.began_s`, ``<f4``."""
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """The record of a run, as `/api/v1/record` gives it."""
+
+    run: str
+    software: str
+    """Version of blockyard."""
+    began_s: float
+    """When the first block ended, in Unix seconds; 0: none has."""
+    workers: list[str]
+    tasks: list[TaskRecord]
+    """Those that are recorded block by block."""
+    wasted_s: dict[str, float]
+    """Seconds of attempts that came to nothing, by reason, since this scheduler leads."""
+
+
 class FailureGroup(msgspec.Struct, kw_only=True):
     """Failed attempts of one task with the same error, apart from the numbers in its message."""
 

@@ -85,6 +85,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("fresh", False, bool, "start the run over, dropping what Redis holds of it"),
     Setting("accept-changes", False, bool, "go on although parameters, requirements or the conflict flag changed"),
     Setting("exit-when-done", False, bool, "end the scheduler when the run has ended"),
+    Setting(
+        "history-blocks",
+        2_000_000,
+        int,
+        "record duration, attempt, worker and time of up to so many blocks (10 bytes each); 0: of none",
+        least=0,
+    ),
     Setting("scaling", "", str, "file (YAML) with the Deployment of each pool and its limits; empty: scale nothing"),
     Setting("scheduler", "127.0.0.1:8470", str, "HOST:PORT of the scheduler", ("worker",)),
     Setting("tls", False, bool, "connect by TLS and trust the system's certificate authorities", ("worker",)),

@@ -1,0 +1,55 @@
+"""Keeps the record of the run in Redis: a piece every second, beside the turns and never in their way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+
+import msgspec
+
+from blockyard.core.history import Batch, History
+from blockyard_scheduler.store import Store, Uncertain
+
+log = logging.getLogger(__name__)
+
+KEEP_EVERY_S = 1.0
+
+
+class Historian:
+    """The record of one run."""
+
+    def __init__(self, history: History, store: Store) -> None:
+        """Keep `history` in `store`."""
+        self._history = history
+        self._store = store
+        self._left: list[tuple[float, bytes]] = []
+        """Pieces that Redis has not taken yet."""
+        self._lock = asyncio.Lock()
+
+    async def load(self) -> None:
+        """Read what earlier schedulers kept; a piece that can't be read is left out."""
+        async for at_s, packed in self._store.read_history():
+            with contextlib.suppress(msgspec.DecodeError):
+                self._history.add(msgspec.msgpack.decode(packed, type=list[Batch]), at_s)
+
+    async def run(self) -> None:
+        """Keep what is new, for ever."""
+        while True:
+            await asyncio.sleep(KEEP_EVERY_S)
+            await self.keep()
+
+    async def keep(self) -> None:
+        """Keep what is new; what Redis does not take is kept with the next piece."""
+        now_s = time.time()
+        if batches := self._history.take(now_s):
+            self._left.append((now_s, msgspec.msgpack.encode(batches)))
+        async with self._lock:
+            while self._left:
+                try:
+                    await self._store.add_history(*self._left[0])
+                except Uncertain as error:
+                    log.debug("a piece of the record of the run waits (%s)", error)
+                    return
+                self._left.pop(0)

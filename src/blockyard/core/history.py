@@ -1,0 +1,145 @@
+"""How long each block took, at which attempt, where and when: the record of the run, beside what the run depends on.
+
+Tasks are recorded block by block, 10 bytes each, as long as all of those have no more than `most` places; the others by
+chunk only (how many, the sum, the longest), and in memory only. What is new is collected as it comes, at no cost to a
+turn, and taken now and then as `Batch`es by whoever keeps them; given back after a restart they make the same record. A
+lost tail of it costs nothing but itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from blockyard.core import durations
+from blockyard.core.task import Task
+from blockyard.plan.grid import Ints
+
+MOST_WORKERS = 2**16 - 1
+ROW = np.dtype([("code", "<u2"), ("attempt", "u1"), ("spare", "u1"), ("worker", "<u2"), ("ended_ds", "<u4")])
+"""Code of its seconds (0: no record), attempt, number of the worker, tenths of a second from the first record."""
+
+
+class Batch(msgspec.Struct, array_like=True, frozen=True):
+    """Blocks of one task that one worker finished."""
+
+    task: int
+    worker: str
+    addresses: bytes
+    """In the task's `address_dtype`."""
+    codes: bytes
+    """``<u2`` each, see `durations.py`."""
+    attempts: dict[int, int] = {}
+    """Position to attempt number, where that is not 1."""
+
+
+@dataclass(slots=True)
+class _Fresh:
+    """Like a Batch, as it came."""
+
+    worker: str
+    addresses: Ints
+    seconds: npt.NDArray[np.float32]
+    attempts: Mapping[int, int]
+
+
+class TaskHistory:
+    """The record of one task."""
+
+    def __init__(self, task: Task, *, whole: bool) -> None:
+        chunks = task.layout.chunks
+        self.rows = np.zeros(chunks * task.layout.capacity, ROW) if whole else None
+        """By address; None: the task is too large for that."""
+        self.count = np.zeros(chunks, np.int64)
+        """Recorded blocks of each chunk; those that run again count again."""
+        self.sum_s = np.zeros(chunks, np.float32)
+        self.longest_s = np.zeros(chunks, np.float32)
+        self._capacity = task.layout.capacity
+
+    def add(self, addresses: Ints, codes: durations.Codes, attempts: Mapping[int, int], worker: int, ds: int) -> None:
+        """Take blocks that one worker finished."""
+        seconds = np.nan_to_num(durations.decode(codes))
+        chunks = addresses // self._capacity
+        np.add.at(self.count, chunks, 1)
+        np.add.at(self.sum_s, chunks, seconds)
+        np.maximum.at(self.longest_s, chunks, seconds)
+        if self.rows is None:
+            return
+        self.rows["code"][addresses] = codes
+        self.rows["worker"][addresses] = worker
+        self.rows["ended_ds"][addresses] = ds
+        self.rows["attempt"][addresses] = 1
+        for position, attempt in attempts.items():
+            self.rows["attempt"][addresses[position]] = min(attempt, 255)
+
+    def durations_s(self, addresses: Ints) -> npt.NDArray[np.float32]:
+        """Give the seconds of blocks; NaN where there is no record."""
+        if self.rows is None:
+            return np.full(len(addresses), np.nan, np.float32)
+        return durations.decode(self.rows["code"][addresses])
+
+
+class History:
+    """The record of a run."""
+
+    def __init__(self, tasks: Sequence[Task], most: int) -> None:
+        """Record nothing yet; up to `most` places block by block; `most` 0: nothing at all."""
+        self.tasks: dict[int, TaskHistory] = {}
+        left = most
+        for task in tasks if most else ():
+            size = task.layout.chunks * task.layout.capacity
+            self.tasks[task.number] = TaskHistory(task, whole=size <= left)
+            left -= size if size <= left else 0
+        self.workers: dict[str, int] = {}
+        """Number of each worker's name."""
+        self.began_s: float | None = None
+        """Time of the first batch, on the clock of whoever takes them."""
+        self._dtypes = {task.number: task.address_dtype for task in tasks}
+        self._fresh: dict[int, list[_Fresh]] = {}
+
+    def finished(
+        self, task: int, worker: str, addresses: Ints, seconds: npt.NDArray[np.float32], attempts: Mapping[int, int]
+    ) -> None:
+        """Blocks of a task were done; keeps the arrays as they are."""
+        if task in self.tasks:
+            self._fresh.setdefault(task, []).append(_Fresh(worker, addresses, seconds, attempts))
+
+    def take(self, at_s: float) -> list[Batch]:
+        """Record what has come since the last time, as of `at_s`; give what of it is to be kept."""
+        fresh, self._fresh = self._fresh, {}
+        batches = [batch for task, rows in fresh.items() for batch in self._packed(task, rows)]
+        self.add(batches, at_s)
+        return [batch for batch in batches if self.tasks[batch.task].rows is not None]
+
+    def _packed(self, task: int, rows: list[_Fresh]) -> list[Batch]:
+        by_worker: dict[str, list[_Fresh]] = {}
+        for row in rows:
+            by_worker.setdefault(row.worker, []).append(row)
+        batches = []
+        for worker, parts in by_worker.items():
+            addresses = np.concatenate([part.addresses for part in parts]).astype(self._dtypes[task])
+            codes = durations.encode(np.concatenate([part.seconds for part in parts]))
+            attempts, begin = {}, 0
+            for part in parts:
+                attempts.update({begin + position: attempt for position, attempt in part.attempts.items()})
+                begin += len(part.addresses)
+            batches.append(Batch(task, worker, addresses.tobytes(), codes.astype("<u2").tobytes(), attempts))
+        return batches
+
+    def add(self, batches: Sequence[Batch], at_s: float) -> None:
+        """Take batches that ended at `at_s`, now or when a run is loaded."""
+        if not batches:
+            return
+        if self.began_s is None:
+            self.began_s = at_s
+        ds = min(max(round((at_s - self.began_s) * 10), 0), 2**32 - 1)
+        for batch in batches:
+            if batch.task in self.tasks:
+                number = self.workers.setdefault(batch.worker, min(len(self.workers), MOST_WORKERS))
+                addresses = np.frombuffer(batch.addresses, self._dtypes[batch.task]).astype(np.int64)
+                codes = np.frombuffer(batch.codes, "<u2")
+                self.tasks[batch.task].add(addresses, codes, batch.attempts, number, ds)

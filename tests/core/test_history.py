@@ -1,0 +1,93 @@
+"""The record of a run: what blocks took, where and when; kept in pieces that make the same record again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from blockyard.core import events as ev
+from blockyard.core.durations import decode, encode
+from blockyard.core.history import History
+from blockyard.core.scheduler import CoreSettings, Scheduler
+from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
+from blockyard.wire.messages import BlockError, Outcome
+
+
+def run_of(blocks=40):
+    total, block = RoiSpec((0,), (blocks,)), RoiSpec((0,), (1,))
+    task = TaskSpec(
+        id="t", function="json:dumps", total_roi=total, read_roi=block, write_roi=block, read_write_conflict=False
+    )
+    return RunSpec(PipelineSpec(name="r", tasks=(task,)))
+
+
+def worked(core, outcomes, seconds):
+    """One worker takes as many blocks as there are outcomes and says what became of them; gives their addresses."""
+    core.handle(ev.WorkerJoined("w", slots=len(outcomes)), 0.0)
+    core.handle(ev.BlocksWanted("w", len(outcomes)), 0.0)
+    (leases,) = [e for e in core.handle(ev.TurnEnded(), 0.0) if isinstance(e, ev.SendLeases)]
+    numbers = leases.number + np.arange(len(outcomes))
+    errors = tuple(BlockError(int(n), "E", "m") for n, o in zip(numbers, outcomes, strict=True) if o == Outcome.FAILED)
+    seq = core.workers["w"].last_seq + 1
+    codes, took = np.array(outcomes, np.uint8), np.array(seconds, np.float32)
+    core.handle(ev.BlocksReleased("w", seq, numbers, codes, took, errors), 1.0)
+    core.handle(ev.TurnEnded(), 1.0)
+    task = core.tasks[0]
+    return task.layout.addresses(task.grid.unravel(leases.blocks))
+
+
+def test_what_blocks_took_is_recorded():
+    """Seconds to a part in 2,000, the attempt, the worker and the time; nothing of blocks that failed."""
+    core = Scheduler(run_of())
+    first = worked(core, [Outcome.SUCCESS, Outcome.FAILED], [0.25, 9.0])
+    core.history.take(100.0)
+    again = worked(core, [Outcome.SUCCESS, Outcome.SUCCESS], [2.0, 3.0])
+    core.history.take(107.5)
+    record = core.history.tasks[0]
+    assert record.durations_s(first[:1]) == pytest.approx(0.25, rel=1e-3)
+    assert record.durations_s(again) == pytest.approx([2.0, 3.0], rel=1e-3)
+    assert sorted(record.rows["attempt"][again].tolist()) == [1, 2]
+    assert record.rows["ended_ds"][again].tolist() == [75, 75]
+    assert core.history.workers == {"w": 0}
+    unknown = np.setdiff1d(np.arange(len(record.rows)), np.concatenate([first[:1], again]))
+    assert np.isnan(record.durations_s(unknown)).all()
+
+
+def test_kept_pieces_make_the_same_record():
+    """After a restart, whatever the last scheduler had not kept apart."""
+    core = Scheduler(run_of())
+    worked(core, [Outcome.SUCCESS] * 5, [0.1, 0.2, 0.3, 0.4, 0.5])
+    batches = core.history.take(50.0)
+    again = History(core.tasks, 10**6)
+    again.add(batches, 50.0)
+    assert (again.tasks[0].rows == core.history.tasks[0].rows).all()
+    assert again.tasks[0].sum_s.sum() == pytest.approx(1.5, rel=1e-3)
+    assert again.tasks[0].longest_s.max() == pytest.approx(0.5, rel=1e-3)
+
+
+def test_tasks_beyond_the_size_are_recorded_by_chunk_in_memory():
+    """No row a block, nothing to keep; how many, the sum and the longest of each chunk."""
+    core = Scheduler(run_of(), settings=CoreSettings(history_blocks=10))
+    addresses = worked(core, [Outcome.SUCCESS] * 4, [1.0, 2.0, 3.0, 4.0])
+    assert core.history.take(1.0) == []
+    record = core.history.tasks[0]
+    assert record.rows is None
+    assert (record.count.sum(), record.longest_s.max()) == (4, pytest.approx(4.0, rel=1e-3))
+    assert np.isnan(record.durations_s(addresses)).all()
+
+
+def test_nothing_is_recorded_where_nothing_is_wanted():
+    """`--history-blocks 0`."""
+    core = Scheduler(run_of(), settings=CoreSettings(history_blocks=0))
+    worked(core, [Outcome.SUCCESS], [1.0])
+    assert core.history.tasks == {}
+    assert core.history.take(1.0) == []
+
+
+def test_seconds_survive_16_bits():
+    """From microseconds to months, in order, to one part in 2,000; NaN stays NaN."""
+    seconds = np.logspace(-6, 7, 2000).astype(np.float32)
+    decoded = decode(encode(seconds))
+    assert np.abs(decoded / seconds - 1).max() < 5e-4
+    assert (np.diff(encode(seconds).astype(int)) >= 0).all()
+    assert np.isnan(decode(encode(np.array([np.nan], np.float32)))[0])
