@@ -40,9 +40,9 @@ def test_what_blocks_took_is_recorded():
     """Seconds to a part in 2,000, the attempt, the worker and the time; nothing of blocks that failed."""
     core = Scheduler(run_of())
     first = worked(core, [Outcome.SUCCESS, Outcome.FAILED], [0.25, 9.0])
-    core.history.take(100.0)
+    core.history.take(100.0, 1.0)
     again = worked(core, [Outcome.SUCCESS, Outcome.SUCCESS], [2.0, 3.0])
-    core.history.take(107.5)
+    core.history.take(107.5, 1.0)
     record = core.history.tasks[0]
     assert record.durations_s(first[:1]) == pytest.approx(0.25, rel=1e-3)
     assert record.durations_s(again) == pytest.approx([2.0, 3.0], rel=1e-3)
@@ -57,10 +57,11 @@ def test_kept_pieces_make_the_same_record():
     """After a restart, whatever the last scheduler had not kept apart."""
     core = Scheduler(run_of())
     worked(core, [Outcome.SUCCESS] * 5, [0.1, 0.2, 0.3, 0.4, 0.5])
-    batches = core.history.take(50.0)
+    batches = core.history.take(50.0, 3.0)
     again = History(core.tasks, 10**6)
     again.add(batches, 50.0)
     assert (again.tasks[0].rows == core.history.tasks[0].rows).all()
+    assert again.began_s == core.history.began_s == 48.0  # taken two seconds after the blocks were done
     assert again.tasks[0].sum_s.sum() == pytest.approx(1.5, rel=1e-3)
     assert again.tasks[0].longest_s.max() == pytest.approx(0.5, rel=1e-3)
 
@@ -69,7 +70,7 @@ def test_tasks_beyond_the_size_are_recorded_by_chunk_in_memory():
     """No row a block, nothing to keep; how many, the sum and the longest of each chunk."""
     core = Scheduler(run_of(), settings=CoreSettings(history_blocks=10))
     addresses = worked(core, [Outcome.SUCCESS] * 4, [1.0, 2.0, 3.0, 4.0])
-    assert core.history.take(1.0) == []
+    assert core.history.take(1.0, 1.0) == []
     record = core.history.tasks[0]
     assert record.rows is None
     assert (record.count.sum(), record.longest_s.max()) == (4, pytest.approx(4.0, rel=1e-3))
@@ -81,7 +82,7 @@ def test_nothing_is_recorded_where_nothing_is_wanted():
     core = Scheduler(run_of(), settings=CoreSettings(history_blocks=0))
     worked(core, [Outcome.SUCCESS], [1.0])
     assert core.history.tasks == {}
-    assert core.history.take(1.0) == []
+    assert core.history.take(1.0, 1.0) == []
 
 
 def test_seconds_survive_16_bits():

@@ -43,7 +43,7 @@ class Historian:
     async def keep(self) -> None:
         """Keep what is new; what Redis does not take is kept with the next piece."""
         now_s = time.time()
-        if batches := self._history.take(now_s):
+        if batches := self._history.take(now_s, time.monotonic()):
             self._left.append((now_s, msgspec.msgpack.encode(batches)))
         async with self._lock:
             while self._left:

@@ -29,6 +29,7 @@ COMMANDS = {
     "pause": "steer_commands",
     "resume": "steer_commands",
     "cancel": "steer_commands",
+    "report": "report_command",
     "scale": "scale_command",
     "wait": "wait_command",
     "values": "values_command",
@@ -51,6 +52,7 @@ look at a run, here or on a cluster (WHERE: its folder, HOST:PORT or URL):
   failures [WHERE]  failed blocks, grouped by their error
   explain TASK INDEX [WHERE]
                     why a block is in the state it is in
+  report [WHERE]    what it did, as one HTML file
 
 steer a run:
   retry [WHERE]     try failed blocks again

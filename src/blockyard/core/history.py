@@ -35,6 +35,8 @@ class Batch(msgspec.Struct, array_like=True, frozen=True):
     """``<u2`` each, see `durations.py`."""
     attempts: dict[int, int] = {}
     """Position to attempt number, where that is not 1."""
+    age_ds: int = 0
+    """Tenths of a second from their end to the time of the piece."""
 
 
 @dataclass(slots=True)
@@ -45,6 +47,8 @@ class _Fresh:
     addresses: Ints
     seconds: npt.NDArray[np.float32]
     attempts: Mapping[int, int]
+    now: float
+    """When they were done, on the core's clock."""
 
 
 class TaskHistory:
@@ -102,42 +106,52 @@ class History:
         self._fresh: dict[int, list[_Fresh]] = {}
 
     def finished(
-        self, task: int, worker: str, addresses: Ints, seconds: npt.NDArray[np.float32], attempts: Mapping[int, int]
+        self,
+        task: int,
+        worker: str,
+        addresses: Ints,
+        seconds: npt.NDArray[np.float32],
+        attempts: Mapping[int, int],
+        now: float,
     ) -> None:
-        """Blocks of a task were done; keeps the arrays as they are."""
+        """Blocks of a task were done at `now`; keeps the arrays as they are."""
         if task in self.tasks:
-            self._fresh.setdefault(task, []).append(_Fresh(worker, addresses, seconds, attempts))
+            self._fresh.setdefault(task, []).append(_Fresh(worker, addresses, seconds, attempts, now))
 
-    def take(self, at_s: float) -> list[Batch]:
-        """Record what has come since the last time, as of `at_s`; give what of it is to be kept."""
+    def take(self, at_s: float, now: float) -> list[Batch]:
+        """Record what has come since the last time; give what of it is to be kept.
+
+        `at_s` is the time on the clock of the record, `now` the same moment on the core's.
+        """
         fresh, self._fresh = self._fresh, {}
-        batches = [batch for task, rows in fresh.items() for batch in self._packed(task, rows)]
+        batches = [batch for task, rows in fresh.items() for batch in self._packed(task, rows, now)]
         self.add(batches, at_s)
         return [batch for batch in batches if self.tasks[batch.task].rows is not None]
 
-    def _packed(self, task: int, rows: list[_Fresh]) -> list[Batch]:
-        by_worker: dict[str, list[_Fresh]] = {}
+    def _packed(self, task: int, rows: list[_Fresh], now: float) -> list[Batch]:
+        together: dict[tuple[str, int], list[_Fresh]] = {}
         for row in rows:
-            by_worker.setdefault(row.worker, []).append(row)
+            together.setdefault((row.worker, max(round((now - row.now) * 10), 0)), []).append(row)
         batches = []
-        for worker, parts in by_worker.items():
+        for (worker, age_ds), parts in together.items():
             addresses = np.concatenate([part.addresses for part in parts]).astype(self._dtypes[task])
             codes = durations.encode(np.concatenate([part.seconds for part in parts]))
             attempts, begin = {}, 0
             for part in parts:
                 attempts.update({begin + position: attempt for position, attempt in part.attempts.items()})
                 begin += len(part.addresses)
-            batches.append(Batch(task, worker, addresses.tobytes(), codes.astype("<u2").tobytes(), attempts))
+            batches.append(Batch(task, worker, addresses.tobytes(), codes.astype("<u2").tobytes(), attempts, age_ds))
         return batches
 
     def add(self, batches: Sequence[Batch], at_s: float) -> None:
-        """Take batches that ended at `at_s`, now or when a run is loaded."""
+        """Take batches of a piece of `at_s`, now or when a run is loaded."""
         if not batches:
             return
         if self.began_s is None:
-            self.began_s = at_s
-        ds = min(max(round((at_s - self.began_s) * 10), 0), 2**32 - 1)
+            self.began_s = at_s - max(batch.age_ds for batch in batches) / 10
+        piece_ds = round((at_s - self.began_s) * 10)
         for batch in batches:
+            ds = min(max(piece_ds - batch.age_ds, 0), 2**32 - 1)
             if batch.task in self.tasks:
                 number = self.workers.setdefault(batch.worker, min(len(self.workers), MOST_WORKERS))
                 addresses = np.frombuffer(batch.addresses, self._dtypes[batch.task]).astype(np.int64)

@@ -365,7 +365,7 @@ class Scheduler:
             if outcome in {Outcome.SUCCESS, Outcome.SKIPPED}:
                 if seconds is not None and outcome == Outcome.SUCCESS:
                     attempts = self._attempts(task, addresses[chosen])  # forgotten when the block is done
-                    self.history.finished(task.number, worker.id, addresses[chosen], seconds[chosen], attempts)
+                    self.history.finished(task.number, worker.id, addresses[chosen], seconds[chosen], attempts, now)
                 self._done(task, Kind.DONE if outcome == Outcome.SUCCESS else Kind.SKIPPED, addresses[chosen], now)
                 worker.finished += count
                 if seconds is not None and outcome == Outcome.SUCCESS:

@@ -1,0 +1,1 @@
+"""`blockyard report`: a run as one HTML file to send to a colleague."""

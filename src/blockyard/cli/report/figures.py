@@ -1,0 +1,112 @@
+"""What a report shows, computed from the record of a run: all of it vectorised over blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from blockyard.core.status import Record, TaskRecord
+
+MOST_INTERVALS = 120
+SHORTEST_S = 0.5
+"""Of an interval: workers tell of fast blocks a few times a second."""
+MOST_WORKERS = 40
+MOST_CELLS = 48
+"""Cells of a map on each axis."""
+SLOWEST = 20
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFigures:
+    """The recorded blocks of one task, as arrays of one entry a block, by id."""
+
+    id: str
+    shape: tuple[int, ...]
+    blocks: npt.NDArray[np.int64]
+    seconds: npt.NDArray[np.float32]
+    attempts: npt.NDArray[np.uint8]
+    workers: npt.NDArray[np.uint16]
+    ended_s: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, task: TaskRecord) -> TaskFigures:
+        """Read what the scheduler gave."""
+        return cls(
+            task.id,
+            task.shape,
+            np.frombuffer(task.blocks, "<i8"),
+            np.frombuffer(task.seconds, "<f4"),
+            np.frombuffer(task.attempts, "u1"),
+            np.frombuffer(task.workers, "<u2"),
+            np.frombuffer(task.ended_s, "<f4"),
+        )
+
+    def throughput(self, end_s: float) -> Floats:
+        """Give blocks a second in each interval from 0 to `end_s`."""
+        n = intervals(end_s)
+        counts, _ = np.histogram(self.ended_s, n, (0.0, end_s))
+        return counts / (end_s / n)
+
+    def durations(self) -> tuple[Floats, Floats]:
+        """Give counts and edges (seconds) of a histogram with edges at even steps of the logarithm."""
+        low, high = max(float(self.seconds.min()), 1e-6), max(float(self.seconds.max()), 2e-6)
+        edges = np.logspace(np.log10(low) - 0.05, np.log10(high) + 0.05, 41)
+        counts, _ = np.histogram(self.seconds, edges)
+        return counts.astype(np.float64), edges
+
+    def quantiles(self) -> tuple[float, float, float]:
+        """Give median, p95 and the longest, in seconds."""
+        p50, p95, p100 = np.percentile(self.seconds, [50, 95, 100])
+        return float(p50), float(p95), float(p100)
+
+    def slowest(self) -> list[tuple[tuple[int, ...], float, int, int]]:
+        """Give (index, seconds, attempt, worker) of the slowest blocks."""
+        order = np.argsort(self.seconds)[::-1][:SLOWEST]
+        indices = np.stack(np.unravel_index(self.blocks[order], self.shape), axis=-1).tolist()
+        rows = zip(indices, self.seconds[order], self.attempts[order], self.workers[order], strict=True)
+        return [(tuple(index), float(s), int(attempt), int(worker)) for index, s, attempt, worker in rows]
+
+    def map(self) -> Floats:
+        """Give the mean seconds of blocks projected on the last two axes, shape (rows, columns); NaN where none is."""
+        index = np.unravel_index(self.blocks, self.shape)
+        row, rows = (index[-2], self.shape[-2]) if len(self.shape) > 1 else (np.zeros_like(self.blocks), 1)
+        cells = min(rows, MOST_CELLS), min(self.shape[-1], MOST_CELLS)
+        bins = [row * cells[0] // rows, index[-1] * cells[1] // self.shape[-1]]
+        place = bins[0] * cells[1] + bins[1]
+        sums = np.bincount(place, self.seconds, minlength=cells[0] * cells[1])
+        counts = np.bincount(place, minlength=cells[0] * cells[1])
+        return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0).reshape(cells)
+
+
+def intervals(end_s: float) -> int:
+    """Give in how many intervals a run of this length is shown."""
+    return min(max(int(end_s / SHORTEST_S), 1), MOST_INTERVALS)
+
+
+def figures(record: Record) -> list[TaskFigures]:
+    """Give the tasks of which any block is recorded."""
+    return [found for found in map(TaskFigures.of, record.tasks) if len(found.blocks)]
+
+
+def busy(tasks: list[TaskFigures], workers: int, end_s: float) -> Floats:
+    """Give how many blocks each worker ran at once, on the average in each interval, shape (workers, intervals).
+
+    A block counts where it ran, not where it ended: the running sum of begins less ends, each weighted by where in its
+    interval it lies.
+    """
+    n = intervals(end_s)
+    width = end_s / n
+    worked = np.zeros((workers, n + 1))
+    for task in tasks:
+        ends = np.clip(task.ended_s.astype(np.float64), 0.0, end_s)
+        begins = np.clip(ends - task.seconds, 0.0, end_s)
+        for times, sign in ((begins, 1.0), (ends, -1.0)):
+            at = np.minimum((times / width).astype(np.int64), n - 1)
+            share = 1.0 - (times / width - at)  # of this interval it is there, of all later ones wholly
+            np.add.at(worked, (task.workers, at), sign * share)
+            np.add.at(worked, (task.workers, at + 1), sign * (1.0 - share))
+    return np.maximum(np.cumsum(worked, axis=1)[:, :n], 0.0)
