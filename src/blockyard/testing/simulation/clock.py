@@ -49,7 +49,11 @@ class Process:
 
     def later(self, delay_s: float, action: Action) -> None:
         """Do this after a while, in this life."""
-        self.clock.at(self.clock.now + delay_s, self._guarded(self._life, action))
+        self.at(self.clock.now + delay_s, action)
+
+    def at(self, time_s: float, action: Action) -> None:
+        """Do this then, in this life; of two things due at the same time the one that was said first."""
+        self.clock.at(time_s, self._guarded(self._life, action))
 
     def freeze(self, seconds: float) -> None:
         """Stop; everything due meanwhile happens when it goes on."""

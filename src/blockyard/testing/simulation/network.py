@@ -46,7 +46,7 @@ class Connection:
             if other.open and other not in self.silent:
                 other.receive(data)
 
-        other.owner.later(other.arrives_s - clock.now, arrive)
+        other.owner.at(other.arrives_s, arrive)  # not after a delay: what is rounded could overtake
 
     def hold_back(self, seconds: float) -> None:
         """What is sent from now on arrives later by so much."""
@@ -63,7 +63,7 @@ class Connection:
             if end is not closer and end not in self.silent:
                 clock = end.owner.clock
                 notices_s = max(end.arrives_s, clock.now + self._rng.expovariate(1 / self._delay_s))
-                end.owner.later(notices_s - clock.now, partial(self._notice, end))
+                end.owner.at(notices_s, partial(self._notice, end))
 
     def _notice(self, end: End) -> None:
         end.open = False
