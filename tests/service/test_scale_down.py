@@ -163,4 +163,4 @@ def test_scaling_down_costs_no_block():
         assert len(cluster.started) == BLOCKS, seed
         assert cluster.busy_victims == 0, seed
         removed += cluster.removed
-    assert removed > 100
+    assert removed > 40
