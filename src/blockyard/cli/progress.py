@@ -1,21 +1,25 @@
-"""A run while it runs: live bars on a terminal, the plain status report elsewhere."""
+"""A run while it runs: live bars on a terminal, the plain status report elsewhere, JSON lines for a script."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
-from blockyard.core.report import duration, status_report
-from blockyard.core.status import RunStatus, TaskStatus
+import msgspec
+
+from blockyard.cli.bars import drawing
+from blockyard.core.report import status_report
+from blockyard.core.status import FailureGroup, Failures, RunStatus
+from blockyard.spec.errors import BlockyardError
 
 if TYPE_CHECKING:
-    from rich.console import Group
     from rich.live import Live
-    from rich.progress_bar import ProgressBar
 
 REPORT_EVERY_S = 10.0
+MOST_ERRORS = 3
 
 
 class Progress(Protocol):
@@ -25,15 +29,17 @@ class Progress(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
-    def show(self, status: RunStatus) -> None:
-        """Show how far the run is."""
+    def show(self, status: RunStatus, failures: Callable[[], Failures] | None = None) -> None:
+        """Show how far the run is; `failures` is asked when more attempts have failed than before."""
 
     def say(self, line: str) -> None:
         """Print a line."""
 
 
-def progress_on(stream: TextIO, *, live: bool | None = None) -> Progress:
-    """Give live bars where `stream` is a terminal (or `live` says so), else plain lines."""
+def progress_on(stream: TextIO, *, live: bool | None = None, as_json: bool = False) -> Progress:
+    """Give JSON lines if asked for; live bars where `stream` is a terminal (or `live` says so); else plain lines."""
+    if as_json:
+        return JsonProgress(stream)
     return LiveProgress(stream) if (stream.isatty() if live is None else live) else PlainProgress(stream)
 
 
@@ -52,7 +58,7 @@ class PlainProgress:
     ) -> None:
         self._stream.flush()
 
-    def show(self, status: RunStatus) -> None:
+    def show(self, status: RunStatus, failures: Callable[[], Failures] | None = None) -> None:  # noqa: ARG002
         """Print the report when it is due."""
         if time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + REPORT_EVERY_S
@@ -63,6 +69,21 @@ class PlainProgress:
         print(line, file=self._stream, flush=True)
 
 
+class JsonProgress(PlainProgress):
+    """Each status as one line of JSON; what a person should see as ``{"message": ...}``."""
+
+    def show(self, status: RunStatus, failures: Callable[[], Failures] | None = None) -> None:  # noqa: ARG002
+        """Print the status."""
+        self._print(status)
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        self._print({"message": line})
+
+    def _print(self, value: object) -> None:
+        print(msgspec.json.encode(value).decode(), file=self._stream, flush=True)
+
+
 class LiveProgress:
     """A bar for each task, drawn anew at each status."""
 
@@ -71,6 +92,7 @@ class LiveProgress:
         from rich.live import Live
 
         self._live: Live = Live(console=Console(file=stream), auto_refresh=False, transient=False)
+        self._errors = LastErrors()
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -81,46 +103,39 @@ class LiveProgress:
     ) -> None:
         self._live.stop()
 
-    def show(self, status: RunStatus) -> None:
+    def show(self, status: RunStatus, failures: Callable[[], Failures] | None = None) -> None:
         """Draw the bars."""
-        self._live.update(_drawing(status), refresh=True)
+        errors = self._errors.of(status, failures)
+        self._live.update(drawing(status, errors, self._live.console.width), refresh=True)
 
     def say(self, line: str) -> None:
         """Print a line above the bars."""
         self._live.console.print(line, markup=False, highlight=False)
 
 
-def _drawing(status: RunStatus) -> Group:
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
+class LastErrors:
+    """Errors of a run, those that came last first; asks for them only when there are more."""
 
-    table = Table.grid(padding=(0, 2))
-    for task in status.tasks:
-        table.add_row(Text(task.id, style="bold"), _bar(task), *_counts(task))
-    slots = sum(worker.slots for worker in status.workers if worker.connected)
-    busy = sum(worker.busy for worker in status.workers if worker.connected)
-    line = f"{status.run}: {status.state}, {busy} of {slots} slots busy, {duration(status.elapsed_s)} elapsed"
-    if status.state == "running":
-        line += f", ETA {duration(status.eta_s)}"
-    return Group(table, Text(line, style="dim"))
+    def __init__(self) -> None:
+        self._seen = 0
+        self._groups: list[FailureGroup] = []
 
+    def of(self, status: RunStatus, failures: Callable[[], Failures] | None) -> Sequence[FailureGroup]:
+        """Give the first few."""
+        count = sum(task.failed + task.retries for task in status.tasks)
+        if count > self._seen and failures is not None:
+            try:
+                self._take(failures().groups)
+            except BlockyardError:  # the scheduler is busy or being started again: with the next status
+                return self._groups[:MOST_ERRORS]
+            self._seen = count
+        return self._groups[:MOST_ERRORS]
 
-def _bar(task: TaskStatus) -> ProgressBar:
-    from rich.progress_bar import ProgressBar
-
-    ended = task.done + task.skipped + task.failed + task.orphaned
-    style = "red" if task.failed or task.orphaned else "green"
-    return ProgressBar(total=max(task.total, 1), completed=ended if task.total else 1, width=30, complete_style=style)
-
-
-def _counts(task: TaskStatus) -> tuple[str, ...]:
-    ended = task.done + task.skipped
-    share = f"{100 * ended / task.total:.1f} %" if task.total else "100.0 %"
-    notes = [f"{task.leased:,} running"] if task.leased else []
-    notes += [f"{task.skipped:,} skipped"] if task.skipped else []
-    notes += [f"[red]{task.failed:,} failed[/red]"] if task.failed else []
-    notes += [f"[red]{task.orphaned:,} orphaned[/red]"] if task.orphaned else []
-    rate = f"{task.rate:,.1f}/s" if task.rate and not task.over else ""
-    eta = "" if task.over else f"ETA {duration(task.eta_s)}"
-    return f"{ended:,}/{task.total:,}", share, rate, eta, ", ".join(notes)
+    def _take(self, groups: Sequence[FailureGroup]) -> None:
+        before = {(group.task, group.kind, group.message): group.attempts for group in self._groups}
+        grown = [group for group in groups if group.attempts > before.get((group.task, group.kind, group.message), 0)]
+        names = {id(group) for group in grown}
+        place = {name: n for n, name in enumerate(before)}
+        rest = [group for group in groups if id(group) not in names]
+        rest.sort(key=lambda group: place[group.task, group.kind, group.message])
+        self._groups = [*grown, *rest]

@@ -51,7 +51,11 @@ def prepare(_command: str, parser: argparse.ArgumentParser) -> Callable[[argpars
     )
     parser.add_argument("--serial", action="store_true", help="run in this process, block by block; nothing is kept")
     parser.add_argument("--redis-url", default="", metavar="URL", help="use a running Redis instead of an own one")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print the result as JSON; to standard error a line of JSON a status",
+    )
     return run
 
 
@@ -84,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     try:
         with _interrupts(local):
-            result = _follow(local)
+            result = _follow(local, as_json=arguments.json)
     except KeyboardInterrupt:
         print(f"stopped; finished blocks are kept. To go on: {_command_line()}", file=sys.stderr)
         return INTERRUPTED
@@ -112,15 +116,16 @@ def _interrupts(local: LocalRun) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _follow(local: LocalRun) -> RunResult:
+def _follow(local: LocalRun, *, as_json: bool) -> RunResult:
     """Run to the end, showing how far it is."""
-    with progress_on(sys.stderr) as progress:
+    with progress_on(sys.stderr, as_json=as_json) as progress:
         local.say = progress.say
         with local:
             try:
                 while (result := local.wait(LOOK_EVERY_S)) is None:
                     if (status := local.status()) is not None:
-                        progress.show(status)
+                        control = local.control()
+                        progress.show(status, control.failures if control else None)
             except KeyboardInterrupt:
                 progress.say("stopping after the blocks that are running (Ctrl-C again: at once) ...")
                 raise

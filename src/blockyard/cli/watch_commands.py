@@ -13,7 +13,8 @@ import msgspec
 
 from blockyard.cli.app import DONE, FAILED
 from blockyard.cli.find import Place, add_where, ended, how_to_go_on, living, place_of, reach
-from blockyard.cli.progress import progress_on
+from blockyard.cli.progress import Progress, progress_on
+from blockyard.client.control import Control
 from blockyard.core.grouping import group_failures
 from blockyard.core.report import status_report
 from blockyard.core.status import Explanation, FailureGroup, Failures, RunStatus
@@ -48,8 +49,12 @@ def prepare(command: str, parser: argparse.ArgumentParser) -> Callable[[argparse
     if command == "failures":
         parser.add_argument("--task", default=None, metavar="TASK", help="only of this task")
         parser.add_argument("--traceback", action="store_true", help="with the traceback of the first of each group")
-    if command != "watch":
-        parser.add_argument("--json", action="store_true", help="print JSON")
+    text = (
+        "print each status as a line of JSON, the last one when the run has ended"
+        if command == "watch"
+        else "print JSON"
+    )
+    parser.add_argument("--json", action="store_true", help=text)
     return {"status": status, "watch": watch, "failures": failures, "explain": explain}[command]
 
 
@@ -103,28 +108,33 @@ def watch(arguments: argparse.Namespace) -> int:
     control = living(place, arguments)
     if control is None:
         now, _ = _status(place, arguments)
-        print(status_report(now))
+        print(msgspec.json.encode(now).decode() if arguments.json else status_report(now))
         return DONE if now.state == "done" else FAILED
+    now = _watch(place, control, progress_on(sys.stdout if arguments.json else sys.stderr, as_json=arguments.json))
+    if not arguments.json:
+        print(status_report(now))
+    return DONE if now.state == "done" else FAILED
+
+
+def _watch(place: Place, control: Control, shown: Progress) -> RunStatus:
+    """Show the run until it ends; give the last status."""
     silent_since_s: float | None = None
-    with progress_on(sys.stderr) as progress:
+    with shown as progress:
         while True:
             try:
                 now, silent_since_s = control.status(), None
             except ConnectError:
                 if isinstance(place, Path) and (result := ended(place)) is not None:
-                    now = result.status
-                    progress.show(now)
-                    break
+                    progress.show(result.status)
+                    return result.status
                 silent_since_s = silent_since_s or time.monotonic()
                 if time.monotonic() - silent_since_s > PATIENCE_S:
                     raise
             else:
-                progress.show(now)
+                progress.show(now, control.failures)
                 if now.state in ENDED:
-                    break
+                    return now
             time.sleep(LOOK_EVERY_S)
-    print(status_report(now))
-    return DONE if now.state == "done" else FAILED
 
 
 # ----- failures -------------------------------------------------------------------------------------------------------

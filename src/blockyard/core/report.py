@@ -6,6 +6,9 @@ import math
 
 from blockyard.core.status import PoolStatus, RunStatus, TaskStatus
 
+UNITS = ((1, "s", 100), (60, "min", 100), (3600, "h", 72), (86400, "d", math.inf))
+"""Seconds, name, and up to how many of it are given in it."""
+
 
 def duration(seconds: float | None) -> str:
     """Give a time for a person, in its two largest units; None is "unknown".
@@ -30,15 +33,32 @@ def duration(seconds: float | None) -> str:
     raise AssertionError("the last unit has no limit")
 
 
+def span(low_s: float | None, high_s: float | None) -> str:
+    """Give a range of time for a person, in one unit and with two digits; "" where it is unknown.
+
+    >>> span(228, 300), span(40, 61), span(4000, 9000), span(6e5, 1e6), span(None, None)
+    ('3.8 to 5 min', '40 to 61 s', '1.1 to 2.5 h', '6.9 to 12 d', '')
+    """
+    if low_s is None or high_s is None:
+        return ""
+    size, unit = next((size, unit) for size, unit, most in UNITS if high_s < most * size)
+    low, high = (
+        f"{seconds / size:.1f}".removesuffix(".0") if seconds / size < 9.95 else f"{seconds / size:.0f}"
+        for seconds in (low_s, high_s)
+    )
+    return f"{low} to {high} {unit}" if low != high else f"{high} {unit}"
+
+
 def status_report(status: RunStatus) -> str:
     """Give one line of the run and a table with a line for each task.
 
     The columns: blocks in all; workers asked for and online; finished (skipped, succeeded, failed); processing;
-    pending, which are all that still wait; orphaned, which never run; and the time to the end.
+    pending, which are all that still wait; orphaned, which never run; the time to the end by the plain rule, blocks
+    left over blocks a second of the last 2 minutes; and the time to the end as we think, with its range (p10 to p90).
     """
     lines = [_headline(status)]
     header = ("task", "blocks", "workers", "finished", "skipped", "succeeded", "failed", "processing", "pending")
-    rows: list[tuple[str, ...]] = [(*header, "orphaned", "ETA")]
+    rows: list[tuple[str, ...]] = [(*header, "orphaned", "at this rate", "ETA", "range")]
     rows += [_row(task, status) for task in status.tasks]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
@@ -67,7 +87,10 @@ def _headline(status: RunStatus) -> str:
     line += f", {duration(status.elapsed_s)} elapsed"
     if status.quiet_s > 0:
         line += f", nothing is leased for {duration(status.quiet_s)} (Redis may have forgotten what runs)"
-    return f"{line}, ETA {duration(status.eta_s)}" if status.state in ("running", "paused") else line
+    if status.state not in ("running", "paused"):
+        return line
+    likely = span(status.eta_p10_s, status.eta_p90_s)
+    return f"{line}, ETA {duration(status.eta_s)}" + (f" ({likely})" if likely else "")
 
 
 def _row(task: TaskStatus, status: RunStatus) -> tuple[str, ...]:
@@ -79,5 +102,8 @@ def _row(task: TaskStatus, status: RunStatus) -> tuple[str, ...]:
     asked = "any" if task.num_workers is None else f"{task.num_workers:,}"
     counts = (task.done + task.skipped + task.failed, task.skipped, task.done, task.failed)
     waiting = (task.leased, task.pending + task.ready, task.orphaned)
-    eta = "over" if task.over else duration(task.eta_s)
-    return (task.id, f"{task.total:,}", f"{online:,} of {asked}", *(f"{n:,}" for n in (*counts, *waiting)), eta)
+    left = task.pending + task.ready + task.leased
+    ends = [duration(left / task.rate if task.rate else None), duration(task.eta_s)]
+    ends += [span(task.eta_p10_s, task.eta_p90_s)]
+    ends = ["over", "over", ""] if task.over else ends
+    return (task.id, f"{task.total:,}", f"{online:,} of {asked}", *(f"{n:,}" for n in (*counts, *waiting)), *ends)

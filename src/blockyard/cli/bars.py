@@ -1,0 +1,111 @@
+"""A run drawn for a terminal: a bar a task, the workers, and what went wrong last, as wide as there is room."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blockyard.core.report import duration, span
+from blockyard.core.status import FailureGroup, RunStatus, TaskStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.text import Text
+
+WIDE = 110
+"""Columns from which on there is room for all."""
+
+
+def drawing(status: RunStatus, errors: Sequence[FailureGroup], width: int) -> Group:
+    """Draw the run in so many columns; `errors` in the order in which they are shown."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    wide = width >= WIDE
+    rows = [(task, _cells(task, wide=wide)) for task in status.tasks]
+    widths = [max(map(len, column)) for column in zip(*(cells for _, cells in rows), strict=True)]
+    bar = 24 if wide else 8
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=max(8, width - bar - sum(widths) - 2 * 6))
+    table.add_column(width=bar)
+    for at, size in enumerate(widths):
+        table.add_column(no_wrap=True, justify="left" if at == len(widths) - 1 else "right", min_width=size)
+    for task, cells in rows:
+        table.add_row(Text(task.id, style="bold"), _bar(task), *map(Text, cells))
+        if wide and (notes := _notes(task)).plain:
+            table.add_row("", "", "", "", "", notes)
+    narrow = [_line(task, _notes(task)) for task in status.tasks if _notes(task).plain] if not wide else []
+    lines = [*narrow, Text(_summary(status), style="dim"), *(_error(group) for group in errors)]
+    for line in lines:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    return Group(table, *lines)
+
+
+def _cells(task: TaskStatus, *, wide: bool) -> tuple[str, ...]:
+    """Give counts, share, rate and end."""
+    if not task.total:
+        return "no blocks", "", "", "done"
+    rate = f"{task.rate:,.1f}/s" if task.rate and not task.over else ""
+    share = f"{100 * _ended(task) / task.total:.1f} %"
+    return f"{_ended(task):,}/{task.total:,}", share, rate, _end(task, wide=wide)
+
+
+def _ended(task: TaskStatus) -> int:
+    return task.done + task.skipped + task.failed + task.orphaned
+
+
+def _bar(task: TaskStatus) -> ProgressBar:
+    from rich.progress_bar import ProgressBar
+
+    style = "red" if task.failed or task.orphaned else "green"
+    return ProgressBar(
+        total=max(task.total, 1),
+        completed=_ended(task) if task.total else 1,
+        complete_style=style,
+        finished_style=style,
+    )
+
+
+def _end(task: TaskStatus, *, wide: bool) -> str:
+    if task.over:
+        return "over" if task.failed or task.orphaned else "done"
+    if task.eta_s is None:
+        return "ETA unknown"
+    rough = span(task.eta_p10_s, task.eta_p90_s)
+    return f"ETA {duration(task.eta_s)} ({rough})" if wide and rough else f"ETA {rough or duration(task.eta_s)}"
+
+
+def _notes(task: TaskStatus) -> Text:
+    """Give what is out of the ordinary."""
+    from rich.text import Text
+
+    notes = [(f"{task.skipped:,} skipped", "")] if task.skipped else []
+    notes += [(f"{task.retries:,} tried again", "yellow")] if task.retries else []
+    notes += [(f"{task.failed:,} failed", "red")] if task.failed else []
+    notes += [(f"{task.orphaned:,} never run", "red")] if task.orphaned else []
+    return Text(", ").join(Text(text, style=style) for text, style in notes)
+
+
+def _line(task: TaskStatus, notes: Text) -> Text:
+    from rich.text import Text
+
+    return Text.assemble(f"{task.id}: ", notes)
+
+
+def _summary(status: RunStatus) -> str:
+    online = [worker for worker in status.workers if worker.connected and worker.slots]
+    busy, slots = sum(worker.busy for worker in online), sum(worker.slots for worker in online)
+    count = f"{len(online)} worker{'' if len(online) == 1 else 's'}"
+    line = f"{status.run}: {status.state}, {count}, {busy} of {slots} slots busy, {duration(status.elapsed_s)} elapsed"
+    return f"{line}, ETA {duration(status.eta_s)}" if status.state == "running" else line
+
+
+def _error(group: FailureGroup) -> Text:
+    from rich.text import Text
+
+    times = f" ({group.attempts:,} times)" if group.attempts > 1 else ""
+    message = " ".join(group.message.split())
+    return Text.assemble((f"{group.task}{times}: ", "red"), f"{group.kind}: {message}")
