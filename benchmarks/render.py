@@ -240,6 +240,18 @@ def restart(rows: Sequence[Row]) -> list[str]:
     return table(["", "blocks", "done before", "leases again after, s (median)", "at most, s"], body) if body else []
 
 
+def look(rows: Sequence[Row]) -> list[str]:
+    """Say what looking at a very large run takes."""
+    names = ("scrape_s", "status_s", "slice_s", "window_s", "projection_s", "other_projection_s", "loop_lag_s")
+    body = [
+        [NAMES[row["shape"]], f"{row['blocks']:,}", number(row["done_before"]), *(number(1000 * row[n]) for n in names)]
+        for row in where(rows, part="look")
+    ]
+    head = ["ms", "blocks", "done before", "scrape of /metrics", "status", "map: slice", "map: window of 64 x 64"]
+    head += ["map: projection along z", "along x", "the loop's worst delay meanwhile"]
+    return table(head, body) if body else []
+
+
 def machine(rows: Sequence[Row]) -> list[str]:
     """Say where this was measured."""
     found = where(rows, part="machine")
@@ -265,6 +277,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], list[str]]] = {
     "messages": messages,
     "large": large,
     "restart": restart,
+    "look": look,
 }
 
 if __name__ == "__main__":

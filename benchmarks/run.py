@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 CACHE = HERE.parent / ".cache"
 RESULTS = HERE / "results"
 WORKERS = 2
-PARTS = ("throughput", "slow", "messages", "large", "restart")
+PARTS = ("throughput", "slow", "messages", "large", "restart", "look")
 LIMIT_S = 900
 """A measurement that takes longer is given up, and the others go on."""
 DAISY = ("2.0.0", "1.2.3")
@@ -163,7 +163,15 @@ def restart(_daisies: dict[str, str], _repeats: int, *, quick: bool) -> Iterator
         yield {"shape": shape, "size": size}, [*command, "--done", str(size // 2)]
 
 
-PLANS = {"throughput": throughput, "slow": slow, "messages": messages, "large": large, "restart": restart}
+def look(_daisies: dict[str, str], _repeats: int, *, quick: bool) -> Iterator[Job]:
+    """Scrapes and maps of a very large run that works."""
+    for shape in ("independent", "halo"):
+        size = 10**6 if quick else 10**8
+        command = [sys.executable, "look_run.py", shape, str(side_for(shape, size)), str(WORKERS)]
+        yield {"shape": shape, "size": size}, [*command, "--done", str(size // 2)]
+
+
+PLANS = {"throughput": throughput, "slow": slow, "messages": messages, "large": large, "restart": restart, "look": look}
 
 
 def ours(shape: str, size: int, fsync: str) -> Job:

@@ -1,0 +1,77 @@
+"""Looking at a very large run while it works: time of a scrape and of the page's maps; prints one JSON line.
+
+    python look_run.py SHAPE SIDE WORKERS --done BLOCKS
+
+The run is one that is resumed with about so many blocks done, scattered at random: the worst that a map can meet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+from large_run import PATIENCE_S, fill, first_block
+from pipelines import local_run, pipeline
+from shapes import SHAPES, blocks_of
+
+BLOCK_S = 0.01
+TIMES = 9
+WHAT = {
+    "scrape_s": "/metrics",
+    "status_s": "/api/v1/status",
+    "slice_s": "/api/v1/map?task=task0&axis=0&slice=7",
+    "projection_s": "/api/v1/map?task=task0&axis=0&slice=projection",
+    "other_projection_s": "/api/v1/map?task=task0&axis=2&slice=projection",
+    "window_s": "/api/v1/map?task=task0&axis=0&slice=7&from=0,0&to=64,64",
+}
+"""What is asked for, by the name of its time in the result."""
+
+
+def main() -> None:
+    """Measure what the command line says."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("shape", choices=SHAPES)
+    parser.add_argument("side", type=int)
+    parser.add_argument("workers", type=int)
+    parser.add_argument("--done", type=int, required=True)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(measure(arguments, Path(folder))))
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
+    """Ask for everything a few times, each by itself; give the medians."""
+    notes = folder / "notes"
+    notes.mkdir()
+    spec = pipeline(arguments.shape, arguments.side, notes, BLOCK_S)
+    done_before = fill(spec, folder / "run", arguments.done)
+    began = time.monotonic()
+    with local_run(spec, folder / "run", workers=arguments.workers) as run:
+        first_block(notes, began + PATIENCE_S)
+        took = {name: median_s(run.http_url + path) for name, path in WHAT.items()}
+        metrics = urllib.request.urlopen(run.http_url + "/metrics").read().decode()
+    (lag,) = [line for line in metrics.splitlines() if line.startswith("blockyard_loop_lag_seconds ")]
+    blocks = blocks_of(arguments.shape, arguments.side)
+    return {"blocks": blocks, "done_before": done_before, **took, "loop_lag_s": float(lag.split()[1])}
+
+
+def median_s(url: str) -> float:
+    """Give the median of the seconds that an answer takes."""
+    return statistics.median(asked(url) for _ in range(TIMES))
+
+
+def asked(url: str) -> float:
+    """Give the seconds from asking to the last byte."""
+    began = time.monotonic()
+    with urllib.request.urlopen(url) as answer:
+        answer.read()
+    return time.monotonic() - began
+
+
+if __name__ == "__main__":
+    main()
