@@ -27,7 +27,7 @@ from blockyard.core.pace import Usage
 
 TENTH = 1.2816
 """Standard deviations from the middle of a normal distribution to its tenth."""
-UNFORESEEN = 0.07
+UNFORESEEN = 0.10
 """Relative error that remains however much was seen: workers will come and go, regions differ."""
 DRIFT = 0.5
 """How much of the difference (as a logarithm) between window and whole run is uncertain."""
