@@ -101,6 +101,7 @@ def test_a_large_grid_is_aggregated_and_a_window_is_finer(redis_url, run_name):
         ("map?task=smooth&axis=3", "axis 3 is none of the grid's axes 0 .. 2"),
         ("map?task=smooth&axis=z", "'axis' is 'z', which is no integer"),
         ("map?task=smooth&axis=0&slice=2", "slice 2 is outside axis 0"),
+        ("map?task=smooth&value=duraton", "there is no value 'duraton'; did you mean 'duration'"),
         ("map?task=smooth&max=5000", "max is 5000; give 1 .. 1024 cells"),
         ("map?task=smooth&from=0,0&to=9,9", "is not inside the shown axes, of (6, 8) blocks"),
         ("blocks?task=smooth&from=0,0&to=1,1,1", "'from' needs an index for each of the 3 axes"),
@@ -323,6 +324,14 @@ def test_somebody_looks_at_a_run_and_steers_it(redis_url, run_name, chromium, sh
         await page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         await expect(page.locator("#detail h3")).to_contain_text("Blocks from 0, ")
         await page.screenshot(path=shots / "dark.png", full_page=True)
+        await page.locator("#map-value").select_option("duration")
+        await expect(page.locator("#ramp")).to_contain_text("mean duration of a cell, from 1 ms to 1 ms")
+        await page.locator("#map-value").select_option("attempts")
+        await expect(page.locator("#ramp")).to_contain_text("mean attempts of a cell, from 1.00 to 1.00")
+        await page.locator("#find-index").fill("1, 2, 3")
+        await page.get_by_role("button", name="Find").click()
+        await expect(page.locator("#detail h3")).to_contain_text("Block 1, 2, 3 of smooth")
+        await page.locator("#map").screenshot(path=shots / "attempts-dark.png")
         await page.set_viewport_size({"width": 400, "height": 900})
         await page.screenshot(path=shots / "narrow-dark.png", full_page=True)
         assert await page.evaluate("() => document.documentElement.scrollWidth") <= 400

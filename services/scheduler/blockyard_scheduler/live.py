@@ -9,7 +9,7 @@ import time
 import msgspec
 from tornado.iostream import StreamClosedError
 
-from blockyard.core.status import RunStatus, Straggler, TaskStatus, WorkerStatus
+from blockyard.core.status import PoolStatus, RunStatus, Straggler, TaskStatus, WorkerStatus
 from blockyard_scheduler.http import Api, DeniedError, Run
 from blockyard_scheduler.throughput import Throughput
 
@@ -22,7 +22,7 @@ THROUGHPUT_EVERY = 5
 """The samples go with every fifth event, and with a listener's first."""
 
 
-class PoolStatus(msgspec.Struct, kw_only=True):
+class PoolWorkers(msgspec.Struct, kw_only=True):
     """The workers of one pool."""
 
     pool: str
@@ -45,8 +45,13 @@ class Live(msgspec.Struct, kw_only=True):
     """Sequence of the last record: where it is the same, nothing has changed."""
     elapsed_s: float
     eta_s: float | None
+    eta_p10_s: float | None
+    eta_p90_s: float | None
+    quiet_s: float
     tasks: list[TaskStatus]
-    pools: list[PoolStatus]
+    pools: list[PoolWorkers]
+    kubernetes: list[PoolStatus]
+    """Pools that the scheduler scales there."""
     workers: list[WorkerStatus]
     """The first of them."""
     stragglers: list[Straggler]
@@ -64,8 +69,12 @@ def live_of(status: RunStatus, seq: int) -> Live:
         seq=seq,
         elapsed_s=status.elapsed_s,
         eta_s=status.eta_s,
+        eta_p10_s=status.eta_p10_s,
+        eta_p90_s=status.eta_p90_s,
+        quiet_s=status.quiet_s,
         tasks=status.tasks,
         pools=pools_of(status.workers),
+        kubernetes=status.pools,
         workers=status.workers[:MOST_WORKERS],
         stragglers=status.stragglers[:MOST_STRAGGLERS],
         leases_expired=status.leases_expired,
@@ -73,13 +82,13 @@ def live_of(status: RunStatus, seq: int) -> Live:
     )
 
 
-def pools_of(workers: list[WorkerStatus]) -> list[PoolStatus]:
+def pools_of(workers: list[WorkerStatus]) -> list[PoolWorkers]:
     """Add workers up by pool."""
-    pools: dict[str, PoolStatus] = {}
+    pools: dict[str, PoolWorkers] = {}
     for worker in workers:
         pool = pools.get(worker.pool)
         if pool is None:
-            pool = pools[worker.pool] = PoolStatus(
+            pool = pools[worker.pool] = PoolWorkers(
                 pool=worker.pool, connected=0, lost=0, slots=0, busy=0, leases=0, finished=0
             )
         pool.leases += worker.leases

@@ -1,9 +1,10 @@
 """The map and what is asked about its cells, for the page.
 
 `GET /api/v1/map` answers in binary: 4 bytes (little-endian) with the length of a JSON header, the header (`MapHeader`),
-and for each state that it names the counts of all cells, row by row. `axis` names an axis that is not shown and
-`slice` the index to cut it at, or ``projection`` to look through it; grids of more than three axes repeat the pair. A
-window is ``from=10,20&to=50,60``, blocks on the shown axes.
+and for each state that it names the counts of all cells, row by row; with ``value=duration`` or ``attempts`` the means
+of that as one plane of ``<f4``. `axis` names an axis that is not shown and `slice` the index to cut it at, or
+``projection`` to look through it; grids of more than three axes repeat the pair. A window is ``from=10,20&to=50,60``,
+blocks on the shown axes.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ from __future__ import annotations
 import asyncio
 import struct
 import zlib
+from functools import partial
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from blockyard.core.blockmap import STATES, BlockMap, View, block_map, blocks_in, view_of
+from blockyard.core.history import TaskHistory
 from blockyard.core.scheduler import Scheduler
 from blockyard.core.task import Task
+from blockyard.core.valuemap import VALUES, value_map
 from blockyard.plan.grid import Ints
-from blockyard.spec.errors import SpecError
+from blockyard.spec.errors import SpecError, nearest
 from blockyard.spec.model import RoiSpec
 from blockyard_scheduler.http import Api, Guard, Run
 
@@ -65,6 +70,11 @@ class MapHeader(msgspec.Struct, kw_only=True):
     """Of the counts: ``u1``, ``u2`` or ``u4``, little-endian."""
     states: list[str]
     """Of the planes that follow, in this order; a state that is missing has none of these blocks."""
+    value: str = ""
+    """What is the mean of each cell, in the one plane that follows (NaN: none is known); "" for counts by state."""
+    least: float | None = None
+    most: float | None = None
+    """The smallest and the largest mean; None where none is known."""
 
 
 class Map(Api):
@@ -79,14 +89,21 @@ class Map(Api):
         """Answer with header and planes."""
         task = core_task(self)
         view = self._view(task)
+        value = self.get_query_argument("value", "state")
+        if value not in ("state", *VALUES):
+            raise SpecError(f"there is no value '{value}'{nearest(value, ('state', *VALUES))}")
         packed_for_wire = "deflate" in self.request.headers.get("Accept-Encoding", "")
         async with self.lock:
             core = self.turns.core
             leased, ready = in_hand(core, task)
             loop = asyncio.get_running_loop()
-            body = await loop.run_in_executor(
-                None, lambda: _encode(task, view, core.seq, leased, ready, deflated=packed_for_wire)
-            )
+            if value == "state":
+                make = partial(_counts, task, view, core.seq, leased, ready)
+            else:
+                make = partial(_values, task, core.history.tasks.get(task.number), view, core.seq, value)
+            body = await loop.run_in_executor(None, make)
+            if packed_for_wire:
+                body = await loop.run_in_executor(None, zlib.compress, body, 1)
         if packed_for_wire:
             self.set_header("Content-Encoding", "deflate")
         self.set_header("Content-Type", "application/octet-stream")
@@ -184,16 +201,27 @@ def _task_grid(task: Task) -> TaskGrid:
     )
 
 
-def _encode(task: Task, view: View, seq: int, leased: Ints, ready: Ints, *, deflated: bool) -> bytes:
-    found = block_map(task, view, leased, ready)
-    body = pack_map(task, view, seq, found)
-    return zlib.compress(body, 1) if deflated else body
+def _counts(task: Task, view: View, seq: int, leased: Ints, ready: Ints) -> bytes:
+    return pack_map(task, view, seq, block_map(task, view, leased, ready))
+
+
+def _values(task: Task, history: TaskHistory | None, view: View, seq: int, value: str) -> bytes:
+    frame, plane = value_map(task, history, view, value)
+    known = plane[~np.isnan(plane)]
+    least, most = (float(known.min()), float(known.max())) if len(known) else (None, None)
+    header = _header(task, view, seq, frame, item="f4", value=value, least=least, most=most)
+    return _packed(header, [plane.astype("<f4").tobytes()])
 
 
 def pack_map(task: Task, view: View, seq: int, found: BlockMap) -> bytes:
     """Give header and planes as bytes."""
     item = "u1" if found.volume < 2**8 else "u2" if found.volume < 2**16 else "u4"
-    header = MapHeader(
+    header = _header(task, view, seq, found, item=item)
+    return _packed(header, [plane.astype(f"<{item}").tobytes() for plane in found.planes.values()])
+
+
+def _header(task: Task, view: View, seq: int, found: BlockMap, **more: Any) -> MapHeader:
+    return MapHeader(
         task=task.spec.id,
         seq=seq,
         shape=task.grid.shape,
@@ -201,10 +229,12 @@ def pack_map(task: Task, view: View, seq: int, found: BlockMap) -> bytes:
         begin=found.begin,
         step=found.step,
         cells=(found.cells[0], found.cells[1]),
-        item=item,
         states=list(found.planes),
+        **more,
     )
+
+
+def _packed(header: MapHeader, planes: list[bytes]) -> bytes:
     text = msgspec.json.encode(header)
-    text += b" " * (-len(text) % 4)  # the counts begin at a whole number of them
-    planes = [plane.astype(f"<{item}").tobytes() for plane in found.planes.values()]
+    text += b" " * (-len(text) % 4)  # the planes begin at a whole number of their items
     return b"".join([struct.pack("<I", len(text)), text, *planes])

@@ -99,7 +99,7 @@ def block_map(task: Task, view: View, leased: Ints, ready: Ints) -> BlockMap:
 
     May run in a thread while the core goes on: then the counts are of moments a few milliseconds apart.
     """
-    picture = _Picture(task, view)
+    picture = Picture(task, view)
     counts = {kind: picture.count_bits(kind) for kind in Kind if task.counts[kind]}
     none = np.zeros(picture.cells, np.int64)
     skipped = counts.get(Kind.SKIPPED, none)
@@ -191,7 +191,7 @@ class _Shown:
 _NO_ROWS = _Shown(1, 1, 0, slice(0, 1), 0, 0, 1)
 
 
-class _Picture:
+class Picture:
     """The picture of one view: which chunks it looks at, and where their blocks go."""
 
     def __init__(self, task: Task, view: View) -> None:
@@ -241,17 +241,34 @@ class _Picture:
         return counts
 
     def count_addresses(self, addresses: Ints) -> Ints:
-        """Count blocks given by their addresses, of which there may be some ten thousands."""
+        """Count blocks given by their addresses."""
+        return self.sum_addresses(addresses, np.ones(len(addresses), np.float32))[1]
+
+    def sum_addresses(self, addresses: Ints, values: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], Ints]:
+        """Sum the values of blocks given by their addresses, and count them, in each cell."""
         indices = self.task.layout.indices(addresses)
         wanted = np.ones(len(indices), np.bool_)
         for axis in range(indices.shape[1]):
             wanted &= (indices[:, axis] >= self._lo[axis]) & (indices[:, axis] < self._hi[axis])
-        counts = self._empty()
         *row, column = self.view.shown
         columns = (indices[wanted, column] >> self._columns.log2_step) - self._columns.origin
         rows = (indices[wanted, row[0]] >> self._rows.log2_step) - self._rows.origin if row else 0 * columns
-        np.add.at(counts, (rows, columns), 1)
-        return counts[self._crop]
+        shape = (self._rows.n_cells, self._columns.n_cells)
+        place = rows * shape[1] + columns
+        counts = np.bincount(place, minlength=shape[0] * shape[1]).reshape(shape)
+        sums = np.bincount(place, values[wanted], minlength=shape[0] * shape[1]).reshape(shape)
+        return sums.astype(np.float64)[self._crop], counts.astype(np.int64)[self._crop]
+
+    def chunks_along(self, axis: int) -> tuple[int, int]:
+        """Give the chunks of the view along an axis, from and to."""
+        return self._slices[axis].start, self._slices[axis].stop
+
+    def chunk_of_cells(self, axis: int) -> Ints:
+        """Give for each cell along a shown axis the chunk of its first block, counted from the view's first."""
+        at = self.view.shown.index(axis)
+        cells = self.cells[at] if len(self.view.shown) > 1 else self.cells[1]
+        first = self.begin[at] + np.arange(cells) * self.step[at]
+        return (first >> self.task.layout.log2_side[axis]) - self._slices[axis].start
 
     # --- bitmaps -----------------------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ function failure(attempt) {
     attempt.traceback ? element("pre", { tabIndex: 0 }, attempt.traceback) : null);
 }
 
-export async function showBlock(task, id, retry) {
+export async function showBlock(task, id, acts) {
   try {
     const block = await getJson("explain", { task, block: id });
     const worker = /leased to worker (\S+)/.exec(block.text)?.[1] ?? block.failures.at(-1)?.worker;
@@ -56,11 +56,13 @@ export async function showBlock(task, id, retry) {
       ["state", element("span", {}, chip(block.state), ` ${block.state}`)], ["writes", block.write_roi], ["reads", block.read_roi],
       ["attempt", block.attempt], ["block id", block.block_id], ...(worker ? [["worker", worker]] : []),
     ];
-    const again = element("button", { type: "button", hidden: block.state !== "failed" }, "Retry this block");
+    const failed = block.state === "failed";
+    const over = failed || block.state === "done" || block.state === "skipped";
+    const again = element("button", { type: "button", hidden: !over }, failed ? "Retry this block" : "Run it again");
     again.addEventListener("click", async () => {
       again.disabled = true;
-      await retry({ task, roi: roiOf(block.write_roi) });
-      showBlock(task, id, retry);
+      await (failed ? acts.retry : acts.rerun)({ task, roi: roiOf(block.write_roi) });
+      showBlock(task, id, acts);
     });
     place().replaceChildren(
       element("h3", {}, `Block ${block.index.join(", ")} of ${task}`),

@@ -34,6 +34,20 @@ export function duration(seconds) {
   return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
 }
 
+// A short time, with as many digits as are worth it.
+export function seconds(s) {
+  if (s >= 100) return duration(s);
+  return s >= 0.1 ? `${SHORT.format(s)} s` : `${SHORT.format(1000 * s)} ms`;
+}
+
+// "3 min 20 s (2 min to 5 min)"
+export function left(point, low, high) {
+  const known = point !== null && low !== null && high !== null && duration(low) !== duration(high);
+  return duration(point) + (known ? ` (${duration(low)} to ${duration(high)})` : "");
+}
+
+export const voxels = (perSecond) => `${new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 }).format(perSecond)} voxels / s`;
+
 export function element(name, properties = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {

@@ -1,8 +1,8 @@
 // The map: the grid of a task, cut or looked through along the axes that are not shown.
 import { get } from "./api.js";
-import { MEANING, SIGNS, STATES, chip, count, element, share } from "./format.js";
+import { MEANING, SIGNS, STATES, chip, count, element, seconds, share } from "./format.js";
 import { showBlock, showCell, showHint } from "./detail.js";
-import { Tile, colours } from "./tile.js";
+import { Tile, colours, headerOf, rampColours } from "./tile.js";
 
 const MOST_CELLS = 512;
 const LARGEST_FIT = 40; // pixels a cell when all is shown
@@ -12,11 +12,13 @@ const GAPS_FROM = 6;
 const THIN = 6; // a thin grid is stretched at most so much on its short axis
 
 export class BlockMap {
-  constructor(retry) {
+  constructor(acts) {
     this.canvas = document.getElementById("map");
-    this.retry = retry;
+    this.acts = acts; // retry and rerun
     this.tasks = new Map();
     this.task = null;
+    this.value = "state"; // what a cell's colour says
+    this.scale = null; // least and most of the value, in the whole picture
     this.cuts = new Map(); // axis not shown -> index, or null: looked through
     this.tile = this.detail = null;
     this.cursor = null;
@@ -31,7 +33,8 @@ export class BlockMap {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
       this.palette = colours();
       for (const tile of [this.tile, this.detail]) tile?.paint(this.palette);
-      this.draw();
+      if (this.value === "state") this.draw();
+      else this.changed();
     });
     showHint();
   }
@@ -124,8 +127,14 @@ export class BlockMap {
 
   async fetchTile(window = []) {
     const cuts = [...this.cuts].flatMap(([axis, at]) => [["axis", axis], ["slice", at ?? "projection"]]);
-    const answer = await get("map", [["task", this.task], ["max", MOST_CELLS], ...cuts, ...window]);
-    return new Tile(await answer.arrayBuffer(), this.palette);
+    const asked = [["task", this.task], ["max", MOST_CELLS], ...cuts, ...window];
+    const tile = new Tile(await (await get("map", asked)).arrayBuffer(), this.palette);
+    if (this.value !== "state") {
+      const means = await (await get("map", [...asked, ["value", this.value]])).arrayBuffer();
+      if (!window.length) this.scale = headerOf(means); // a window keeps the scale of the whole
+      tile.colour(means, rampColours(), this.scale.least ?? 0, this.scale.most ?? 0);
+    }
+    return tile;
   }
 
   window(tile) {
@@ -245,7 +254,7 @@ export class BlockMap {
     for (let y = y0; y < y1; y += tile.stepY) {
       for (let x = x0; x < x1; x += tile.stepX) {
         const cell = tile.at(x, y);
-        const state = cell < 0 ? null : tile.sign(cell);
+        const state = cell < 0 || tile.values ? null : tile.sign(cell);
         if (!state) continue;
         const [left, top] = tile.placeOf(cell);
         pen.fillText(SIGNS[state], (left + tile.stepX / 2 - view.x) * view.sx, (top + tile.stepY / 2 - view.y) * view.sy);
@@ -292,6 +301,13 @@ export class BlockMap {
     const cell = total ? Math.max(...tile.header.step) > 1 ? `; a cell is ${tile.header.step.join(" \u00d7 ")} of them` : "" : "";
     const text = `Task ${[this.task, ...how].join(", ")}: ${where}${cell}. ` +
       (total ? `Of ${count(total)} blocks: ${parts.join(", ")}.` : "It has no blocks.");
+    const known = this.value !== "state" && this.scale?.least !== null;
+    const unit = this.value === "duration" ? seconds : (n) => n.toPrecision(3);
+    const ramp = document.getElementById("ramp");
+    ramp.hidden = this.value === "state";
+    ramp.firstElementChild.hidden = !known;
+    ramp.lastElementChild.textContent = known ? `mean ${this.value} of a cell, from ${unit(this.scale.least)} to ${unit(this.scale.most)}`
+      : `Nothing is recorded of the ${this.value} of these blocks.`;
     document.getElementById("map-text").textContent = text;
     this.canvas.setAttribute("aria-label", `Map of task ${this.task}`);
   }
@@ -310,7 +326,7 @@ export class BlockMap {
   }
 
   showBlock(task, id) {
-    return showBlock(task, id, this.retry);
+    return showBlock(task, id, this.acts);
   }
 
   // Show a block that was named elsewhere, and where it is.
@@ -322,6 +338,16 @@ export class BlockMap {
     const [row, column] = this.tile.header.shown;
     this.cursor = [block.index[column], block.index[row]];
     this.draw();
+  }
+
+  // Show the block at an index that was typed in.
+  findIndex(text) {
+    const shape = this.grid.shape;
+    const index = text.split(/[\s,]+/).filter(Boolean).map(Number);
+    const inside = index.length === shape.length && index.every((at, axis) => Number.isInteger(at) && at >= 0 && at < shape[axis]);
+    document.getElementById("find-index").setCustomValidity(inside ? "" : `Give ${shape.length} integers, below ${shape.join(", ")}.`);
+    if (!document.getElementById("find-index").reportValidity()) return;
+    this.find(this.task, index.reduce((id, at, axis) => id * shape[axis] + at, 0));
   }
 
   async nextFailed() {
@@ -340,6 +366,9 @@ export class BlockMap {
   controls() {
     const on = (id, event, act) => document.getElementById(id).addEventListener(event, act);
     on("map-task", "change", (event) => this.choose(event.target.value));
+    on("map-value", "change", (event) => { this.value = event.target.value; this.changed(); });
+    on("find-index", "input", (event) => event.target.setCustomValidity(""));
+    on("find", "submit", (event) => { event.preventDefault(); this.findIndex(document.getElementById("find-index").value); });
     on("map-axis", "change", (event) => this.lookAlong(Number(event.target.value)));
     on("zoom-in", "click", () => this.zoom(1.6));
     on("zoom-out", "click", () => this.zoom(1 / 1.6));

@@ -3,11 +3,11 @@
 import { Refused, getJson, listen, needsToken, post, setToken } from "./api.js";
 import { showFailures } from "./failures.js";
 import { BlockMap } from "./map.js";
-import { showHeadline, showTasks, showThroughput, showWorkers } from "./tables.js";
+import { showHeadline, showKubernetes, showTasks, showThroughput, showWorkers } from "./tables.js";
 
 const message = document.getElementById("message");
 const tokenForm = document.getElementById("token");
-const map = new BlockMap(retry);
+const map = new BlockMap({ retry, rerun });
 let last = null;
 let failuresOf = "";
 let known = "";
@@ -22,7 +22,8 @@ function say(text, bad = false) {
 async function act(path, value) {
   try {
     const answer = await post(path, value);
-    say(answer.blocks === undefined ? `The run is ${answer.state}.` : `${answer.blocks} blocks wait to be tried again; the run is ${answer.state}.`);
+    say(answer.pools ? "Kubernetes is asked for it." : answer.blocks === undefined ? `The run is ${answer.state}.`
+      : `${answer.blocks} blocks wait to be run again; the run is ${answer.state}.`);
     return answer;
   } catch (error) {
     say(error.message, true);
@@ -34,6 +35,11 @@ function retry(what) {
   return act("retry", what);
 }
 
+function rerun(what) {
+  const sure = window.confirm("Run this block again, and all that depends on it? What is done of that counts as not done until then.");
+  return sure ? act("rerun", what) : null;
+}
+
 async function heard(live) {
   if (last === null || message.dataset.about === "connection") {
     say("");
@@ -43,6 +49,7 @@ async function heard(live) {
   showHeadline(live);
   showTasks(live, map.task, (task) => map.choose(task));
   showWorkers(live);
+  showKubernetes(live, (what) => act("scale", what));
   showThroughput(live.throughput);
   const names = live.tasks.map((task) => `${task.id}:${task.total}`).join();
   try {

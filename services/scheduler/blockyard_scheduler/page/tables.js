@@ -1,5 +1,5 @@
 // Tasks, workers and throughput: everything that one event says.
-import { bar, count, duration, element, finished, rate, share } from "./format.js";
+import { bar, count, duration, element, finished, left, rate, share, voxels } from "./format.js";
 
 const rows = new Map();
 
@@ -20,10 +20,13 @@ export function showHeadline(live) {
   const numbers = [
     ["finished", share(finished(all), all.total)],
     ["blocks", `${count(finished(all))} of ${count(all.total)}`],
-    over ? ["took", duration(live.elapsed_s)] : ["time left", duration(live.eta_s)],
+    over ? ["took", duration(live.elapsed_s)] : ["time left", left(live.eta_s, live.eta_p10_s, live.eta_p90_s)],
     ["workers", count(online)],
   ];
+  const written = live.tasks.reduce((n, task) => n + (task.voxels_per_s ?? 0), 0);
+  if (written) numbers.push(["written", voxels(written)]);
   if (all.failed) numbers.push(["failed", count(all.failed)]);
+  if (live.quiet_s) numbers.push(["nothing is leased for", duration(live.quiet_s)]);
   document.getElementById("run").textContent = live.run;
   const badge = document.getElementById("state");
   badge.textContent = badge.dataset.state = live.state;
@@ -56,12 +59,13 @@ export function showTasks(live, chosen, choose) {
     name.setAttribute("aria-pressed", String(task.id === chosen));
     bar(itsBar, task);
     const limit = task.num_workers === null ? "" : ` of ${count(task.num_workers)}`;
-    const left = task.over ? "over" : task.eta_s === null ? (task.leased ? "unknown" : "waits") : duration(task.eta_s);
+    const time = task.over ? "over" : task.eta_s === null ? (task.leased ? "unknown" : "waits") : left(task.eta_s, task.eta_p10_s, task.eta_p90_s);
     const texts = [
-      `${count(finished(task))} of ${count(task.total)}`, count(task.leased) + limit, rate(task.rate), left,
+      `${count(finished(task))} of ${count(task.total)}`, count(task.leased) + limit, rate(task.rate), time,
       count(task.failed), count(task.orphaned), count(task.retries),
     ];
     cells.forEach((cell, i) => { cell.textContent = texts[i]; });
+    cells[2].title = task.voxels_per_s ? voxels(task.voxels_per_s) : "";
     cells[4].classList.toggle("trouble", task.failed > 0);
   }
 }
@@ -80,6 +84,29 @@ export function showWorkers(live) {
       : element("p", { className: "faint" }, "No worker is connected. Blocks wait until one is."),
     slow.length ? element("div", {}, element("h3", {}, "Unusually slow"), element("ul", {}, ...slow)) : "",
   );
+}
+
+const DECIDES = { auto: "the scheduler", person: "a person", nobody: "not scaled here" };
+
+// Pools of pods: how many there are and why not more; built once a pool, so that a number being typed stays.
+export function showKubernetes(live, scale) {
+  const place = document.getElementById("kubernetes");
+  for (const pool of live.kubernetes) {
+    let made = [...place.children].find((child) => child.dataset.pool === pool.pool);
+    if (!made) {
+      const number = element("input", { type: "number", min: 0, required: true, value: pool.replicas, ariaLabel: `Workers of pool ${pool.pool}` });
+      const auto = element("button", { type: "button" }, "Let the scheduler decide");
+      made = element("form", { className: "pool", data: { pool: pool.pool } }, element("p"), element("ul"), number,
+        element("button", { type: "submit" }, "Scale"), auto);
+      made.addEventListener("submit", (event) => { event.preventDefault(); scale({ pool: pool.pool, workers: Number(number.value) }); });
+      auto.addEventListener("click", () => scale({ pool: pool.pool, workers: null }));
+      place.append(made);
+    }
+    made.querySelector("p").textContent = `Pool ${pool.pool} on Kubernetes: ${count(pool.ready)} of ${count(pool.replicas)} pods ready, ` +
+      `${count(pool.desired)} of use${pool.pending ? `, ${count(pool.pending)} pending` : ""}; decides: ${DECIDES[pool.decides]}.`;
+    made.querySelector("ul").replaceChildren(...[...pool.reasons, ...(pool.error ? [pool.error] : [])].map((text) => element("li", {}, text)));
+    made.lastElementChild.hidden = pool.decides === "auto";
+  }
 }
 
 let samples = null;

@@ -12,11 +12,24 @@ export function colours() {
   }));
 }
 
+// Of the means: nothing known, least, most. From light to dark (in the dark: from dark to light), so without hue too.
+export function rampColours() {
+  const style = getComputedStyle(document.documentElement);
+  return ["--outside", "--least", "--most"].map((name) => {
+    const hex = style.getPropertyValue(name).trim();
+    return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+  });
+}
+
+export function headerOf(buffer) {
+  return JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, new DataView(buffer).getUint32(0, true))));
+}
+
 export class Tile {
   // A grid of one axis is folded into rows.
   constructor(buffer, palette) {
     const length = new DataView(buffer).getUint32(0, true);
-    this.header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+    this.header = headerOf(buffer);
     const [rows, columns] = this.header.cells;
     this.n = rows * columns;
     this.folded = this.header.shown.length === 1;
@@ -60,6 +73,20 @@ export class Tile {
       }
       pixels.data.set([r, g, b, 255], 4 * cell);
     }
+    pen.putImageData(pixels, 0, 0);
+  }
+
+  // Colours by the means of another answer for the same cells; cells of which nothing is known keep a quiet colour.
+  colour(buffer, ramp, least, most) {
+    const length = new DataView(buffer).getUint32(0, true);
+    this.values = new Float32Array(buffer, 4 + length, this.n);
+    const pen = this.image.getContext("2d");
+    const pixels = pen.createImageData(this.image.width, this.image.height);
+    this.values.forEach((value, cell) => {
+      const at = most > least ? (value - least) / (most - least) : 0.5;
+      const [r, g, b] = isNaN(value) ? ramp[0] : ramp[1].map((low, i) => low + (ramp[2][i] - low) * Math.min(Math.max(at, 0), 1));
+      pixels.data.set([r, g, b, 255], 4 * cell);
+    });
     pen.putImageData(pixels, 0, 0);
   }
 

@@ -1,0 +1,86 @@
+"""The map by duration and attempts against plain sums over blocks: any cut, projection, window and number of axes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blockyard.core.blockmap import view_of
+from blockyard.core.durations import encode
+from blockyard.core.history import History
+from blockyard.core.task import Task
+from blockyard.core.valuemap import value_map
+from blockyard.plan.grid import Grid
+from blockyard.spec.model import RoiSpec, TaskSpec
+
+
+def task_of(shape):
+    zero, block = (0,) * len(shape), RoiSpec((0,) * len(shape), (1,) * len(shape))
+    total = RoiSpec(zero, tuple(shape))
+    spec = TaskSpec(id="t", function="json:dumps", total_roi=total, read_roi=block, write_roi=block)
+    grid = Grid.of(spec)
+    return Task(0, spec, grid, [(zero, grid.shape)])
+
+
+def recorded(task, ids, seconds, most=10**6):
+    history = History([task], most)
+    addresses = task.layout.addresses(task.grid.unravel(np.array(ids, np.int64)))
+    attempts = dict.fromkeys(range(0, len(ids), 3), 2)
+    history.tasks[0].add(addresses, encode(np.array(seconds, np.float32)), attempts, 0, 0)
+    return history.tasks[0]
+
+
+@given(st.data())
+def test_each_cell_has_the_mean_of_its_blocks(data):
+    """Of those that are recorded; NaN where none is."""
+    shape = tuple(data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4)))
+    task = task_of(shape)
+    n = int(np.prod(shape))
+    ids = sorted(data.draw(st.sets(st.integers(0, n - 1), min_size=1)))
+    seconds = [data.draw(st.floats(0.01, 100.0)) for _ in ids]
+    hidden = list(range(len(shape) - 2)) if len(shape) > 2 else []
+    cuts = [(axis, data.draw(st.none() | st.integers(0, shape[axis] - 1))) for axis in hidden]
+    view = view_of(shape, cuts, most=data.draw(st.sampled_from([2, 4, 64])))
+    frame, plane = value_map(task, recorded(task, ids, seconds), view, "duration")
+    sums, counts = np.zeros(frame.cells), np.zeros(frame.cells)
+    for block, took in zip(ids, seconds, strict=True):
+        index = np.unravel_index(block, shape)
+        if all(at is None or index[axis] == at for axis, at in cuts):
+            cell = [index[axis] // step for axis, step in zip(view.shown, frame.step, strict=True)]
+            cell = (0, *cell) if len(cell) == 1 else tuple(cell)
+            sums[cell] += took
+            counts[cell] += 1
+    with np.errstate(invalid="ignore"):
+        expected = sums / counts
+    assert plane == pytest.approx(expected, rel=2e-3, nan_ok=True)
+
+
+def test_attempts_are_shown_likewise():
+    """The attempt at which a block was done."""
+    task = task_of((2, 2))
+    _, plane = value_map(task, recorded(task, [0, 1, 3], [1.0, 1.0, 1.0]), view_of((2, 2), []), "attempts")
+    assert plane == pytest.approx(np.array([[2, 1], [np.nan, 1]]), nan_ok=True)
+
+
+def test_a_task_recorded_by_chunk_shows_the_mean_of_the_chunk():
+    """In each cell of it; nothing where no chunk has a record, and nothing of attempts."""
+    task = task_of((64, 64))
+    history = recorded(task, [0, 1], [2.0, 4.0], most=10)
+    assert history.rows is None
+    view = view_of((64, 64), [])
+    _, plane = value_map(task, history, view, "duration")
+    height, width = task.layout.side
+    assert plane[:height, :width] == pytest.approx(np.full((height, width), 3.0), rel=2e-3)
+    assert np.isnan(plane[height:]).all()
+    assert np.isnan(plane[:, width:]).all()
+    assert np.isnan(value_map(task, history, view, "attempts")[1]).all()
+
+
+def test_nothing_is_known_where_nothing_is_recorded():
+    """A run without a record."""
+    task = task_of((3, 4))
+    frame, plane = value_map(task, None, view_of((3, 4), []), "duration")
+    assert frame.cells == plane.shape == (3, 4)
+    assert np.isnan(plane).all()
