@@ -121,6 +121,8 @@ def _follow(local: LocalRun, *, as_json: bool) -> RunResult:
     with progress_on(sys.stderr, as_json=as_json) as progress:
         local.say = progress.say
         with local:
+            if local.http_url:
+                progress.say(f"its page: {local.http_url}")
             try:
                 while (result := local.wait(LOOK_EVERY_S)) is None:
                     if (status := local.status()) is not None:
