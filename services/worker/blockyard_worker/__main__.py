@@ -22,6 +22,7 @@ from blockyard.wire.messages import Hello
 from blockyard.wire.session import split_address
 from blockyard_worker.agent import EXIT_REFUSED, Agent, AgentSettings, new_worker_id
 from blockyard_worker.http import serve
+from blockyard_worker.logs import start_logging
 from blockyard_worker.own import NOT_OWN, OwnAgent
 from blockyard_worker.slots import SlotSettings
 
@@ -37,7 +38,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Run an agent; give its exit status: 0 run over or told to stop, 2 bad settings or refused."""
     try:
         settings = parse_settings("worker", argv, environ)
-        start_logging(settings)
+        start_logging(settings.log_format, settings.log_level)
         split_address(settings.scheduler)
         hello = make_hello(settings)
         return asyncio.run(_run(hello, settings, environ))
@@ -97,7 +98,8 @@ def slot_settings(worker: str, settings: Namespace, environ: Mapping[str, str]) 
         pickle_dir=str(Path(settings.run_dir).absolute() / FUNCTIONS) if settings.run_dir else None,
         log_dir=log_dir,
         recycle_after=settings.recycle_after,
-        environ={name: value for name, value in environ.items() if name not in SECRETS},
+        environ={name: value for name, value in environ.items() if name not in SECRETS}
+        | {"BLOCKYARD_LOG_FORMAT": settings.log_format, "BLOCKYARD_LOG_LEVEL": settings.log_level},
     )
 
 
@@ -119,34 +121,6 @@ def absolute(path: str) -> str:
 def token_path(settings: Namespace) -> str:
     """Give the absolute path of the token's file, or nothing where the token was given itself."""
     return "" if settings.token else absolute(settings.token_file)
-
-
-def start_logging(settings: Namespace) -> None:
-    """Log to standard error: text for people, or one JSON object a line."""
-    handler = logging.StreamHandler(sys.stderr)
-    if settings.log_format == "json":
-        handler.setFormatter(JsonFormatter())
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Give the line of a record."""
-        import json
-
-        line = {
-            "time": self.formatTime(record),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line)
 
 
 if __name__ == "__main__":

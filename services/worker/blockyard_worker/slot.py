@@ -32,6 +32,9 @@ from blockyard.wire.frames import Decoder, encode
 from blockyard.wire.messages import Outcome
 from blockyard_worker.board import MASK, PLACE, STARTED, STATE, Board, SlotState
 from blockyard_worker.channel import Failure, HandBack, HandedBack, Learn, Ran, Ready, Run, Stop, ToSlot
+from blockyard_worker.guard import MARK_VARIABLE
+from blockyard_worker.logs import JsonFormatter, start_logging
+from blockyard_worker.written import LEAST_TO_WRITE_S, Written, written_here
 
 SUCCESS = int(Outcome.SUCCESS)
 
@@ -52,6 +55,12 @@ class Slot:
         self.end = 0
         """Place after the last block sent to this slot and not handed back."""
         self.sending = threading.Lock()
+        self.written: Written | None = written_here()
+        """Where in our log file the output of blocks is, if we have one."""
+        self.logged: JsonFormatter | None = None
+        """What is told of each line that is logged, where lines are JSON."""
+        if os.environ.get("BLOCKYARD_LOG_FORMAT") == "json":
+            self.logged = start_logging("json", os.environ.get("BLOCKYARD_LOG_LEVEL", "info"), worker=_worker())
         self._calls: dict[str, tuple[Grid, Callable[[Block], Any]]] = {}
 
     def send(self, message: Any) -> None:
@@ -127,10 +136,13 @@ class Slot:
         longs, doubles = self.board.longs, self.board.doubles
         outcomes, seconds = self.board.outcomes, self.board.seconds
         attempts = {batch.place + at: attempt for at, attempt in batch.attempts.items()}
+        written, logged = self.written, self.logged
         task_id, clock = batch.task, time.monotonic
         doubles[STARTED] = started = clock()
         longs[STATE] = SlotState.RUNNING
         for place, block_id in self.running:
+            if logged is not None:
+                logged.fields |= {"task": task_id, "block": block_id, "attempt": attempts.get(place, 1)}
             try:
                 result = call(Block(grid, task_id, block_id, attempts.get(place, 1)))
                 outcome = SUCCESS if result is None else self._judge(place, result)
@@ -138,6 +150,8 @@ class Slot:
                 outcome = self._failed(place, error)
             at = place & MASK
             ended = clock()
+            if written is not None and ended - started > LEAST_TO_WRITE_S:
+                written.note(task_id, block_id, attempts.get(place, 1))
             seconds[at] = ended - started
             outcomes[at] = outcome
             # The next block's start is noted before its place: a reader between the two sees a block that has run for
@@ -175,6 +189,11 @@ class Slot:
     def _failed(self, place: int, error: BaseException) -> int:
         self.send(Failure(place, *describe_exception(error)))
         return int(Outcome.FATAL if isinstance(error, FatalBlockError) else Outcome.FAILED)
+
+
+def _worker() -> str:
+    """Name the worker that this slot belongs to, from the mark that its agent gave it."""
+    return os.environ.get(MARK_VARIABLE, "").split("/")[0]
 
 
 def main(argv: list[str]) -> int:

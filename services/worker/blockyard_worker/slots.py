@@ -87,7 +87,11 @@ class Slot:
                 command + ([settings.pickle_dir] if settings.pickle_dir else []),
                 mark=mark,
                 environment=child_environment(
-                    mark, settings.module_path, settings.environ, BLOCKYARD_SLOT=str(self.number)
+                    mark,
+                    settings.module_path,
+                    settings.environ,
+                    BLOCKYARD_SLOT=str(self.number),
+                    BLOCKYARD_SLOT_LOG=str(self.log or ""),
                 ),
                 fds=(theirs.fileno(), board_fd),
                 log=self.log,

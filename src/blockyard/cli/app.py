@@ -30,6 +30,7 @@ COMMANDS = {
     "resume": "steer_commands",
     "cancel": "steer_commands",
     "report": "report_command",
+    "logs": "logs_command",
     "scale": "scale_command",
     "wait": "wait_command",
     "values": "values_command",
@@ -52,6 +53,8 @@ look at a run, here or on a cluster (WHERE: its folder, HOST:PORT or URL):
   failures [WHERE]  failed blocks, grouped by their error
   explain TASK INDEX [WHERE]
                     why a block is in the state it is in
+  logs TASK INDEX [WHERE]
+                    what a block wrote
   report [WHERE]    what it did, as one HTML file
 
 steer a run:

@@ -44,7 +44,7 @@ def prepare(command: str, parser: argparse.ArgumentParser) -> Callable[[argparse
     parser.description, parser.epilog = DESCRIPTIONS[command], EXAMPLES[command]
     if command == "explain":
         parser.add_argument("task", metavar="TASK", help="id of the task")
-        parser.add_argument("index", metavar="INDEX", type=_index, help="such as 0,3,4")
+        parser.add_argument("index", metavar="INDEX", type=index_of, help="such as 0,3,4")
     add_where(parser)
     if command == "failures":
         parser.add_argument("--task", default=None, metavar="TASK", help="only of this task")
@@ -58,7 +58,8 @@ def prepare(command: str, parser: argparse.ArgumentParser) -> Callable[[argparse
     return {"status": status, "watch": watch, "failures": failures, "explain": explain}[command]
 
 
-def _index(text: str) -> tuple[int, ...]:
+def index_of(text: str) -> tuple[int, ...]:
+    """Read an index, an integer an axis with commas. Raises ArgumentTypeError."""
     try:
         return tuple(int(number) for number in text.strip("()[] ").split(","))
     except ValueError:

@@ -42,6 +42,7 @@ def explain(core: Scheduler, task_id: str, block_id: int, now: float) -> Explana
         attempt=attempt,
         text=f"block {index} of {task_id} {_text(core, task, address, state, attempt, waits, now)}",
         waits_for=waits,
+        worker=_worker(core, task, address),
     )
 
 
@@ -117,11 +118,30 @@ def _address(task: Task, index: Index) -> int:
     return int(task.layout.addresses(np.array([index]))[0])
 
 
+def _worker(core: Scheduler, task: Task, address: int) -> str:
+    """Name the worker that has a block, or that ran it last, as far as that is known."""
+    found = core.leases.find_block(task.number, address)
+    if found is not None:
+        return found[0].worker
+    if (number := _recorded(core, task, address)) is None:
+        return core.avoid.get((task.number, address), "")
+    return next((name for name, known in core.history.workers.items() if known == number), "")
+
+
+def _recorded(core: Scheduler, task: Task, address: int) -> int | None:
+    """Give the number of the worker that is recorded for a block."""
+    history = core.history.tasks.get(task.number)
+    if history is None or history.rows is None or not history.rows["code"][address]:
+        return None
+    return int(history.rows["worker"][address])
+
+
 def _how(core: Scheduler, task: Task, address: int) -> str:
     """Say how long a block took, where and at which attempt, as far as that is recorded."""
     history = core.history.tasks.get(task.number)
-    if history is None or history.rows is None or not history.rows["code"][address]:
+    if history is None or history.rows is None or _recorded(core, task, address) is None:
         return ""
-    row, seconds = history.rows[address], float(history.durations_s(np.array([address]))[0])
-    worker = next((name for name, number in core.history.workers.items() if number == row["worker"]), "")
-    return f": {seconds:.3g} s on worker {worker}" + (f", attempt {row['attempt']}" if row["attempt"] > 1 else "")
+    attempt, seconds = history.rows["attempt"][address], float(history.durations_s(np.array([address]))[0])
+    return f": {seconds:.3g} s on worker {_worker(core, task, address)}" + (
+        f", attempt {attempt}" if attempt > 1 else ""
+    )

@@ -141,6 +141,8 @@ class Explanation(msgspec.Struct, kw_only=True):
     attempt: int
     text: str
     """A sentence for a person."""
+    worker: str = ""
+    """That has it, or ran it last, as far as that is known."""
     waits_for: list[str] = []
     """Up to 10 blocks it waits for, each with its state."""
 
