@@ -250,6 +250,29 @@ def test_a_server_that_does_not_answer_holds_up_nobody(redis_url, run_name, monk
     run(test, redis_url, run_name, monkeypatch)
 
 
+def test_a_fault_of_ours_does_not_end_the_run(redis_url, run_name, monkeypatch, caplog):
+    """It is logged with its traceback, shown, and tried again; blocks are leased all the while."""
+
+    async def test(api, service):
+        await until(lambda: api.replicas(NAME) == 8)
+        faults = iter([RuntimeError("odd pod")])
+        real = service._cluster.pods
+
+        async def pods():
+            for fault in faults:
+                raise fault
+            return await real()
+
+        service._cluster.pods = pods
+        await until(lambda: "odd pod" in caplog.text)
+        service.scaler.ask("default", 3)
+        await until(lambda: api.replicas(NAME) == 3)
+        await until(lambda: pool_of(service).error == "")
+        assert not service.life.done()
+
+    run(test, redis_url, run_name, monkeypatch)
+
+
 def test_why_pods_are_missing_is_in_the_status(redis_url, run_name, monkeypatch):
     """No node, an image that can't be had, a quota: in Kubernetes' own words, counted."""
 

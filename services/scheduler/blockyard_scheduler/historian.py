@@ -10,11 +10,14 @@ import time
 import msgspec
 
 from blockyard.core.history import Batch, History
-from blockyard_scheduler.store import Store, Uncertain
+from blockyard.spec.errors import StoreError
+from blockyard_scheduler.store import Store
 
 log = logging.getLogger(__name__)
 
 KEEP_EVERY_S = 1.0
+MOST_WAITING = 600
+"""Pieces kept in memory while Redis takes none."""
 
 
 class Historian:
@@ -49,7 +52,8 @@ class Historian:
             while self._left:
                 try:
                     await self._store.add_history(*self._left[0])
-                except Uncertain as error:
+                except StoreError as error:  # nothing depends on the record: it waits, and what is beyond a bound goes
                     log.debug("a piece of the record of the run waits (%s)", error)
+                    del self._left[:-MOST_WAITING]
                     return
                 self._left.pop(0)

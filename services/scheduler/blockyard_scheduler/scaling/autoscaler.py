@@ -30,12 +30,13 @@ from blockyard_scheduler.scaling.costs import Costs
 from blockyard_scheduler.scaling.decide import Note, PoolScaler
 from blockyard_scheduler.scaling.departures import Departures, pod_of
 from blockyard_scheduler.scaling.rights import rules
-from blockyard_scheduler.store import Store, Uncertain, until_answered
+from blockyard_scheduler.store import Refused, Store, Uncertain, until_answered
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 5.0
 LONGEST_PAUSE_S = 60.0
+MOST_DOUBLINGS = 10
 MOST_REASONS = 5
 
 
@@ -105,14 +106,25 @@ class Autoscaler:
         await self._begin()
         failures = 0
         while True:
-            wait_s = await self._look()
-            failures = failures + 1 if self._errors else 0
-            backoff_s = min(LOOK_EVERY_S * 2.0**failures, LONGEST_PAUSE_S) if failures else LOOK_EVERY_S
-            pause_s = max(backoff_s * random.uniform(0.8, 1.2), wait_s)  # noqa: S311 - so that releases do not beat as one
             self._bell.clear()
+            wait_s = await self._looked()
+            failures = min(failures + 1, MOST_DOUBLINGS) if self._errors else 0
+            backoff_s = min(LOOK_EVERY_S * 2.0**failures, LONGEST_PAUSE_S)
+            pause_s = max(backoff_s * random.uniform(0.8, 1.2), wait_s)  # noqa: S311 - so that releases do not beat as one
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._bell.wait()
+
+    async def _looked(self) -> float:
+        """Look once, whatever happens: a fault of ours or of the client's must not end the run."""
+        try:
+            return await self._look()
+        except Refused:
+            raise
+        except Exception as error:
+            log.exception("scaling failed by a fault of ours; it is tried again")
+            self._errors[""] = f"scaling failed by a fault of ours ({type(error).__name__}: {error})"
+            return 0.0
 
     async def _preflight(self) -> None:
         """Say which rights are missing, before they are missed."""
