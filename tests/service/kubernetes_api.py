@@ -41,6 +41,8 @@ class Api:
 
     def __init__(self):
         self.deployments, self.pods = {}, {}
+        self.logs = {}
+        """What a pod's container wrote, by pod."""
         self.token = "good"
         self.denied = set()
         self.meanwhile = None
@@ -147,6 +149,13 @@ class _Handler(RequestHandler):
         path = self.request.path
         if path.startswith(apps):
             self.give(self.api.deployments, path.removeprefix(apps), "get", "deployments")
+        elif path.startswith(core + "/") and path.endswith("/log"):
+            name = path.removeprefix(core + "/").removesuffix("/log")
+            if name in self.api.logs:
+                self.set_header("Content-Type", "text/plain")
+                self.finish(self.api.logs[name])
+            else:
+                self.refuse(404, f'pods "{name}" not found')
         elif path == core and not self.forbidden("list", "pods"):
             wanted = dict(part.split("=") for part in self.get_query_argument("labelSelector").split(","))
             found = [pod for pod in self.api.pods.values() if wanted.items() <= pod["metadata"]["labels"].items()]

@@ -247,9 +247,15 @@ class Explain(Api):
         task = self.task_argument(needed=True)
         assert task is not None
         block_id = self._block(task)
+        await self._up_to_date()
         explanation = self.run.explain(task, block_id)
         failures = await self.run.failures_of(task, block_id)
         self.give(msgspec.to_builtins(explanation) | {"failures": failures})
+
+    async def _up_to_date(self) -> None:
+        """Record what has been done in the last moment."""
+        if self.run.historian is not None:
+            await self.run.historian.keep()
 
     def _block(self, task: str) -> int:
         grid = Grid.of(next(spec for spec in self.run.pipeline.tasks if spec.id == task))
@@ -274,6 +280,26 @@ def _block_of_id(grid: Grid, text: str) -> int:
 
 def _block_of_index(grid: Grid, text: str) -> int:
     return grid.id_of(tuple(int(n) for n in text.strip("()[] ").split(",")))  # zip is strict about the axes
+
+
+class WorkerLog(Explain):
+    """What the worker of a block wrote, from Kubernetes."""
+
+    async def get(self) -> None:
+        """Answer with ``{"worker": ..., "pod": ..., "block_id": ..., "text": ...}``."""
+        task = self.task_argument(needed=True)
+        assert task is not None
+        block_id = self._block(task)
+        await self._up_to_date()
+        told = self.run.explain(task, block_id)
+        failures = await self.run.failures_of(task, block_id)
+        worker = told.worker or (failures[-1].worker if failures else "")
+        if not worker:
+            raise SpecError(f"{told.text}; which worker ran it is not known")
+        if self.run.scaler is None:
+            raise SpecError(f"{told.text}; its log is where worker {worker} runs, which is not on Kubernetes")
+        pod, text = await self.run.scaler.log_of(worker)
+        self.give({"worker": worker, "pod": pod, "block_id": block_id, "text": text})
 
 
 class Change(Api):

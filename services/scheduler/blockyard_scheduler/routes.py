@@ -28,6 +28,7 @@ from blockyard_scheduler.http import (
     Run,
     Scale,
     Status,
+    WorkerLog,
 )
 from blockyard_scheduler.live import Broadcast, Events
 from blockyard_scheduler.map import Blocks, Map, Tasks
@@ -58,6 +59,7 @@ def http_server(
         ("/api/v1/failures", FailuresHandler, shared),
         ("/api/v1/explain", Explain, shared),
         ("/api/v1/record", RecordHandler, shared),
+        ("/api/v1/log", WorkerLog, shared),
         ("/api/v1/pause", Change, {**shared, "event": PauseRequested()}),
         ("/api/v1/resume", Change, {**shared, "event": ResumeRequested()}),
         ("/api/v1/cancel", Change, {**shared, "event": CancelRequested()}),

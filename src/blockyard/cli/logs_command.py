@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from blockyard.cli.app import DONE, FAILED
 from blockyard.cli.find import add_where, place_of, reach, spec_in
 from blockyard.cli.watch_commands import index_of
 from blockyard.plan.grid import Grid
-from blockyard.spec.errors import BlockyardError, SpecError, nearest
+from blockyard.spec.errors import SpecError, nearest
 from blockyard.spec.model import RunSpec
 
 
@@ -28,8 +29,8 @@ class Piece:
 def prepare(_: str, parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
     """Describe the command; give its handler."""
     parser.description = (
-        "Print what a block wrote to standard output and standard error, attempt by attempt. Of a run on this machine;"
-        " for one on a cluster it says which worker ran the block, and how to ask Kubernetes for its log."
+        "Print what a block wrote to standard output and standard error, attempt by attempt. Of a run on Kubernetes:"
+        " what its user code logged, as lines of JSON from the pod that ran it."
     )
     parser.epilog = "examples:\n  blockyard logs smooth 0,3,4\n  blockyard logs smooth 0,3,4 pipeline.yaml"
     parser.add_argument("task", metavar="TASK", help="id of the task")
@@ -77,13 +78,25 @@ def pieces(logs: Path, task: str, block: int) -> Iterator[Piece]:
 
 
 def _elsewhere(arguments: argparse.Namespace) -> int:
-    """Say which worker ran the block, and where its log is."""
+    """Print what the pod that ran the block says about it: lines of JSON that name task and block."""
     with reach(place_of(arguments.where), arguments) as control:
-        told = control.explain(arguments.task, arguments.index)
-    if not told.worker:
-        raise BlockyardError(f"{told.text}; which worker ran it is not known")
-    pod = told.worker.split("/")[0].rsplit("-", 2)[0]
-    print(
-        f"{told.text}\nits worker's log, if that is a pod: kubectl logs {pod} (and with --previous, before a restart)"
-    )
-    return DONE
+        told = control.worker_log(arguments.task, arguments.index)
+    lines = told["text"].splitlines()
+    found = [line for line in lines if _is_about(line, arguments.task, told["block_id"])]
+    print(f"--- pod {told['pod']}, {len(found):,} of its last {len(lines):,} lines")
+    print("".join(f"{line}\n" for line in found), end="")
+    if not found:
+        print(
+            f"none of them says that it is about this block (what is logged does, what is printed does not); all of"
+            f" them: kubectl logs {told['pod']}"
+        )
+    return DONE if found else FAILED
+
+
+def _is_about(line: str, task: str, block: int) -> bool:
+    """Whether a line of a log is JSON that names the block."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(said, dict) and (said.get("task"), said.get("block")) == (task, block)

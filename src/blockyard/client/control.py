@@ -58,6 +58,10 @@ class Control:
         except msgspec.DecodeError as error:
             raise ConnectError(f"{self.url} gives no record that this version can read: {error}") from error
 
+    def worker_log(self, task: str, index: Sequence[int]) -> dict[str, Any]:
+        """Give ``worker``, ``pod``, ``block_id`` and the last lines (``text``) of the worker that ran a block."""
+        return self._get("log", {"task": task, "index": ",".join(map(str, index))}, dict[str, Any])
+
     def retry(self, task: str | None = None, roi: RoiSpec | None = None) -> dict[str, Any]:
         """Try failed blocks again: of one task or all, in `roi` (what they write) or anywhere."""
         return self._post("retry", {"task": task, "roi": roi})

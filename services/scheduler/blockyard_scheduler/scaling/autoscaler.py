@@ -257,6 +257,11 @@ class Autoscaler:
         self._asked[pool] = workers
         self._bell.set()
 
+    async def log_of(self, worker: str) -> tuple[str, str]:
+        """Give the pod of a worker, and the last lines of its log. Raises ClusterError where they can't be had."""
+        pod = pod_of(worker)
+        return pod, await self._cluster.log(pod)
+
     async def rested(self) -> None:
         """Return when the run is over and all pools are as they should be then."""
         await self.at_rest.wait()

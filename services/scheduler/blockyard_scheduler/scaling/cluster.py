@@ -22,6 +22,7 @@ from blockyard_scheduler.scaling.rights import Right, needed
 T = TypeVar("T")
 
 CONNECT_S, ANSWER_S = 5.0, 10.0
+LOG_LINES = 5000
 COST = "controller.kubernetes.io/pod-deletion-cost"
 MANAGED_COST = "karpenter.sh/managed-deletion-cost"
 """Set by Karpenter on pods whose cost is its own business."""
@@ -129,6 +130,11 @@ class Cluster:
         if not pod.annotated:
             patch = {"path": "/metadata/annotations", "value": {COST: value}}
         await self._call("patch", self._core.patch_namespaced_pod, pod.name, body=[{"op": "add", **patch}])
+
+    async def log(self, pod: str) -> str:
+        """Give the last lines that a pod's container wrote."""
+        arguments: dict[str, Any] = {"container": "worker", "tail_lines": LOG_LINES}
+        return str(await self._call("get", self._core.read_namespaced_pod_log, pod, **arguments))
 
     async def missing(self) -> list[Right]:
         """Ask the API server which of the rights that we need it would not grant."""
