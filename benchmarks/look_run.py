@@ -26,7 +26,8 @@ WHAT = {
     "status_s": "/api/v1/status",
     "slice_s": "/api/v1/map?task=task0&axis=0&slice=7",
     "projection_s": "/api/v1/map?task=task0&axis=0&slice=projection",
-    "other_projection_s": "/api/v1/map?task=task0&axis=2&slice=projection",
+    "worst_projection_s": "/api/v1/map?task=task0&axis=1&slice=projection",
+    "durations_s": "/api/v1/map?task=task0&axis=1&slice=projection&value=duration",
     "window_s": "/api/v1/map?task=task0&axis=0&slice=7&from=0,0&to=64,64",
 }
 """What is asked for, by the name of its time in the result."""

@@ -242,13 +242,22 @@ def restart(rows: Sequence[Row]) -> list[str]:
 
 def look(rows: Sequence[Row]) -> list[str]:
     """Say what looking at a very large run takes."""
-    names = ("scrape_s", "status_s", "slice_s", "window_s", "projection_s", "other_projection_s", "loop_lag_s")
+    names = (
+        "scrape_s",
+        "status_s",
+        "slice_s",
+        "window_s",
+        "projection_s",
+        "worst_projection_s",
+        "durations_s",
+        "loop_lag_s",
+    )
     body = [
         [NAMES[row["shape"]], f"{row['blocks']:,}", number(row["done_before"]), *(number(1000 * row[n]) for n in names)]
         for row in where(rows, part="look")
     ]
     head = ["ms", "blocks", "done before", "scrape of /metrics", "status", "map: slice", "map: window of 64 x 64"]
-    head += ["map: projection along z", "along x", "the loop's worst delay meanwhile"]
+    head += ["map: projection along z", "along y (the worst)", "along y, durations", "the loop's worst delay meanwhile"]
     return table(head, body) if body else []
 
 

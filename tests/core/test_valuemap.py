@@ -78,6 +78,18 @@ def test_a_task_recorded_by_chunk_shows_the_mean_of_the_chunk():
     assert np.isnan(value_map(task, history, view, "attempts")[1]).all()
 
 
+def test_a_cell_of_several_chunks_has_the_mean_of_all_of_them():
+    """Not that of its first one only."""
+    task = task_of((40_000, 300))
+    height = task.layout.side[0]
+    ids = [0, height * 300]  # the first blocks of two chunks that lie below one another
+    history = recorded(task, ids, [2.0, 4.0], most=10)
+    view = view_of((40_000, 300), [], most=16)
+    frame, plane = value_map(task, history, view, "duration")
+    assert frame.step[0] > height
+    assert plane[0, 0] == pytest.approx(3.0, rel=2e-3)
+
+
 def test_nothing_is_known_where_nothing_is_recorded():
     """A run without a record."""
     task = task_of((3, 4))

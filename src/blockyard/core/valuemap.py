@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -40,12 +42,19 @@ def _by_chunk(picture: Picture, history: TaskHistory, value: str) -> Plane:
     shape = picture.task.layout.counts
     hidden = tuple(axis for axis in range(len(shape)) if axis not in picture.view.shown)
     chosen = tuple(slice(*picture.chunks_along(axis)) for axis in range(len(shape)))
-    sums, counts = (part.reshape(shape)[chosen].sum(axis=hidden) for part in (history.sum_s, history.count))
-    places = [picture.chunk_of_cells(axis) for axis in picture.view.shown]
-    if len(places) == 1:
-        places.insert(0, np.zeros(1, np.int64))
-        sums, counts = sums[None], counts[None]
-    return _mean(sums[np.ix_(*places)], counts[np.ix_(*places)])
+    sums, counts = (
+        _in_cells(picture, part.reshape(shape)[chosen].sum(axis=hidden)) for part in (history.sum_s, history.count)
+    )
+    return _mean(sums, counts).reshape(picture.cells)
+
+
+def _in_cells(picture: Picture, part: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Give for each cell the sum over the chunks in it, or what the chunk around it has."""
+    for at, axis in enumerate(picture.view.shown):
+        chunks = picture.chunk_of_cells(axis)
+        larger = picture.step[at] >= picture.task.layout.side[axis]
+        part = np.add.reduceat(part, chunks, axis=at) if larger else np.take(part, chunks, axis=at)
+    return part
 
 
 def _mean(sums: npt.NDArray[np.float64], counts: Ints) -> Plane:

@@ -89,6 +89,7 @@ export class BlockMap {
     range.addEventListener("input", () => set(range.value));
     number.addEventListener("change", () => set(number.value));
     const control = element("fieldset", { className: "cut" }, element("label", { htmlFor: on.id }, on, ` slice of axis ${axis}`), range, number);
+    control.show = (index) => { if (on.checked && Number(range.value) !== index[axis]) set(index[axis]); };
     control.slice = (by) => { on.checked = true; set(Number(range.value) + by); };
     return control;
   }
@@ -329,15 +330,18 @@ export class BlockMap {
     return showBlock(task, id, this.acts);
   }
 
-  // Show a block that was named elsewhere, and where it is.
+  // Show a block that was named elsewhere, and where it is: in its slice, where a slice is shown.
   async find(task, id) {
     if (task !== this.task) this.choose(task);
     this.canvas.scrollIntoView({ block: "nearest" });
     const block = await this.showBlock(task, id);
-    if (!block || !this.tile || this.tile.folded || this.tile.header.task !== task) return;
+    if (!block) return;
+    for (const control of document.querySelectorAll("#cuts .cut")) control.show(block.index);
+    await this.loaded;
+    if (!this.tile || this.tile.folded || this.tile.header.task !== task) return;
     const [row, column] = this.tile.header.shown;
     this.cursor = [block.index[column], block.index[row]];
-    this.draw();
+    this.reveal();
   }
 
   // Show the block at an index that was typed in.
