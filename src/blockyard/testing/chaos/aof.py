@@ -31,5 +31,5 @@ def records(folder: Path) -> Iterator[tuple[int, bytes]]:
     """Give (sequence, record) of each entry that was added to the journal, from a server's folder."""
     for path in sorted((folder / "appendonlydir").glob("*.incr.aof")):
         for words in commands(path.read_bytes()):
-            if words[0].upper() == b"XADD" and len(words) >= 5:
+            if words[0].upper() == b"XADD" and words[1].endswith(b":log"):  # not the record of the run, beside it
                 yield int(words[2].split(b"-")[0]), words[-1]
