@@ -21,7 +21,7 @@ tasks:
     read_write_conflict: false
 """
 WORK = """
-import logging, os, sys
+import logging, os, signal
 
 def smooth(block):
     y, x = block.index
@@ -54,9 +54,8 @@ def test_what_a_block_wrote_is_found(folder):
     assert told.returncode == 0, told.stderr
     assert told.stdout.splitlines()[1:] == ["block 1,3 begins", "from a library in C: 1,3", "look at 3"]
     twice = blockyard("logs", "smooth", "2,2", "p.yaml", cwd=folder).stdout
-    assert [line.split(",")[0] for line in twice.splitlines() if line.startswith("---")] == [
-        "--- attempt 1", "--- attempt 2",
-    ]  # fmt: skip
+    heads = [line.partition(":")[0] for line in twice.splitlines() if line.startswith("---")]
+    assert heads == ["--- smooth 2,2, attempt 1", "--- smooth 2,2, attempt 2"]
     assert twice.count("block 2,2 begins") == 2
 
 
@@ -65,21 +64,68 @@ def test_a_block_that_wrote_nothing_says_so(folder):
     assert blockyard("run", "p.yaml", cwd=folder).returncode == 0
     quiet = blockyard("logs", "smooth", "0,1", "p.yaml", cwd=folder)
     assert quiet.returncode == 1
-    assert "wrote nothing" in quiet.stdout
-    for words, says in ((("smoth", "0,1"), "did you mean 'smooth'"), (("smooth", "9,9"), "has no block (9, 9)")):
+    assert "wrote nothing" in quiet.stderr
+    for words, says in ((("smoth", "0,1"), "did you mean 'smooth'"), (("smooth", "9,9"), "has no block 9,9")):
         bad = blockyard("logs", *words, "p.yaml", cwd=folder)
         assert bad.returncode == 2
         assert says in bad.stderr
 
 
+CRASH = """
+import os, signal
+from blockyard import Client
+
+def smooth(block):
+    if block.index == (2, 2):
+        print("last words", block.attempt)
+        if block.attempt == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+    elif block.index == (2, 3):
+        os.system("echo only a program speaks")
+
+def own():
+    client = Client()
+    while (block := client.acquire_block()) is not None:
+        print("own block", block.block_id)
+        client.release_block(block)
+"""
+
+
+def test_the_last_words_of_a_killed_block_a_program_and_a_worker_of_the_users_own_are_found(folder):
+    """A block that kills its slot keeps what it wrote; what only its program wrote is its own; so is a Client's."""
+    (folder / "work.py").write_text(CRASH)
+    (folder / "p.yaml").write_text(
+        PIPELINE + PIPELINE[PIPELINE.index("  - id") :].replace("smooth", "own").replace("function", "worker")
+    )
+    ran = blockyard("run", "p.yaml", "--workers", "1", cwd=folder)
+    assert ran.returncode == 0, ran.stderr
+    told = {
+        where: blockyard("logs", *where.split(), "p.yaml", cwd=folder).stdout
+        for where in ("smooth 2,2", "smooth 2,3", "own 1,3")
+    }
+    said = {where: [line for line in text.splitlines() if not line.startswith("---")] for where, text in told.items()}
+    assert said == {
+        "smooth 2,2": ["last words 1", "last words 2"],
+        "smooth 2,3": ["only a program speaks"],
+        "own 1,3": ["own block 8"],
+    }
+    assert "(it runs, or was killed)" not in told["smooth 2,3"]
+
+
 def test_json_lines_say_which_block_they_are_about(folder):
-    """What user code logs carries worker, task, block and attempt, by the setting of the services."""
+    """What user code prints or logs says run, worker, slot, task, block, index, attempt; services' lines the run."""
     done = blockyard("run", "p.yaml", "--workers", "1", cwd=folder, BLOCKYARD_LOG_FORMAT="json")
     assert done.returncode == 0, done.stderr
-    (log,) = (folder / ".blockyard/p/logs").glob("*.slot-0.log")
+    logs = folder / ".blockyard/p/logs"
+    (log,) = logs.glob("*.slot-0.log")
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-    mine = {(line["block"], line["attempt"]): line for line in lines if line["logger"] == "mine"}
-    assert len(mine) == 11
-    line = mine[12, 2]
-    assert (line["task"], line["message"], line["level"]) == ("smooth", "look at 2", "warning")
-    assert log.name.startswith(line["worker"])
+    about = {"run": "p", "slot": 0, "task": "smooth", "block": 12, "index": [2, 2], "attempt": 2}
+    mine = [line for line in lines if about.items() <= line.items()]
+    assert [(line["level"], line["message"]) for line in mine] == [
+        ("info", "block 2,2 begins"),
+        ("warning", "look at 2"),
+    ]
+    assert all(log.name == f"{line['worker']}.slot-0.log" for line in lines)
+    for service in ("scheduler", "pool-default"):
+        last = json.loads((logs / f"{service}.log").read_text().splitlines()[-1])
+        assert last["run"] == "p"

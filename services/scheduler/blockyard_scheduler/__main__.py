@@ -12,8 +12,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from blockyard.logs import say_always, start_logging
 from blockyard.spec.errors import BlockyardError
-from blockyard_scheduler.logs import start_logging
 from blockyard_scheduler.service import Ended, SchedulerService
 from blockyard_scheduler.settings import Settings, read_settings
 from blockyard_scheduler.store import Forgot, Refused
@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = read_settings(sys.argv[1:] if argv is None else argv, os.environ)
         start_logging(settings.log_format, settings.log_level)
+        logging.getLogger("tornado.access").setLevel(logging.WARNING)
+        say_always(run=settings.run.pipeline.name)
         ended = asyncio.run(_run(settings))
     except (Refused, Forgot) as error:
         log.error("%s", error)  # noqa: TRY400 - a sentence, not a traceback

@@ -111,7 +111,7 @@ class Session:
     def drop(self, reason: str) -> None:
         """Close the session, because of a sentence for the log."""
         if not self._stream.closed():
-            log.info("%s: connection closed: %s", self.name, reason)
+            log.info("%s: connection closed: %s", self.name, reason, extra={"worker": self.worker})
             self._first.forget()
             self._stream.close()
 
@@ -140,7 +140,7 @@ class Session:
         except (StreamClosedError, StoreError):
             pass  # the peer left, or the scheduler ends
         except ProtocolError as error:
-            log.warning("%s: connection closed: %s", self.name, error)
+            log.warning("%s: connection closed: %s", self.name, error, extra={"worker": self.worker})
         finally:
             self._stream.close()
             if self.worker and (turns := self._server.gate.turns) is not None:
@@ -214,7 +214,7 @@ class Session:
         except ProtocolError as error:
             return Refused(str(error), "pool")
         self.worker = hello.worker
-        log.info("%s joined: pool %s, %d slots", self.name, hello.pool, hello.slots)
+        log.info("%s joined: pool %s, %d slots", self.name, hello.pool, hello.slots, extra={"worker": self.worker})
         gate.turns.tell(event, self)
         return None
 

@@ -16,13 +16,13 @@ import msgspec
 
 from blockyard.client.connection import software_version
 from blockyard.client.tls import trust
+from blockyard.logs import say_always, start_logging
 from blockyard.spec.errors import BlockyardError, SpecError
 from blockyard.spec.settings import parse_settings
 from blockyard.wire.messages import Hello
 from blockyard.wire.session import split_address
 from blockyard_worker.agent import EXIT_REFUSED, Agent, AgentSettings, new_worker_id
 from blockyard_worker.http import serve
-from blockyard_worker.logs import start_logging
 from blockyard_worker.own import NOT_OWN, OwnAgent
 from blockyard_worker.slots import SlotSettings
 
@@ -41,6 +41,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
         start_logging(settings.log_format, settings.log_level)
         split_address(settings.scheduler)
         hello = make_hello(settings)
+        say_always(worker=hello.worker, pool=hello.pool)
         return asyncio.run(_run(hello, settings, environ))
     except BlockyardError as error:
         print(f"blockyard worker: {error}", file=sys.stderr)  # noqa: T201 - before there is a log, and for a person
@@ -58,6 +59,7 @@ async def _run(hello: Hello, settings: Namespace, environ: Mapping[str, str]) ->
             return status
         hello = msgspec.structs.replace(hello, worker=new_worker_id())
         slots = dataclasses.replace(slots, worker=hello.worker)
+        say_always(worker=hello.worker)
     return await _serve_and_run(Agent(hello, agent_settings, slots), settings)
 
 

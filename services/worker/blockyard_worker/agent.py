@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blockyard.client.tls import Trust
+from blockyard.logs import say_always
 from blockyard.wire.messages import Hello, Outcome
 from blockyard.wire.session import (
     BlocksGranted,
@@ -195,6 +196,8 @@ class Agent:
         match happening:
             case Joined(welcome):
                 self.crew.tasks = {task.id: task for task in welcome.pipeline.tasks}
+                self.crew.run = welcome.run
+                say_always(run=welcome.run)
                 log.info("joined run '%s' at %s (epoch %d)", welcome.run, self.session.address, welcome.epoch)
             case BlocksGranted(lots):
                 self.crew.take(lots)

@@ -13,6 +13,8 @@ class Learn(msgspec.Struct, frozen=True, tag="learn", tag_field="t"):
     """A task that batches will name."""
 
     task: TaskSpec
+    run: str = ""
+    """Name of the run, for the log."""
 
 
 class Run(msgspec.Struct, frozen=True, tag="run", tag_field="t"):

@@ -51,6 +51,8 @@ class Crew:
     def __init__(self, size: int, settings: SlotSettings, news: Callable[[], None]) -> None:
         self.settings = settings
         self.tasks: dict[str, TaskSpec] = {}
+        self.run = ""
+        """Name of the run, for the log."""
         self.queue = Queue()
         self.results = Results()
         self.closing = False
@@ -269,7 +271,7 @@ class Crew:
             if slot.outstanding > (piece if piece > 1 else 0):  # one piece runs and one waits, or one slow block
                 return
             lot = self.queue.pull(task, min(piece, fair, self._left_of(slot)))
-            slot.hand(self.tasks[lot.task], lot)
+            slot.hand(self.tasks[lot.task], lot, self.run)
             if self._left_of(slot) <= 0:
                 slot.stop()
 
@@ -323,11 +325,11 @@ class Crew:
         left = slot.take_all()
         if running is not None:
             number, seconds, _ = running
-            self._blame(slot, number, seconds)
+            self._blame(slot, number, seconds, left)
             left = [lot.part(int(lot.numbers[0] == number), len(lot)) for lot in left[:1]] + left[1:]
         self._put_back([lot for lot in left if len(lot)])
 
-    def _blame(self, slot: Slot, number: int, seconds: float) -> None:
+    def _blame(self, slot: Slot, number: int, seconds: float, left: list[Lot]) -> None:
         if number in self._revoked:
             return
         numbers = np.array([number], np.int64)
@@ -341,4 +343,5 @@ class Crew:
         self.results.add_same(numbers, Outcome.FAILED if failed else Outcome.KILLED, seconds)
         where = str(slot.log) if slot.log is not None else ""
         self.results.errors.append(BlockError(number, kind, message, worker=self.settings.worker, log=where))
-        log.warning("slot %d is replaced: %s", slot.number, message)
+        block = {"task": lot.task, "block": int(lot.blocks[0])} if (lot := left[0]).numbers[0] == number else {}
+        log.warning("slot %d is replaced: %s", slot.number, message, extra={"slot": slot.number, **block})

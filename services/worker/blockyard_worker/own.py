@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import msgspec
 
 from blockyard.client.context import Context
+from blockyard.logs import say_always
 from blockyard.spec.errors import nearest
 from blockyard.spec.model import TaskSpec
 from blockyard.wire.messages import Gone, Hello
@@ -37,7 +38,7 @@ from blockyard_worker.agent import ACKS_S, EXIT_OK, EXIT_REFUSED, AgentSettings
 from blockyard_worker.guarding import Guard
 from blockyard_worker.http import Facts
 from blockyard_worker.link import Link
-from blockyard_worker.process import ChildProcess, Exit, child_environment
+from blockyard_worker.process import ChildProcess, Exit, child_environment, output_variables
 from blockyard_worker.slots import SlotSettings
 
 FIRST_RESTART_S = 0.2
@@ -154,6 +155,7 @@ class OwnAgent:
         match happening:
             case Joined(welcome):
                 tasks = {task.id: task for task in welcome.pipeline.tasks}
+                say_always(run=welcome.run)
                 self._learn(tasks, welcome.run)
             case TaskEnded(task) if task == self.task_id:
                 log.info("task '%s' is over", task)
@@ -207,6 +209,9 @@ class OwnAgent:
                 context[name] = str(value)
         # Scripts written for daisy log the second one.
         variables = dict.fromkeys((Context.ENV_VARIABLE, "DAISY_CONTEXT"), context.to_env())
+        variables |= output_variables(place.number, log_file)
+        if self.session.welcome is not None:
+            variables["BLOCKYARD_RUN"] = self.session.welcome.run
         if self._hello.token and not self.token_file:
             variables["BLOCKYARD_TOKEN"] = self._hello.token
         assert self.task.worker is not None

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import IO
 
 from blockyard.client.calls import signal_name
+from blockyard.client.output import Output
+from blockyard.logs import say_always
 from blockyard_worker.guard import MARK_VARIABLE, kill_all
 
 POLL_S = 0.05
@@ -149,3 +151,16 @@ def child_environment(mark: str, module_path: str, environ: Mapping[str, str], *
         environment["PYTHONPATH"] = os.pathsep.join(folders)
     environment.update(more)
     return environment
+
+
+def output_variables(slot: int, log: Path | None) -> dict[str, str]:
+    """Give what tells a child its number and its log file; `process_output` reads it."""
+    return {"BLOCKYARD_SLOT": str(slot), "BLOCKYARD_SLOT_LOG": str(log or "")}
+
+
+def process_output(environ: Mapping[str, str]) -> Output:
+    """Give, in a child, its output as it was told; every JSON line says which worker and slot it is."""
+    say_always(worker=environ.get(MARK_VARIABLE, "").partition("/")[0], slot=int(environ.get("BLOCKYARD_SLOT", "0")))
+    log = environ.get("BLOCKYARD_SLOT_LOG", "")
+    form, level = environ.get("BLOCKYARD_LOG_FORMAT", "text"), environ.get("BLOCKYARD_LOG_LEVEL", "info")
+    return Output(form, Path(log) if log else None, level)

@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 
 from blockyard.client.calls import Skipped, block_call, describe_exception, is_failure
+from blockyard.client.output import LOOK_S, Output
+from blockyard.logs import say_always
 from blockyard.plan.grid import Grid
 from blockyard.spec.block import Block
 from blockyard.spec.errors import FatalBlockError
@@ -32,9 +34,7 @@ from blockyard.wire.frames import Decoder, encode
 from blockyard.wire.messages import Outcome
 from blockyard_worker.board import MASK, PLACE, STARTED, STATE, Board, SlotState
 from blockyard_worker.channel import Failure, HandBack, HandedBack, Learn, Ran, Ready, Run, Stop, ToSlot
-from blockyard_worker.guard import MARK_VARIABLE
-from blockyard_worker.logs import JsonFormatter, start_logging
-from blockyard_worker.written import LEAST_TO_WRITE_S, Written, written_here
+from blockyard_worker.process import process_output
 
 SUCCESS = int(Outcome.SUCCESS)
 
@@ -42,7 +42,7 @@ SUCCESS = int(Outcome.SUCCESS)
 class Slot:
     """The two threads of a slot and what they share."""
 
-    def __init__(self, channel: socket.socket, board: Board, pickle_dir: str | None) -> None:
+    def __init__(self, channel: socket.socket, board: Board, pickle_dir: str | None, output: Output) -> None:
         self.channel = channel
         self.board = board
         self.pickle_dir = pickle_dir
@@ -55,12 +55,7 @@ class Slot:
         self.end = 0
         """Place after the last block sent to this slot and not handed back."""
         self.sending = threading.Lock()
-        self.written: Written | None = written_here()
-        """Where in our log file the output of blocks is, if we have one."""
-        self.logged: JsonFormatter | None = None
-        """What is told of each line that is logged, where lines are JSON."""
-        if os.environ.get("BLOCKYARD_LOG_FORMAT") == "json":
-            self.logged = start_logging("json", os.environ.get("BLOCKYARD_LOG_LEVEL", "info"), worker=_worker())
+        self.output = output
         self._calls: dict[str, tuple[Grid, Callable[[Block], Any]]] = {}
 
     def send(self, message: Any) -> None:
@@ -89,6 +84,7 @@ class Slot:
             if self.tasks.get(message.task.id) not in (None, message.task):
                 self._calls.pop(message.task.id, None)  # a scheduler that was restarted may bring new parameters
             self.tasks[message.task.id] = message.task
+            say_always(run=message.run)
         elif isinstance(message, HandBack):
             self._hand_back()
         else:
@@ -136,22 +132,20 @@ class Slot:
         longs, doubles = self.board.longs, self.board.doubles
         outcomes, seconds = self.board.outcomes, self.board.seconds
         attempts = {batch.place + at: attempt for at, attempt in batch.attempts.items()}
-        written, logged = self.written, self.logged
-        task_id, clock = batch.task, time.monotonic
+        task_id, clock, output = batch.task, time.monotonic, self.output
         doubles[STARTED] = started = clock()
         longs[STATE] = SlotState.RUNNING
         for place, block_id in self.running:
-            if logged is not None:
-                logged.fields |= {"task": task_id, "block": block_id, "attempt": attempts.get(place, 1)}
+            output.block = block = Block(grid, task_id, block_id, attempts.get(place, 1))
             try:
-                result = call(Block(grid, task_id, block_id, attempts.get(place, 1)))
+                result = call(block)
                 outcome = SUCCESS if result is None else self._judge(place, result)
             except BaseException as error:  # noqa: BLE001 - whatever user code raises fails its block, not the slot
                 outcome = self._failed(place, error)
             at = place & MASK
             ended = clock()
-            if written is not None and ended - started > LEAST_TO_WRITE_S:
-                written.note(task_id, block_id, attempts.get(place, 1))
+            if output.spoke or ended - started > LOOK_S:
+                output.over()
             seconds[at] = ended - started
             outcomes[at] = outcome
             # The next block's start is noted before its place: a reader between the two sees a block that has run for
@@ -191,11 +185,6 @@ class Slot:
         return int(Outcome.FATAL if isinstance(error, FatalBlockError) else Outcome.FAILED)
 
 
-def _worker() -> str:
-    """Name the worker that this slot belongs to, from the mark that its agent gave it."""
-    return os.environ.get(MARK_VARIABLE, "").split("/")[0]
-
-
 def main(argv: list[str]) -> int:
     """Run a slot on the file descriptors that the agent passed; ``CHANNEL_FD BOARD_FD [PICKLE_DIR]``."""
     channel = socket.socket(fileno=int(argv[0]))
@@ -203,7 +192,9 @@ def main(argv: list[str]) -> int:
     board_fd = int(argv[1])
     board = Board(board_fd)
     os.close(board_fd)
-    slot = Slot(channel, board, argv[2] if len(argv) > 2 else None)
+    output = process_output(os.environ)
+    output.install()
+    slot = Slot(channel, board, argv[2] if len(argv) > 2 else None, output)
     threading.Thread(target=slot.read, name="blockyard-channel", daemon=True).start()
     slot.run()
     return 0

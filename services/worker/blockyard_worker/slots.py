@@ -24,7 +24,7 @@ from blockyard.wire.messages import BlockError, Outcome
 from blockyard.wire.session import Lot
 from blockyard_worker.board import MASK, PLACE, PLACES, SIZE_BYTES, STARTED, STATE, UNSET, Board, SlotState, shared_fd
 from blockyard_worker.channel import Failure, HandBack, HandedBack, Learn, Ran, Ready, Run, Stop, ToAgent
-from blockyard_worker.process import ChildProcess, Exit, child_environment
+from blockyard_worker.process import ChildProcess, Exit, child_environment, output_variables
 from blockyard_worker.queue import Results
 
 Ids: TypeAlias = npt.NDArray[np.int64]
@@ -90,8 +90,7 @@ class Slot:
                     mark,
                     settings.module_path,
                     settings.environ,
-                    BLOCKYARD_SLOT=str(self.number),
-                    BLOCKYARD_SLOT_LOG=str(self.log or ""),
+                    **output_variables(self.number, self.log),
                 ),
                 fds=(theirs.fileno(), board_fd),
                 log=self.log,
@@ -128,11 +127,11 @@ class Slot:
 
     # ----- work -------------------------------------------------------------------------------------------------
 
-    def hand(self, task: TaskSpec, lot: Lot) -> None:
+    def hand(self, task: TaskSpec, lot: Lot, run: str = "") -> None:
         """Send it blocks of one task, to run after those that it has."""
         if self._known.get(task.id) != task:
             self._known[task.id] = task
-            self._send(Learn(task))
+            self._send(Learn(task, run))
         place, n = self._end, len(lot)
         at, tail = place & MASK, min(n, PLACES - (place & MASK))
         self._outcomes[at : at + tail] = UNSET

@@ -6,12 +6,15 @@ None after the block that runs, so that an ordinary loop ends by itself; a secon
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
 
+from blockyard.logs import say_always
 from blockyard.spec.errors import BlockyardError
 from blockyard.spec.functions import has_call, load_function
+from blockyard_worker.process import process_output
 
 
 def stop(_number: int, _frame: FrameType | None) -> None:
@@ -25,6 +28,8 @@ def stop(_number: int, _frame: FrameType | None) -> None:
 def main(argv: list[str]) -> int:
     """Call the user's function: ``REFERENCE [PICKLE_DIR]``."""
     signal.signal(signal.SIGTERM, stop)
+    process_output(os.environ).install()
+    say_always(run=os.environ.get("BLOCKYARD_RUN", ""))
     try:
         function = load_function(argv[0], pickle_dir=argv[1] if len(argv) > 1 else None)
     except BlockyardError as error:

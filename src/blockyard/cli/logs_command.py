@@ -1,80 +1,86 @@
-"""`blockyard logs`: what one block wrote, found in the log files of the slots that ran it."""
+"""`blockyard logs`: what a block wrote, in each of its attempts."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from blockyard.cli.app import DONE, FAILED
 from blockyard.cli.find import add_where, place_of, reach, spec_in
 from blockyard.cli.watch_commands import index_of
+from blockyard.client.output import Section, sections_of
 from blockyard.plan.grid import Grid
 from blockyard.spec.errors import SpecError, nearest
-from blockyard.spec.model import RunSpec
+from blockyard.spec.model import TaskSpec
 
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What a block wrote in one attempt."""
-
-    log: Path
-    begin: int
-    end: int
-    attempt: int
+LAST_ATTEMPTS = 4
+PIECE_BYTES = 2**20
 
 
 def prepare(_: str, parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
     """Describe the command; give its handler."""
     parser.description = (
-        "Print what a block wrote to standard output and standard error, attempt by attempt. Of a run on Kubernetes:"
-        " what its user code logged, as lines of JSON from the pod that ran it."
+        "Prints what a block wrote (print, logging, programs that it started) in its last attempts; exit status 1 where"
+        " it wrote nothing. Of a run on Kubernetes: those lines of JSON from the pod that ran it."
     )
-    parser.epilog = "examples:\n  blockyard logs smooth 0,3,4\n  blockyard logs smooth 0,3,4 pipeline.yaml"
+    parser.epilog = "examples:\n  blockyard logs smooth 0,3,4\n  blockyard logs smooth 0,3,4 --last 1"
     parser.add_argument("task", metavar="TASK", help="id of the task")
     parser.add_argument("index", metavar="INDEX", type=index_of, help="such as 0,3,4")
     add_where(parser)
+    parser.add_argument("--last", type=int, default=LAST_ATTEMPTS, metavar="N", help="so many attempts (default: 4)")
     return _logs
 
 
 def _logs(arguments: argparse.Namespace) -> int:
     place = place_of(arguments.where)
-    if not isinstance(place, Path):
+    if isinstance(place, str):
         return _elsewhere(arguments)
-    block = _block_id(spec_in(place), arguments.task, arguments.index)
-    found = list(pieces(place / "logs", arguments.task, block))
-    for piece in found:
-        print(f"--- attempt {piece.attempt}, {piece.log.name} from byte {piece.begin}")
-        with piece.log.open("rb") as file:
-            file.seek(piece.begin)
-            print(file.read(piece.end - piece.begin).decode(errors="replace"), end="")
+    task = _task(place, arguments.task)
+    block = _block(task, arguments.index)
+    found = list(sections_of(place / "logs", task.id, block))[-max(arguments.last, 1) :]
+    for log, section in found:
+        _show(log, section, arguments.index)
     if not found:
-        print(f"block {arguments.index} of {arguments.task} wrote nothing in {place / 'logs'}, or has not ended")
+        print(
+            f"{task.id} {_text(arguments.index)} wrote nothing into {place / 'logs'}, or has not run", file=sys.stderr
+        )
     return DONE if found else FAILED
 
 
-def _block_id(run: RunSpec, task_id: str, index: tuple[int, ...]) -> int:
-    """Give the id of a block. Raises SpecError for one that the run does not have."""
-    tasks = {task.id: task for task in run.pipeline.tasks}
-    if task_id not in tasks:
-        raise SpecError(f"the run has no task '{task_id}'{nearest(task_id, tasks)}")
+def _task(place: Path, name: str) -> TaskSpec:
+    tasks = {task.id: task for task in spec_in(place).pipeline.tasks}
+    if name not in tasks:
+        raise SpecError(f"this run has no task '{name}'{nearest(name, tasks)}")
+    return tasks[name]
+
+
+def _block(task: TaskSpec, index: tuple[int, ...]) -> int:
+    grid = Grid.of(task)
     try:
-        return Grid.of(tasks[task_id]).id_of(index)
-    except (IndexError, ValueError) as error:
-        raise SpecError(f"task '{task_id}' has no block {index}: {error}") from None
+        return grid.id_of(index)
+    except (IndexError, ValueError):
+        raise SpecError(
+            f"task '{task.id}' has no block {_text(index)}: its grid is {_text(grid.shape)}, counted from 0"
+        ) from None
 
 
-def pieces(logs: Path, task: str, block: int) -> Iterator[Piece]:
-    """Give what a block wrote, by attempt, from the indexes beside the slots' log files."""
-    found = []
-    for index in sorted(logs.glob("*.log.index")):
-        for line in index.read_text(encoding="utf-8").splitlines():
-            begin, end, attempt, number, of_task = line.split(" ", 4)
-            if of_task == task and int(number) == block:
-                found.append(Piece(index.with_suffix(""), int(begin), int(end), int(attempt)))
-    yield from sorted(found, key=lambda piece: piece.attempt)
+def _text(index: tuple[int, ...]) -> str:
+    return ",".join(map(str, index))
+
+
+def _show(log: Path, section: Section, index: tuple[int, ...]) -> None:
+    """Print a section as it is, below a line that says what it is."""
+    cut = " (it runs, or was killed)" if section.end < 0 else ""
+    print(f"--- {section.task} {_text(index)}, attempt {section.attempt}{cut}: {log}", flush=True)
+    end = section.end if section.end >= 0 else log.stat().st_size
+    with log.open("rb") as file:
+        file.seek(section.begin)
+        while (left := end - file.tell()) > 0 and (piece := file.read(min(left, PIECE_BYTES))):
+            sys.stdout.buffer.write(piece)
+    sys.stdout.flush()
 
 
 def _elsewhere(arguments: argparse.Namespace) -> int:
@@ -87,7 +93,7 @@ def _elsewhere(arguments: argparse.Namespace) -> int:
     print("".join(f"{line}\n" for line in found), end="")
     if not found:
         print(
-            f"none of them says that it is about this block (what is logged does, what is printed does not); all of"
+            f"none of them says that it is about this block (its lines do where --log-format is json); all of"
             f" them: kubectl logs {told['pod']}"
         )
     return DONE if found else FAILED

@@ -33,6 +33,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from blockyard.client import output
 from blockyard.client.acquired import AcquiredBlock, NoBlock, ProgramEndedError
 from blockyard.client.calls import BlockFailedError, Checks, describe_exception, load_checks
 from blockyard.client.connection import SessionThread, software_version
@@ -164,6 +165,7 @@ class Client:
             assert self._grid is not None
             block = AcquiredBlock(self, self._grid, self.task_id, block_id, attempt, number)
             if self._checks is None or not self._checks.is_done(block):
+                output.began(block)
                 return block
             self._release(block, Outcome.SKIPPED, None)
 
@@ -260,6 +262,7 @@ class Client:
             now = time.monotonic()
             started = self._active.pop(block.lease, now)
             self._pace.saw(now - started, 1)
+            output.ended(now - started)
             first = not self._done
             if first:
                 self._done_since_s = now
