@@ -63,8 +63,8 @@ TICK_S = 0.5
 REPORT_S = 10.0
 LINGER_S = 10.0
 """How long a scheduler that ends with its run waits for the workers to take that in."""
-CLOSING_S = 5.0
-"""How long shutdown may take for each of its steps that need somebody else."""
+CLOSING_S = 3.0
+"""How long each step of shutdown may take that needs somebody else: all of them less than the 30 s that a pod gets."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ def describe_run(core: Scheduler, now: float) -> RunStatus:
         run=core.run.pipeline.name,
         state=core.state,
         epoch=core.epoch,
-        elapsed_s=now - core.started_s,
+        elapsed_s=(now if core.ended_s is None else core.ended_s) - core.started_s,
         eta_s=eta_s,
         eta_p10_s=low_s,
         eta_p90_s=high_s,

@@ -111,6 +111,8 @@ class Scheduler:
         self.avoid: dict[tuple[int, int], str] = {}
         """The worker that last failed (task, address): another tries it, where there is one."""
         self.started_s = now
+        self.ended_s: float | None = None
+        """When the run was seen to be over; None: it is not."""
         self.outlook = Outlook(self.tasks)
         self._random = random.Random(seed)  # noqa: S311 - jitter, not secrets
         self._snapshots = Snapshots(self.settings.snapshot_records)
@@ -524,6 +526,7 @@ class Scheduler:
             again = not self.quiet.lasts(now) and assign(self, now)
             self._announce_overs()
         self._announce_end()
+        self.ended_s = (now if self.ended_s is None else self.ended_s) if self.is_over else None
         self.outlook.look(self, now)
         effects = self._commit() + self.turn.effects
         backoff_s = self._delayed[0][0] if self._delayed else self._next_expiry_s

@@ -92,7 +92,7 @@ class RunStatus(msgspec.Struct, kw_only=True):
     told to end before the run had ended."""
     epoch: int
     elapsed_s: float
-    """Since this scheduler began to lead."""
+    """Since this scheduler began to lead, until the run was over."""
     eta_s: float | None
     """Seconds to the end of all tasks; None while that of one is unknown."""
     tasks: list[TaskStatus]
