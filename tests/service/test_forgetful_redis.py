@@ -332,3 +332,35 @@ async def until_answers(redis):
             with contextlib.suppress(RedisError):
                 await redis.ping()
                 return
+
+
+def test_an_earlier_leader_that_went_on_is_not_overwritten(redis_url, run_name):
+    """Redis forgets the second leader; the first wakes and goes on. The second, which knows less, must end (P2)."""
+
+    async def main():
+        run = run_of(run_name, task())
+        first, second = Store(redis_url, run_name), Store(redis_url, run_name)
+        try:
+            one = f"{await first.take_lock('a', 'here:1', 60.0)}:a"
+            await first.write_spec(one, run, fresh=False)
+            await first.last_seq()
+            await first.commit(one, CommitRecord(1, b"r1"))
+            await first.free_lock(one)
+            two = f"{await second.take_lock('b', 'there:2', 60.0)}:b"
+            assert await second.last_seq() == 1
+            async with Redis.from_url(redis_url) as redis:  # as it was before the second came
+                await redis.hset(first.keys.head, mapping={"writer": one, "before": ""})
+                await redis.delete(first.keys.lock)
+            await first.rewrite(one, "here:1", 60.0, run, 2, pages)
+            await first.free_lock(one)
+            with pytest.raises(Refused):
+                await second.renew_lock(two, 60.0)
+            with pytest.raises(Refused):
+                await second.commit(two, CommitRecord(2, b"r2"))
+            with pytest.raises(Refused):
+                await second.rewrite(two, "there:2", 60.0, run, 1, pages)
+        finally:
+            await first.close()
+            await second.close()
+
+    asyncio.run(main())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 KNOWN = """
--- Whether a writer is one that led before us, in a state that Redis has gone back to.
-local function led_before(writer, known)
-  return string.find(' ' .. known .. ' ', ' ' .. writer .. ' ', 1, true) ~= nil
+-- Whether Redis has gone back to a state from before us: its writer led before us (or there is none), and has not gone
+-- on since, as an earlier leader that slept may do once Redis has forgotten us. `known`: the last record of those
+-- before us, and their identities.
+local function went_back(writer, last, known)
+  local before = string.find(' ' .. known .. ' ', ' ' .. writer .. ' ', 1, true) ~= nil
+  return (writer == '' or before) and last <= tonumber(string.match(known, '^%d+'))
 end
 """
 TAKE = """
@@ -78,7 +81,7 @@ if writer == ARGV[1] then
   end
   return {'kept', writer, last}
 end
-if writer == '' or led_before(writer, ARGV[3]) then
+if went_back(writer, last, ARGV[3]) then
   return {'forgot', writer, last}
 end
 return {'refused', writer, last}
@@ -159,7 +162,8 @@ local held = redis.call('GET', KEYS[1])
 if held and held ~= ARGV[1] then
   return {'refused', held}
 end
-if writer ~= '' and writer ~= ARGV[1] and not led_before(writer, ARGV[3]) then
+local last = tonumber(redis.call('HGET', KEYS[2], 'seq') or '0')
+if writer ~= ARGV[1] and not went_back(writer, last, ARGV[3]) then
   return {'refused', writer}
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -188,7 +192,7 @@ local held = redis.call('GET', KEYS[1])
 if held and held ~= ARGV[1] then
   return {'refused', held}
 end
-if writer ~= '' and writer ~= ARGV[1] and not led_before(writer, ARGV[3]) then
+if writer ~= ARGV[1] and not went_back(writer, tonumber(last), ARGV[3]) then
   return {'refused', writer}
 end
 if writer == ARGV[1] and by == ARGV[1] and last == ARGV[7] then
@@ -209,7 +213,8 @@ for i = 10, #ARGV, 2 do
   redis.call('HSET', KEYS[8], ARGV[i], ARGV[i + 1])
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-redis.call('HSET', KEYS[3], 'writer', ARGV[1], 'address', ARGV[4], 'before', ARGV[3], 'seq', ARGV[7], 'by', ARGV[1])
+local before = string.match(ARGV[3], '^%d+ (.*)$')
+redis.call('HSET', KEYS[3], 'writer', ARGV[1], 'address', ARGV[4], 'before', before, 'seq', ARGV[7], 'by', ARGV[1])
 mark(KEYS[3], ARGV[9])
 return {'stored', ARGV[1]}
 """

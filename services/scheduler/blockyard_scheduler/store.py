@@ -118,6 +118,8 @@ class Store:
         """Whether a restart of Redis keeps all that it confirmed, as of `check`."""
         self._safe_seq = 0
         """Of the last record of ours that Redis confirmed."""
+        self._taken_seq = 0
+        """Of the last record of those who led before us."""
         self._before = ""
         """Identities of those who led before us."""
         self._run = run
@@ -200,6 +202,11 @@ class Store:
             return None
         return found.decode() if isinstance(found, bytes) else found
 
+    @property
+    def _known(self) -> str:
+        """What is known of those who led before us, for the scripts: their last record, and their identities."""
+        return f"{self._taken_seq} {self._before}"
+
     async def may_have_forgotten(self) -> bool:
         """Whether this Redis may lack records that an earlier leader wrote; ask when the run is loaded."""
         mark = Memory.parse(await self._ask(self._redis.hget(self.keys.head, "server")) or b"")
@@ -237,7 +244,7 @@ class Store:
         Raises Refused when another leads, Forgot when Redis lost what it had confirmed.
         """
         keys, safe_seq = (self.keys.lock, self.keys.head), self._safe_seq
-        arguments = (identity, _ms(lock_s), self._before, safe_seq, self._promise() if vouch else "")
+        arguments = (identity, _ms(lock_s), self._known, safe_seq, self._promise() if vouch else "")
         answer, writer, last = await self._script(scripts.RENEW, keys, arguments)
         if answer == b"refused":
             raise self._refused(writer)
@@ -309,7 +316,7 @@ class Store:
     async def last_seq(self) -> int:
         """Give the sequence of the last record; 0 for a new run. Prepares this store to go on from there."""
         self._n_errors = int(await self._ask(self._redis.hlen(self.keys.errors)))
-        self._safe_seq = int(await self._ask(self._redis.hget(self.keys.head, "seq")) or 0)
+        self._safe_seq = self._taken_seq = int(await self._ask(self._redis.hget(self.keys.head, "seq")) or 0)
         return self._safe_seq
 
     async def pages(self) -> AsyncIterator[list[Page]]:
@@ -352,7 +359,8 @@ class Store:
                 continue
             if pause_s > FIRST_PAUSE_S:
                 log.warning("Redis at %s answers again: commit %d is %s", self.place, commit.seq, answer.decode())
-            if answer == b"refused" and writer and writer.decode() not in self._before.split():
+            gone_on = last > self._taken_seq or (writer and writer.decode() not in self._before.split())
+            if answer == b"refused" and gone_on:
                 raise self._refused(writer)
             if answer in (b"out of order", b"refused"):
                 raise self._forgot(last, commit.seq - 1)
@@ -407,7 +415,7 @@ class Store:
         fields: Sequence[Any],
     ) -> bool:
         """Lay all pages aside and switch over; False where Redis forgot some of them meanwhile."""
-        keys, mine = self.keys, (identity, _ms(lock_s), self._before)
+        keys, mine = self.keys, (identity, _ms(lock_s), self._known)
         n_pages = 0
         for piece in _pieces(pages):
             arguments = [*mine, int(n_pages == 0), *_packed(piece)]

@@ -11,7 +11,7 @@ from blockyard.core.scheduler import CoreSettings, Scheduler
 from blockyard.spec.errors import ProtocolError
 from blockyard.testing.simulation.clock import Process
 from blockyard.testing.simulation.network import Connection, End
-from blockyard.testing.simulation.store import Contents
+from blockyard.testing.simulation.store import Contents, Known
 from blockyard.wire.frames import Decoder, encode
 from blockyard.wire.messages import (
     Ack,
@@ -82,7 +82,7 @@ class SchedulerProcess(Process):
         self._seen_epoch = 0
         self._forgot_since_s: float | None = None
         self._safe_seq = 0
-        self._known: tuple[str, ...] = ()
+        self._known: Known = (0, ())
         """Who led before us."""
         self._forgotten = False
         """Whether the store lost what it had confirmed to us, and must be written again before we speak."""
@@ -110,7 +110,7 @@ class SchedulerProcess(Process):
             self._wait_to_lead(forgot=epoch is not None)
             return
         self.identity, self._renewed_s = f"{epoch}:{self._nonce}", asked_s
-        self._known, self._safe_seq = store.now.before, store.now.seq
+        self._known, self._safe_seq = (store.now.seq, store.now.before), store.now.seq
         pages, records = list(store.now.pages.values()), sorted(store.now.log.items())
         self.core = Scheduler.restore(
             self._cluster.run,
@@ -235,7 +235,7 @@ class SchedulerProcess(Process):
             core.store_forgot(asked_s)
         whole = Contents(
             epoch=core.epoch,
-            before=known,
+            before=known[1],
             leader=self.name,
             seq=core.seq,
             pages={page.key: page for page in core.whole_snapshot()},

@@ -6,11 +6,14 @@ It may also forget: be started again from an older file, as a Redis that does no
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from blockyard.core.events import CommitRecord, Page
 
+Known: TypeAlias = tuple[int, tuple[str, ...]]
+"""What a leader knows of those before it: the last record that they wrote, and their identities."""
 MOST_FORGOTTEN = 12
 """Changes that may be lost at once."""
 
@@ -71,7 +74,7 @@ class Store:
             self._past.clear()  # a store that knows nothing of the run at all has no promise to keep
         return epoch
 
-    def renew(self, identity: str, known: Iterable[str], now: float, lock_s: float) -> str:
+    def renew(self, identity: str, known: Known, now: float, lock_s: float) -> str:
         """Keep the lock, or take it again where nobody led since: ``kept``, ``lapsed``, ``refused`` or ``forgot``."""
         held, expires_s = self.now.lock
         if held != identity and now < expires_s:
@@ -79,7 +82,7 @@ class Store:
         if self.now.writer == identity:
             self.now = replace(self.now, lock=(identity, now + lock_s))
             return "lapsed" if now >= expires_s and self.may_have_forgotten else "kept"
-        return "forgot" if self.now.writer in {"", *known} else "refused"
+        return "forgot" if self._went_back(known) else "refused"
 
     def vouch(self) -> None:
         """Note that a leader found all of its records."""
@@ -93,11 +96,11 @@ class Store:
 
     # --- the journal -------------------------------------------------------------------------------------------
 
-    def commit(self, identity: str, known: Iterable[str], commit: CommitRecord) -> str:
+    def commit(self, identity: str, known: Known, commit: CommitRecord) -> str:
         """Take one record with its pages; the same again is ``already``."""
         now = self.now
         if now.writer != identity and self.fenced:
-            return "forgot" if now.writer in {"", *known} else "refused"
+            return "forgot" if self._went_back(known) else "refused"
         if commit.seq == now.seq and now.by == identity:
             return "already"
         if commit.seq != now.seq + 1 and self.fenced:
@@ -109,15 +112,20 @@ class Store:
         self._stored(commit.seq, commit.record)
         return "stored"
 
-    def rewrite(self, identity: str, known: Iterable[str], now: float, lock_s: float, whole: Contents) -> bool:
+    def rewrite(self, identity: str, known: Known, now: float, lock_s: float, whole: Contents) -> bool:
         """Replace all by what its living leader knows, if nobody else leads."""
         held, expires_s = self.now.lock
-        if (held != identity and now < expires_s) or self.now.writer not in {"", identity, *known}:
+        if (held != identity and now < expires_s) or not (self.now.writer == identity or self._went_back(known)):
             return False
         epoch = max(self.now.epoch, whole.epoch)
         lock, vouched = (identity, now + lock_s), self.now.vouched
         self._change(replace(whole, epoch=epoch, writer=identity, by=identity, lock=lock, vouched=vouched))
         return True
+
+    def _went_back(self, known: Known) -> bool:
+        """Whether this is a state from before a leader, and no earlier leader has gone on from it since."""
+        seq, before = known
+        return self.now.writer in {"", *before} and self.now.seq <= seq
 
     # --- forgetting --------------------------------------------------------------------------------------------
 
