@@ -42,3 +42,14 @@ def test_another_process_of_the_same_id_is_not_the_one():
 def test_nothing_is_known_of_processes_elsewhere(name):
     """Another machine, another boot, another container: its lock has to run out."""
     assert not is_dead(name)
+
+
+def test_what_cannot_be_looked_at_is_not_dead(monkeypatch):
+    """No file may be opened just now: that proves nothing of a leader."""
+    name = name_of(os.getpid())
+
+    def refused(*_):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("blockyard_scheduler.process._name_of", refused)
+    assert not is_dead(name)

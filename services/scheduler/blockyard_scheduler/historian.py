@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 
@@ -32,10 +31,18 @@ class Historian:
         self._lock = asyncio.Lock()
 
     async def load(self) -> None:
-        """Read what earlier schedulers kept; a piece that can't be read is left out."""
-        async for at_s, packed in self._store.read_history():
-            with contextlib.suppress(msgspec.DecodeError):
-                self._history.add(msgspec.msgpack.decode(packed, type=list[Batch]), at_s)
+        """Read what earlier schedulers kept; what can't be read is left out, since nothing depends on it."""
+        try:
+            async for at_s, packed in self._store.read_history():
+                self._take(at_s, packed)
+        except StoreError as error:
+            log.warning("the record of the run could not be read to its end (%s)", error)
+
+    def _take(self, at_s: float, packed: bytes) -> None:
+        try:
+            self._history.add(msgspec.msgpack.decode(packed, type=list[Batch]), at_s)
+        except (msgspec.DecodeError, ValueError, IndexError) as error:
+            log.warning("a piece of the record of the run is left out: it can't be read (%s)", error)
 
     async def run(self) -> None:
         """Keep what is new, for ever."""

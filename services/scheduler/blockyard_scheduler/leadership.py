@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 from collections.abc import Callable
+from functools import partial
 
 from blockyard_scheduler.process import is_dead, name_of
 from blockyard_scheduler.store import FIRST_PAUSE_S, Forgot, Held, Refused, Store, Uncertain, until_answered
@@ -81,7 +82,7 @@ class Leadership:
                 return
             if is_dead(answer.process):
                 log.info("the scheduler that led this run (epoch %d) is dead: its lock is freed", answer.epoch)
-                await self._store.free_lock(answer.identity)
+                await until_answered(partial(self._store.free_lock, answer.identity))
                 continue
             if answer.forgot:
                 forgot_s = asked_s if forgot_s is None else forgot_s

@@ -15,15 +15,10 @@ PROCESSES = Path("/proc")
 
 def name_of(pid: int, processes: Path = PROCESSES) -> str:
     """Give the name of a process, or "" where it has none (it is gone, or the system does not tell)."""
-    where = _where(processes)
     try:
-        # Behind the program's name, which stands in parentheses and may contain anything, there are only fields.
-        fields = (processes / str(pid) / "stat").read_text().rpartition(")")[2].split()
-        state, threads, began = fields[0], int(fields[17]), fields[19]
+        return _name_of(pid, processes)
     except (OSError, ValueError, IndexError):
         return ""
-    dead = state in "ZX" and threads <= 1  # not yet waited for by its parent
-    return f"{where}/{pid}/{began}" if where and not dead else ""
 
 
 def is_dead(name: str, processes: Path = PROCESSES) -> bool:
@@ -31,7 +26,22 @@ def is_dead(name: str, processes: Path = PROCESSES) -> bool:
     where, _, rest = name.rpartition("/")[0].rpartition("/")
     if not where or where != _where(processes) or not rest.isdecimal():
         return False
-    return name_of(int(rest), processes) != name
+    try:
+        return _name_of(int(rest), processes) != name
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except (OSError, ValueError, IndexError):  # no file may be opened just now, say: that is no proof
+        return False
+
+
+def _name_of(pid: int, processes: Path) -> str:
+    """Give the name of a process, "" for one that has ended. Raises OSError where it can't be looked at."""
+    # Behind the program's name, which stands in parentheses and may contain anything, there are only fields.
+    fields = (processes / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    state, threads, began = fields[0], int(fields[17]), fields[19]
+    where = _where(processes)
+    dead = state in "ZX" and threads <= 1  # not yet waited for by its parent
+    return f"{where}/{pid}/{began}" if where and not dead else ""
 
 
 def _where(processes: Path) -> str:

@@ -130,7 +130,7 @@ class Autoscaler:
         """Say which rights are missing, before they are missed."""
         try:
             missing = await self._cluster.missing()
-        except ClusterError as error:
+        except (ClusterError, SpecError) as error:
             log.warning("which rights this scheduler has could not be asked (%s)", error)
             return
         if missing:
