@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from pathlib import Path
 
+from command import parser_of_run, print_measured
 from pipelines import local_run, pipeline
 from processes import Watch
-from shapes import SHAPES, blocks_of
+from shapes import blocks_of
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
@@ -55,15 +55,10 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
 
 def main() -> None:
     """Measure what the command line says."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("shape", choices=SHAPES)
-    parser.add_argument("side", type=int)
-    parser.add_argument("workers", type=int)
+    parser = parser_of_run()
     parser.add_argument("--fsync", choices=("always", "everysec", "no"), default="always")
     parser.add_argument("--block-s", type=float, default=0.0)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(arguments, Path(folder))))
+    print_measured(parser, measure)
 
 
 if __name__ == "__main__":

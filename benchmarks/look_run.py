@@ -8,16 +8,14 @@ The run is one that is resumed with about so many blocks done, scattered at rand
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import tempfile
 import time
 import urllib.request
 from pathlib import Path
 
-from large_run import PATIENCE_S, fill, first_block
-from pipelines import local_run, pipeline
-from shapes import SHAPES, blocks_of
+from command import parser_of_run, print_measured
+from resumed import resumed_run
+from shapes import blocks_of
 
 BLOCK_S = 0.01
 TIMES = 9
@@ -35,25 +33,14 @@ WHAT = {
 
 def main() -> None:
     """Measure what the command line says."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("shape", choices=SHAPES)
-    parser.add_argument("side", type=int)
-    parser.add_argument("workers", type=int)
+    parser = parser_of_run()
     parser.add_argument("--done", type=int, required=True)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(arguments, Path(folder))))
+    print_measured(parser, measure)
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     """Ask for everything a few times, each by itself; give the medians."""
-    notes = folder / "notes"
-    notes.mkdir()
-    spec = pipeline(arguments.shape, arguments.side, notes, BLOCK_S)
-    done_before = fill(spec, folder / "run", arguments.done)
-    began = time.monotonic()
-    with local_run(spec, folder / "run", workers=arguments.workers) as run:
-        first_block(notes, began + PATIENCE_S)
+    with resumed_run(arguments, folder, BLOCK_S) as (run, done_before):
         took = {name: median_s(run.http_url + path) for name, path in WHAT.items()}
         metrics = urllib.request.urlopen(run.http_url + "/metrics").read().decode()
     (lag,) = [line for line in metrics.splitlines() if line.startswith("blockyard_loop_lag_seconds ")]

@@ -12,13 +12,12 @@ import json
 import os
 import signal
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
-from large_run import PATIENCE_S, fill, first_block
-from pipelines import local_run, pipeline
-from shapes import SHAPES, blocks_of
+from command import parser_of_run, print_measured
+from resumed import PATIENCE_S, resumed_run
+from shapes import blocks_of
 
 from blockyard.local import LocalRun
 
@@ -29,26 +28,15 @@ BETWEEN_S = 1.0
 
 def main() -> None:
     """Measure what the command line says."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("shape", choices=SHAPES)
-    parser.add_argument("side", type=int)
-    parser.add_argument("workers", type=int)
+    parser = parser_of_run()
     parser.add_argument("--done", type=int, required=True)
     parser.add_argument("--kills", type=int, default=5)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(arguments, Path(folder))))
+    print_measured(parser, measure)
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     """Kill the scheduler so many times."""
-    notes = folder / "notes"
-    notes.mkdir()
-    spec = pipeline(arguments.shape, arguments.side, notes, BLOCK_S)
-    done_before = fill(spec, folder / "run", arguments.done)
-    began = time.monotonic()
-    with local_run(spec, folder / "run", workers=arguments.workers) as run:
-        first_block(notes, began + PATIENCE_S)
+    with resumed_run(arguments, folder, BLOCK_S) as (run, done_before):
         taken = [granting_again_s(run, folder / "run") for _ in range(arguments.kills)]
         status = run.status()
     assert status is not None
