@@ -18,7 +18,6 @@ from blockyard.spec.validate import code_references
 
 KEPT_FILES = ("run.json", "command", "status.json", "failures.json")
 """What an earlier run left, and a start that is refused must leave as it was."""
-ENDED = ("done", "failed", "cancelled")
 
 
 @dataclass(slots=True)
@@ -60,7 +59,7 @@ class RunFolder:
     def result(self) -> RunResult | None:
         """Give the result that this run's scheduler wrote, if the run has ended (a stopped one leaves a status too)."""
         found = read_result(self.path)
-        return found if found is not None and found.status.state in ENDED else None
+        return found if found is not None and found.status.is_over else None
 
     def close(self, *, put_back: bool) -> None:
         """Remove what is of use only while a run lives; with `put_back`, leave what the earlier run had left."""

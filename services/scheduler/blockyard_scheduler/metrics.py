@@ -110,8 +110,7 @@ class RunCollector(Collector):
         for task in tasks:
             for state in STATES:
                 blocks.add_metric([task.id, state], getattr(task, state))
-            ended = task.done + task.skipped + task.failed + task.orphaned
-            progress.add_metric([task.id], ended / task.total if task.total else 1.0)
+            progress.add_metric([task.id], task.ended / task.total if task.total else 1.0)
             for family, (_, _, field) in zip(etas, ETAS, strict=True):
                 known = 0.0 if task.over else getattr(task, field)
                 family.add_metric([task.id], float("nan") if known is None else known)

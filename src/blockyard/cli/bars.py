@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blockyard.core.report import duration, span
+from blockyard.core.report import counted, duration, span
 from blockyard.core.status import FailureGroup, RunStatus, TaskStatus
 
 if TYPE_CHECKING:
@@ -49,12 +49,8 @@ def _cells(task: TaskStatus, *, wide: bool) -> tuple[str, ...]:
     if not task.total:
         return "no blocks", "", "", "done"
     rate = f"{task.rate:,.1f}/s" if task.rate and not task.over else ""
-    share = f"{100 * _ended(task) / task.total:.1f} %"
-    return f"{_ended(task):,}/{task.total:,}", share, rate, _end(task, wide=wide)
-
-
-def _ended(task: TaskStatus) -> int:
-    return task.done + task.skipped + task.failed + task.orphaned
+    share = f"{100 * task.ended / task.total:.1f} %"
+    return f"{task.ended:,}/{task.total:,}", share, rate, _end(task, wide=wide)
 
 
 def _bar(task: TaskStatus) -> ProgressBar:
@@ -63,7 +59,7 @@ def _bar(task: TaskStatus) -> ProgressBar:
     style = "red" if task.failed or task.orphaned else "green"
     return ProgressBar(
         total=max(task.total, 1),
-        completed=_ended(task) if task.total else 1,
+        completed=task.ended if task.total else 1,
         complete_style=style,
         finished_style=style,
     )
@@ -98,7 +94,7 @@ def _line(task: TaskStatus, notes: Text) -> Text:
 def _summary(status: RunStatus) -> str:
     online = [worker for worker in status.workers if worker.connected and worker.slots]
     busy, slots = sum(worker.busy for worker in online), sum(worker.slots for worker in online)
-    count = f"{len(online)} worker{'' if len(online) == 1 else 's'}"
+    count = counted(len(online), "worker")
     line = f"{status.run}: {status.state}, {count}, {busy} of {slots} slots busy, {duration(status.elapsed_s)} elapsed"
     return f"{line}, ETA {duration(status.eta_s)}" if status.state == "running" else line
 

@@ -37,7 +37,7 @@ def prepare(_: str, parser: argparse.ArgumentParser) -> Callable[[argparse.Names
 def _logs(arguments: argparse.Namespace) -> int:
     place = place_of(arguments.where)
     if isinstance(place, str):
-        return _elsewhere(arguments)
+        return _elsewhere(place, arguments)
     task = _task(place, arguments.task)
     block = _block(task, arguments.index)
     found = list(sections_of(place / "logs", task.id, block))[-max(arguments.last, 1) :]
@@ -83,9 +83,9 @@ def _show(log: Path, section: Section, index: tuple[int, ...]) -> None:
     sys.stdout.flush()
 
 
-def _elsewhere(arguments: argparse.Namespace) -> int:
+def _elsewhere(place: str, arguments: argparse.Namespace) -> int:
     """Print what the pod that ran the block says about it: lines of JSON that name task and block."""
-    with reach(place_of(arguments.where), arguments) as control:
+    with reach(place, arguments) as control:
         told = control.worker_log(arguments.task, arguments.index)
     lines = told["text"].splitlines()
     found = [line for line in lines if _is_about(line, arguments.task, told["block_id"])]

@@ -132,10 +132,15 @@ class LastErrors:
         return self._groups[:MOST_ERRORS]
 
     def _take(self, groups: Sequence[FailureGroup]) -> None:
-        before = {(group.task, group.kind, group.message): group.attempts for group in self._groups}
-        grown = [group for group in groups if group.attempts > before.get((group.task, group.kind, group.message), 0)]
-        names = {id(group) for group in grown}
-        place = {name: n for n, name in enumerate(before)}
-        rest = [group for group in groups if id(group) not in names]
-        rest.sort(key=lambda group: place[group.task, group.kind, group.message])
-        self._groups = [*grown, *rest]
+        """Put those that have grown first, and leave the others in their order."""
+        before = {_name(group): (place, group.attempts) for place, group in enumerate(self._groups)}
+
+        def rank(group: FailureGroup) -> int:
+            place, attempts = before.get(_name(group), (0, 0))
+            return -1 if group.attempts > attempts else place
+
+        self._groups = sorted(groups, key=rank)
+
+
+def _name(group: FailureGroup) -> tuple[str, str, str]:
+    return group.task, group.kind, group.message

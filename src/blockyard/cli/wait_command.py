@@ -15,7 +15,6 @@ from blockyard.spec.errors import BlockyardError, ConnectError
 
 TIMED_OUT = 3
 LOOK_EVERY_S = 2.0
-OVER = ("done", "failed", "cancelled")
 
 
 def prepare(_: str, parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
@@ -38,7 +37,7 @@ def wait(arguments: argparse.Namespace) -> int:
     seen = False
     while True:
         status = _status(place, arguments, seen=seen)
-        if status is not None and status.state in OVER:
+        if status is not None and status.is_over:
             print(status_report(status))
             return DONE if status.state == "done" else FAILED
         seen = seen or status is not None
@@ -55,7 +54,7 @@ def _status(place: Place, arguments: argparse.Namespace, *, seen: bool) -> RunSt
     if control is None:
         assert isinstance(place, Path)
         result = ended(place)
-        if result is None or result.state not in OVER:
+        if result is None or not result.status.is_over:
             raise BlockyardError(
                 f"the run in {place} is not running and has not ended; 'blockyard run' goes on with it"
             )

@@ -16,11 +16,10 @@ from blockyard.cli.find import Place, add_where, ended, how_to_go_on, living, pl
 from blockyard.cli.progress import Progress, progress_on
 from blockyard.client.control import Control
 from blockyard.core.grouping import group_failures
-from blockyard.core.report import status_report
+from blockyard.core.report import counted, status_report
 from blockyard.core.status import Explanation, FailureGroup, Failures, RunStatus
 from blockyard.spec.errors import BlockyardError, ConnectError
 
-ENDED = ("done", "failed", "cancelled")
 LOOK_EVERY_S = 1.0
 PATIENCE_S = 30.0
 """How long `watch` waits for a scheduler that does not answer: a successor may take over."""
@@ -82,7 +81,7 @@ def status(arguments: argparse.Namespace) -> int:
         print_json(now)
         return DONE
     print(status_report(now))
-    if not running and now.state not in ENDED:
+    if not running and not now.is_over:
         print(f"to go on: {how_to_go_on(place)}")
     return DONE
 
@@ -98,7 +97,7 @@ def _status(place: Place, arguments: argparse.Namespace) -> tuple[RunStatus, boo
     else:
         with reach(place, arguments) as opened:  # it was killed: what it had reached is in its Redis
             found = opened.status()
-    if found.state not in ENDED:
+    if not found.is_over:
         found.state = "stopped"
     return found, False
 
@@ -133,7 +132,7 @@ def _watch(place: Place, control: Control, shown: Progress) -> RunStatus:
                     raise
             else:
                 progress.show(now, control.failures)
-                if now.state in ENDED:
+                if now.is_over:
                     return now
             time.sleep(LOOK_EVERY_S)
 
@@ -150,7 +149,7 @@ def failures(arguments: argparse.Namespace) -> int:
     if not found.attempts:
         print("no block has failed")
         return DONE
-    print(f"{found.failed:,} block{'' if found.failed == 1 else 's'} failed for good")
+    print(f"{counted(found.failed, 'block')} failed for good")
     for group in found.groups:
         print("\n".join(_group_lines(group, traceback=arguments.traceback)))
     return DONE
@@ -173,8 +172,8 @@ def _failures(place: Place, arguments: argparse.Namespace) -> Failures:
 
 def _group_lines(group: FailureGroup, *, traceback: bool) -> list[str]:
     example = group.example
-    count = f"{group.failed:,} block{'' if group.failed == 1 else 's'} failed"
-    tried = f"{group.attempts:,} attempt{'' if group.attempts == 1 else 's'}"
+    count = f"{counted(group.failed, 'block')} failed"
+    tried = counted(group.attempts, "attempt")
     lines = ["", f"{group.task}: {count if group.failed else tried}: {group.kind}: {group.message}"]
     lines += [f"  first: {list(example.index)} (block {example.block_id}), attempt {example.attempt}"]
     if example.log:

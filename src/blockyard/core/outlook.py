@@ -40,7 +40,7 @@ class Outlook:
                 slots=slots,
                 done=[outcomes.get((id_, Outcome.SUCCESS), 0) + outcomes.get((id_, Outcome.SKIPPED), 0) for id_ in ids],
                 work_s=[core.totals.work_s.get(id_, 0.0) for id_ in ids],
-                runs=core.state == "running" and not core.quiet.left_s(now),
+                runs=core.state == "running" and not core.quiet.lasts(now),
             )
 
     def _slots(self, core: Scheduler) -> tuple[list[float], list[float]]:

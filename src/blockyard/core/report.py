@@ -49,6 +49,15 @@ def span(low_s: float | None, high_s: float | None) -> str:
     return f"{low} to {high} {unit}" if low != high else f"{high} {unit}"
 
 
+def counted(n: int, noun: str) -> str:
+    """Give a number with its noun.
+
+    >>> counted(1, "worker"), counted(1200, "worker")
+    ('1 worker', '1,200 workers')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def status_report(status: RunStatus) -> str:
     """Give one line of the run and a table with a line for each task.
 
@@ -80,10 +89,10 @@ def _pool_line(pool: PoolStatus) -> str:
 
 def _headline(status: RunStatus) -> str:
     total = sum(task.total for task in status.tasks)
-    ended = sum(task.done + task.skipped + task.failed + task.orphaned for task in status.tasks)
+    ended = sum(task.ended for task in status.tasks)
     share = f"{100 * ended / total:.1f} % of {total:,} blocks" if total else "no blocks"
     online = sum(worker.slots for worker in status.workers if worker.connected)  # as many blocks can run at once
-    line = f"{status.run}: {status.state}, {share}, {online} worker{'' if online == 1 else 's'} online"
+    line = f"{status.run}: {status.state}, {share}, {counted(online, 'worker')} online"
     line += f", {duration(status.elapsed_s)} elapsed"
     if status.quiet_s > 0:
         line += f", nothing is leased for {duration(status.quiet_s)} (Redis may have forgotten what runs)"

@@ -32,7 +32,7 @@ from blockyard.core.quiet import Quiet
 from blockyard.core.rates import Rate
 from blockyard.core.settings import CoreSettings
 from blockyard.core.snapshots import Snapshots, load
-from blockyard.core.status import Explanation, RunStatus
+from blockyard.core.status import ENDED, Explanation, RunStatus
 from blockyard.core.task import Kind, Task, Tries, connect
 from blockyard.core.turn import Turn
 from blockyard.core.undo import rebuild, rerun, retry
@@ -186,7 +186,7 @@ class Scheduler:
     @property
     def is_over(self) -> bool:
         """Whether the run has ended."""
-        return self.state in {"done", "failed", "cancelled"}
+        return self.state in ENDED
 
     def status(self, now: float) -> RunStatus:
         """Describe the run."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+ENDED = ("done", "failed", "cancelled")
+"""States of a run that is over."""
+
 
 class TaskStatus(msgspec.Struct, kw_only=True):
     """One task. Always total = pending + ready + leased + done + skipped + failed + orphaned."""
@@ -36,6 +39,11 @@ class TaskStatus(msgspec.Struct, kw_only=True):
     """Voxels that done blocks wrote, per second over the last 2 minutes; a clipped block counts what it wrote."""
     over: bool = False
     """No block of it will run any more."""
+
+    @property
+    def ended(self) -> int:
+        """Blocks that will not run any more."""
+        return self.done + self.skipped + self.failed + self.orphaned
 
 
 class WorkerStatus(msgspec.Struct, kw_only=True):
@@ -110,6 +118,11 @@ class RunStatus(msgspec.Struct, kw_only=True):
     """It takes less than this nine times of ten."""
     pools: list[PoolStatus] = []
     """Of a scheduler that scales its workers on Kubernetes."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has ended."""
+        return self.state in ENDED
 
 
 class FailureStatus(msgspec.Struct, kw_only=True):

@@ -9,8 +9,8 @@ from html import escape
 import numpy as np
 
 from blockyard.cli.report import svg
-from blockyard.cli.report.figures import MOST_WORKERS, TaskFigures, busy, figures
-from blockyard.core.report import duration
+from blockyard.cli.report.figures import MOST_WORKERS, SLOWEST, TaskFigures, busy, figures
+from blockyard.core.report import counted, duration
 from blockyard.core.status import Failures, Record, RunStatus
 
 STYLE = """
@@ -64,8 +64,7 @@ def _time(seconds: float) -> str:
 def _head(status: RunStatus, record: Record, made_s: float) -> str:
     total = sum(task.total for task in status.tasks)
     done = sum(task.done + task.skipped for task in status.tasks)
-    n = len(record.workers)
-    facts = [f"{done:,} of {total:,} blocks done", f"{n:,} worker{'' if n == 1 else 's'} in all"]
+    facts = [f"{done:,} of {total:,} blocks done", f"{counted(len(record.workers), 'worker')} in all"]
     if record.began_s:
         facts.append(f"first block ended {_time(record.began_s)}")
     if status.state in ("running", "paused"):
@@ -130,7 +129,7 @@ def _slowest(tasks: list[TaskFigures], record: Record) -> str:
     ]
     rows.sort(key=lambda row: -row[0])
     heads = ("task", "block", "took", "attempt", "worker")
-    return "<h2>Slowest blocks</h2>" + _table(heads, [row for _, row in rows[:20]])
+    return "<h2>Slowest blocks</h2>" + _table(heads, [row for _, row in rows[:SLOWEST]])
 
 
 def _waste(record: Record, tasks: list[TaskFigures]) -> str:
