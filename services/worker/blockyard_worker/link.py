@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from blockyard.client.tls import Trust, complaint, is_distrust
+from blockyard.client.tls import Trust, distrust
 from blockyard.wire.session import Disconnect, Happening, RefusedForGood, SessionState, WorkerSession, split_address
 
 CONNECT_S = 10.0
@@ -67,13 +67,10 @@ class Link:
 
     def _failed(self, error: Exception, address: str, host: str) -> None:
         """Try again, unless TLS never worked: then somebody must change a setting first."""
-        if self._trust is None or not is_distrust(error):
-            sentence = f"no scheduler at {address} ({_reason(error)})"
-        else:
-            sentence = f"the scheduler at {address} cannot be trusted: {complaint(error, self._trust, host)}"
-            if self.session.welcome is None:
-                self._handle(RefusedForGood(sentence, "distrust"))
-        self._complain(f"{sentence}; trying again")
+        reason = distrust(error, self._trust, address, host)
+        if reason and self.session.welcome is None:
+            self._handle(RefusedForGood(reason, "distrust"))
+        self._complain(f"{reason or f'no scheduler at {address} ({_reason(error)})'}; trying again")
         self.session.connection_lost(time.monotonic())
 
     def _complain(self, sentence: str) -> None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
-from blockyard.client.tls import Trust, complaint, is_distrust
+from blockyard.client.tls import Trust, distrust
 from blockyard.wire.session import Disconnect, Happening, RefusedForGood, SessionState, WorkerSession, split_address
 
 CONNECT_S = 5.0
@@ -178,12 +178,11 @@ class SessionThread:
 
     def _failed(self, error: OSError, address: str, host: str) -> None:
         """Keep the reason; where TLS never worked somebody must change a setting first."""
-        if self._trust is None or not is_distrust(error):
-            self.complaint = f"no scheduler at {address} ({error.strerror or f'no answer within {CONNECT_S:g} s'})"
-            return
-        self.complaint = f"the scheduler at {address} cannot be trusted: {complaint(error, self._trust, host)}"
-        if self.session.welcome is None:
-            self._handle(RefusedForGood(self.complaint, "distrust"))
+        reason = distrust(error, self._trust, address, host)
+        absence = error.strerror or f"no answer within {CONNECT_S:g} s"
+        self.complaint = reason or f"no scheduler at {address} ({absence})"
+        if reason and self.session.welcome is None:
+            self._handle(RefusedForGood(reason, "distrust"))
             self.changed.notify_all()
 
     def _receive(self, wait_s: float) -> None:

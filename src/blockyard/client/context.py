@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 
 from blockyard.client.tls import Trust, trust
 from blockyard.spec.errors import ConnectError
+from blockyard.spec.settings import TRUTHS
 
 VARIABLE = "BLOCKYARD_CONTEXT"
 TOKEN_VARIABLES = ("BLOCKYARD_TOKEN", "BLOCKYARD_TOKEN_FILE")
@@ -91,7 +92,7 @@ class Context:
         tls, ca, name = (
             str(self.get(key) or environ.get(f"BLOCKYARD_{key.upper()}", "")) for key in ("tls", "tls_ca", "tls_name")
         )
-        return trust(tls=tls.lower() not in ("", "0", "false", "no", "off"), ca=ca, name=name)
+        return trust(tls=TRUTHS.get(tls.lower(), bool(tls)), ca=ca, name=name)
 
     def copy(self) -> Context:
         """Give a context with the same values."""

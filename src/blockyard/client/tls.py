@@ -55,9 +55,14 @@ def trust(*, tls: bool, ca: str = "", name: str = "") -> Trust | None:
     return Trust(context, ca, name)
 
 
-def is_distrust(error: BaseException) -> bool:
-    """Whether a connection failed over TLS, not for want of a scheduler: trying again soon would not help."""
-    return isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError)
+def distrust(error: BaseException, trust: Trust | None, address: str, host: str) -> str | None:
+    """Say why the scheduler at `address` is not trusted: trying again soon would not help.
+
+    None where a connection failed for want of a scheduler.
+    """
+    if trust is None or not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError):
+        return None
+    return f"the scheduler at {address} cannot be trusted: {complaint(error, trust, host)}"
 
 
 def complaint(error: BaseException, trust: Trust, host: str) -> str:
