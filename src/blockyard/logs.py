@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,10 +19,30 @@ def say_always(**fields: Any) -> None:
     _always.update(fields)
 
 
-def json_line(level: str, message: str, created_s: float, **fields: Any) -> str:
-    """Give one line: time (UTC), level, message, what this process always says, and the fields given."""
+def json_line(level: str, message: str, created_s: float, fields: Mapping[str, Any]) -> str:
+    """Give one line: time (UTC), level, message, what this process always says, and the fields given.
+
+    Fields are user code's too: one whose name the line has already is left out, one that JSON can't hold becomes text.
+    """
     time = datetime.fromtimestamp(created_s, UTC).isoformat(timespec="milliseconds")
-    return json.dumps({"time": time, "level": level, "message": message, **_always, **fields}, default=str)
+    line = {"time": time, "level": level, "message": message, **_always}
+    line |= {key: value for key, value in fields.items() if key not in line}
+    try:
+        return json.dumps(line, default=str)
+    except UNHOLDABLE:
+        return json.dumps({key: _holdable(value) for key, value in line.items()}, default=str)
+
+
+UNHOLDABLE = (TypeError, ValueError, RecursionError)
+"""What json raises for keys that are no text, and for circles."""
+
+
+def _holdable(value: Any) -> Any:
+    try:
+        json.dumps(value, default=str)
+    except UNHOLDABLE:
+        return str(value)
+    return value
 
 
 class JsonFormatter(logging.Formatter):
@@ -32,7 +53,8 @@ class JsonFormatter(logging.Formatter):
         fields = {key: value for key, value in vars(record).items() if key not in NOT_EXTRA}
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)
-        return json_line(record.levelname.lower(), record.getMessage(), record.created, logger=record.name, **fields)
+        fields["logger"] = record.name
+        return json_line(record.levelname.lower(), record.getMessage(), record.created, fields)
 
 
 def start_logging(form: str, level: str) -> None:

@@ -129,3 +129,31 @@ def test_json_lines_say_which_block_they_are_about(folder):
     for service in ("scheduler", "pool-default"):
         last = json.loads((logs / f"{service}.log").read_text().splitlines()[-1])
         assert last["run"] == "p"
+
+
+HARD = """
+import logging
+
+def smooth(block):
+    say = logging.getLogger("mine").warning
+    match block.index:
+        case (0, 0): say("fields of our names", extra={"level": 3, "logger": "x", "run": "y"})
+        case (0, 1): say("%d", "not a number")
+        case (0, 2): say("no JSON", extra={"map": {(1, 2): 3}})
+"""
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_log_record_fails_no_block(folder, form):
+    """Fields named as ours, arguments that do not fit, values that JSON can't hold: what can be said is said."""
+    (folder / "work.py").write_text(HARD)
+    ran = blockyard("run", "p.yaml", "--workers", "1", cwd=folder, BLOCKYARD_LOG_FORMAT=form)
+    assert ran.returncode == 0, blockyard("failures", "p.yaml", cwd=folder).stdout
+
+    def words(index):
+        lines = blockyard("logs", "smooth", index, "p.yaml", cwd=folder).stdout.splitlines()[1:]
+        return [json.loads(line)["message"] if line.startswith("{") else line for line in lines]
+
+    assert words("0,0") == ["fields of our names"]
+    assert "TypeError: %d format: a real number is required, not str" in words("0,1")
+    assert words("0,2") == ["no JSON"]

@@ -195,7 +195,7 @@ class _JsonLines(io.TextIOBase):
 
     def _emit(self, line: str) -> None:
         name = "stdout" if self._descriptor == 1 else "stderr"
-        said = json_line("info", line, time.time(), stream=name, **self._output.fields())
+        said = json_line("info", line, time.time(), {"stream": name, **self._output.fields()})
         os.write(self._descriptor, said.encode("utf-8", "backslashreplace") + b"\n")
 
 
@@ -209,7 +209,12 @@ class _Records(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self._output.speaks()
         vars(record).update(self._output.fields())
-        os.write(2, self.format(record).encode("utf-8", "backslashreplace") + b"\n")
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001 - arguments that do not fit the message: told, as by any handler, not raised
+            self.handleError(record)
+        else:
+            os.write(2, line.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def sections_of(logs: Path, task: str, block: int) -> Iterator[tuple[Path, Section]]:
