@@ -51,7 +51,7 @@ function failure(attempt) {
 export async function showBlock(task, id, acts) {
   try {
     const block = await getJson("explain", { task, block: id });
-    const worker = /leased to worker (\S+)/.exec(block.text)?.[1] ?? block.failures.at(-1)?.worker;
+    const worker = block.worker || block.failures.at(-1)?.worker;
     const facts = [
       ["state", element("span", {}, chip(block.state), ` ${block.state}`)], ["writes", block.write_roi], ["reads", block.read_roi],
       ["attempt", block.attempt], ["block id", block.block_id], ...(worker ? [["worker", worker]] : []),
