@@ -205,7 +205,11 @@ def test_fresh_drops_the_run_but_not_the_epoch(redis_url, run_name):
 
     async def test(store, me):
         await store.commit(me, CommitRecord(1, b"old", (failure(),), (Page("head", 1, b"p"),)))
+        await store.add_history(50.0, b"what blocks took")
+        await store.write_spec(me, run_of(run_name), fresh=False)
+        assert [piece async for piece in store.read_history()] == [(50.0, b"what blocks took")]
         await store.write_spec(me, run_of(run_name), fresh=True)
+        assert [piece async for piece in store.read_history()] == []
         journal = await contents_of(store)
         assert (journal.seq, journal.pages, journal.records) == (0, [], [])
         assert await store.failures() == []

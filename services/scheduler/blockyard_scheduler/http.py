@@ -221,6 +221,11 @@ class Api(Handler):
         task = self.get_query_argument("task", None)
         return check_task(self.run.pipeline, task, needed=needed)
 
+    async def record_all(self) -> None:
+        """Record what has been done in the last moment."""
+        if self.run.historian is not None:
+            await self.run.historian.keep()
+
 
 class Status(Api):
     """The run."""
@@ -244,18 +249,16 @@ class Explain(Api):
 
     async def get(self) -> None:
         """Answer with an Explanation, and the block's failed attempts."""
+        explanation, failures = await self.explained()
+        self.give(msgspec.to_builtins(explanation) | {"failures": failures})
+
+    async def explained(self) -> tuple[Explanation, list[FailureStatus]]:
+        """Give what is known of the block that is asked about, and its failed attempts, oldest first."""
         task = self.task_argument(needed=True)
         assert task is not None
         block_id = self._block(task)
-        await self._up_to_date()
-        explanation = self.run.explain(task, block_id)
-        failures = await self.run.failures_of(task, block_id)
-        self.give(msgspec.to_builtins(explanation) | {"failures": failures})
-
-    async def _up_to_date(self) -> None:
-        """Record what has been done in the last moment."""
-        if self.run.historian is not None:
-            await self.run.historian.keep()
+        await self.record_all()
+        return self.run.explain(task, block_id), await self.run.failures_of(task, block_id)
 
     def _block(self, task: str) -> int:
         grid = Grid.of(next(spec for spec in self.run.pipeline.tasks if spec.id == task))
@@ -287,19 +290,14 @@ class WorkerLog(Explain):
 
     async def get(self) -> None:
         """Answer with ``{"worker": ..., "pod": ..., "block_id": ..., "text": ...}``."""
-        task = self.task_argument(needed=True)
-        assert task is not None
-        block_id = self._block(task)
-        await self._up_to_date()
-        told = self.run.explain(task, block_id)
-        failures = await self.run.failures_of(task, block_id)
+        told, failures = await self.explained()
         worker = told.worker or (failures[-1].worker if failures else "")
         if not worker:
             raise SpecError(f"{told.text}; which worker ran it is not known")
         if self.run.scaler is None:
             raise SpecError(f"{told.text}; its log is where worker {worker} runs, which is not on Kubernetes")
         pod, text = await self.run.scaler.log_of(worker)
-        self.give({"worker": worker, "pod": pod, "block_id": block_id, "text": text})
+        self.give({"worker": worker, "pod": pod, "block_id": told.block_id, "text": text})
 
 
 class Change(Api):
@@ -381,7 +379,7 @@ class Rerun(Retry):
 
     def _over(self) -> int:
         status = self.run.status()
-        return sum(task.done + task.skipped + task.failed + task.orphaned for task in status.tasks) if status else 0
+        return sum(task.ended for task in status.tasks) if status else 0
 
 
 def check_task(pipeline: PipelineSpec, task: str | None, *, needed: bool) -> str | None:

@@ -88,5 +88,5 @@ class Keys:
 
     @property
     def of_a_run(self) -> tuple[str, ...]:
-        """What --fresh drops: all but the counter, the lock and the leader."""
+        """What a run depends on; --fresh drops it and the history, but not the counter, the lock and the leader."""
         return (self.schema, self.spec, self.log, self.pages, self.errors)

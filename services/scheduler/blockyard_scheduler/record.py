@@ -22,8 +22,7 @@ class RecordHandler(Api):
     async def get(self) -> None:
         """Answer with a Record."""
         core = self.turns.core
-        if self.run.historian is not None:
-            await self.run.historian.keep()
+        await self.record_all()
         wasted = dict(self.run.meter.wasted_s)
         body = await asyncio.get_running_loop().run_in_executor(None, lambda: encode(core, wasted))
         self.set_header("Content-Type", "application/msgpack")

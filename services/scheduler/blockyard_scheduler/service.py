@@ -226,8 +226,6 @@ class SchedulerService:
             )
         if self.leadership.redis_forgot or await self._store.may_have_forgotten():
             core.store_forgot(time.monotonic())
-        if fresh:
-            await self._store.drop_history()
         self.historian = Historian(core.history, self._store)
         await self.historian.load()
         return core

@@ -276,7 +276,7 @@ class Store:
 
     async def write_spec(self, identity: str, run: RunSpec, *, fresh: bool) -> None:
         """Store what the run is; with `fresh` drop all that was. Raises Refused when another leads."""
-        keys = (self.keys.head, *self.keys.of_a_run)
+        keys = (self.keys.head, *self.keys.of_a_run, self.keys.history)
         arguments = (identity, SCHEMA, msgspec.json.encode(run), int(fresh), self._promise())
         answer, writer = await self._script(scripts.BEGIN, keys, arguments)
         if answer != b"stored":
@@ -284,22 +284,13 @@ class Store:
 
     async def read_history(self) -> AsyncIterator[tuple[float, bytes]]:
         """Give what was kept of the record of the run, (Unix seconds, batches), in order."""
-        begin = "-"
-        while True:
-            rows = await self._ask(self._redis.xrange(self.keys.history, begin, "+", count=LOAD_RECORDS))
-            for _, fields in rows:
+        async for piece in self._entries(self.keys.history):
+            for _, fields in piece:
                 yield float(fields[b"t"]), fields[b"b"]
-            if len(rows) < LOAD_RECORDS:
-                return
-            begin = f"({rows[-1][0].decode()}"
 
     async def add_history(self, at_s: float, batches: bytes) -> None:
         """Keep a piece of the record of the run. Nothing depends on it."""
         await self._ask(self._redis.xadd(self.keys.history, {"t": f"{at_s:.1f}", "b": batches}))
-
-    async def drop_history(self) -> None:
-        """Forget the record: the run is begun anew."""
-        await self._ask(self._redis.delete(self.keys.history))
 
     async def read_notes(self) -> dict[str, bytes]:
         """Give what is kept about the size of pools, by pool."""
@@ -331,13 +322,18 @@ class Store:
 
     async def records(self) -> AsyncIterator[list[tuple[int, bytes]]]:
         """Give the journal, (sequence, record), in pieces and in order. For the leader alone."""
+        async for piece in self._entries(self.keys.log):
+            yield [(int(number.split(b"-")[0]), fields[b"r"]) for number, fields in piece]
+
+    async def _entries(self, stream: str) -> AsyncIterator[list[tuple[bytes, dict[bytes, bytes]]]]:
+        """Give the entries of a stream, (id, fields), in pieces and in order."""
         begin = "-"
         while True:
-            batch = await self._ask(self._redis.xrange(self.keys.log, begin, "+", count=LOAD_RECORDS))
-            yield [(int(number.split(b"-")[0]), fields[b"r"]) for number, fields in batch]
-            if len(batch) < LOAD_RECORDS:
+            piece = await self._ask(self._redis.xrange(stream, begin, "+", count=LOAD_RECORDS))
+            yield piece
+            if len(piece) < LOAD_RECORDS:
                 return
-            begin = f"({batch[-1][0].decode()}"
+            begin = f"({piece[-1][0].decode()}"
 
     async def commit(self, identity: str, commit: CommitRecord) -> None:
         """Write one record, its errors and pages; repeat until Redis has said yes or no.
