@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from test_monitoring import ALERTS, dashboard, queries
 from blockyard.local import LocalRun
 from blockyard.spec.load import load_pipeline
 from blockyard.spec.model import RunSpec
+from blockyard.testing.chaos.cluster import free_port
 
 pytestmark = pytest.mark.program("prometheus")
 
@@ -58,12 +58,6 @@ def mark(block):
     if block.task_id == "mark" and block.block_id % 5 == 0 and block.attempt == 1:
         raise ValueError("the first attempt says no")
 """
-
-
-def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 @contextmanager

@@ -45,9 +45,9 @@ class Api:
         """What a pod's container wrote, by pod."""
         self.token = "good"
         self.denied = set()
+        """(verb, resource) that the Role lacks."""
         self.meanwhile = None
         """Called once, just before a Scale is patched."""
-        """(verb, resource) that the Role lacks."""
         self.asked = []
         """(method, path) of every request."""
         self._faults = []

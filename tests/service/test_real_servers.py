@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 
 import pytest
@@ -19,6 +18,7 @@ from redis.exceptions import RedisError
 from scheduler_rig import ANSWER_S, Worker, run_of, serving, settings_of, task, until, work_off
 
 from blockyard.embedded import find_server
+from blockyard.testing.chaos.cluster import free_port
 from blockyard_scheduler.keys import Keys
 
 SERVERS = [
@@ -31,12 +31,6 @@ SERVERS = [
 ]
 PASSWORD = "not:simple/at all"
 QUOTED = "not%3Asimple%2Fat%20all"
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 class Server:

@@ -28,12 +28,13 @@ def _quick(monkeypatch):
 
 
 @contextlib.asynccontextmanager
-async def scaled(redis_url, run_name, monkeypatch, *, blocks=40, replicas=1, **pool):
+async def scaled(redis_url, run_name, monkeypatch, *, blocks=40, replicas=1, denied=(), **pool):
     """A scheduler that leads a run and scales its one pool."""
     fields = {"deployment": NAME, "slots": 2, "max": 8} | pool
     scaling = Scaling(NAMESPACE, RELEASE, {"default": PoolScaling(**fields)})
     async with Api() as api:
         api.deployments[NAME] = deployment(NAME, replicas)
+        api.denied.update(denied)
         monkeypatch.setattr(service_module, "Cluster", lambda scaling: Cluster(scaling, api.configuration))
         settings = settings_of(run_of(run_name, task(blocks=blocks)), redis_url, scaling=scaling)
         async with serving(settings) as service:
@@ -43,6 +44,18 @@ async def scaled(redis_url, run_name, monkeypatch, *, blocks=40, replicas=1, **p
 
 def pool_of(service):
     return service.status().pools[0]
+
+
+async def post_scale(service, **body):
+    """Ask over HTTP; give the status and the answer."""
+    answer = await AsyncHTTPClient().fetch(
+        f"http://127.0.0.1:{service._http_port}/api/v1/scale",
+        method="POST",
+        body=json.dumps(body),
+        headers={"Content-Type": "application/json"},
+        raise_error=False,
+    )
+    return answer.code, json.loads(answer.body)
 
 
 def run(test, *arguments, **fields):
@@ -129,22 +142,14 @@ def test_scaling_by_hand_through_the_api(redis_url, run_name, monkeypatch):
     """`POST /api/v1/scale` sets a number and keeps it; a pool that there is not is named with those that are."""
 
     async def test(api, service):
-        async def post(**body):
-            url = f"http://127.0.0.1:{service._http_port}/api/v1/scale"
-            headers = {"Content-Type": "application/json"}
-            answer = await AsyncHTTPClient().fetch(
-                url, method="POST", body=json.dumps(body), headers=headers, raise_error=False
-            )
-            return answer.code, json.loads(answer.body)
-
         await until(lambda: api.replicas(NAME) == 8)
-        assert (await post(pool="default", workers=5))[0] == 200
+        assert (await post_scale(service, pool="default", workers=5))[0] == 200
         await until(lambda: api.replicas(NAME) == 5)
         await until(lambda: pool_of(service).decides == "person")
-        code, answer = await post(pool="defualt", workers=5)
+        code, answer = await post_scale(service, pool="defualt", workers=5)
         assert code == 400
         assert "default" in answer["error"]
-        assert (await post(pool="default", workers=-1))[0] == 400
+        assert (await post_scale(service, pool="default", workers=-1))[0] == 400
 
     run(test, redis_url, run_name, monkeypatch)
 
@@ -154,15 +159,9 @@ def test_a_run_whose_workers_are_not_scaled_says_so(redis_url, run_name):
 
     async def main():
         async with serving(settings_of(run_of(run_name, task(blocks=2)), redis_url)) as service:
-            answer = await AsyncHTTPClient().fetch(
-                f"http://127.0.0.1:{service._http_port}/api/v1/scale",
-                method="POST",
-                body='{"pool": "default", "workers": 2}',
-                headers={"Content-Type": "application/json"},
-                raise_error=False,
-            )
-            assert answer.code == 400
-            assert "not scaled by its scheduler" in json.loads(answer.body)["error"]
+            code, answer = await post_scale(service, pool="default", workers=2)
+            assert code == 400
+            assert "not scaled by its scheduler" in answer["error"]
 
     asyncio.run(main())
 
@@ -185,25 +184,20 @@ def test_passing_errors_are_shown_and_outlived(redis_url, run_name, monkeypatch,
 def test_a_rule_that_is_missing_is_named_and_the_run_goes_on(redis_url, run_name, monkeypatch, caplog):
     """Before it is needed as YAML to paste, in the status when it is; blocks run all the while."""
 
-    async def main():
-        async with Api() as api:
-            api.deployments[NAME] = deployment(NAME)
-            api.denied = {("patch", "deployments/scale")}
-            scaling = Scaling(NAMESPACE, RELEASE, {"default": PoolScaling(deployment=NAME)})
-            monkeypatch.setattr(service_module, "Cluster", lambda scaling: Cluster(scaling, api.configuration))
-            settings = settings_of(run_of(run_name, task(blocks=4)), redis_url, scaling=scaling)
-            async with serving(settings) as service, Worker(service, slots=4) as worker:
-                await until(lambda: service.scaler is not None and "403" in pool_of(service).error)
-                assert "deployments/scale" in pool_of(service).error
-                await worker.join()
-                numbers, _ = await worker.take(4)
-                await worker.released(numbers)
-                await until(lambda: service.status().state == "done")
-                api.denied.clear()
-                await until(lambda: api.replicas(NAME) == 0)
-                await until(lambda: pool_of(service).error == "")
+    async def test(api, service):
+        async with Worker(service, slots=4) as worker:
+            await until(lambda: "403" in pool_of(service).error)
+            assert "deployments/scale" in pool_of(service).error
+            await worker.join()
+            numbers, _ = await worker.take(4)
+            await worker.released(numbers)
+            await until(lambda: service.status().state == "done")
+            api.denied.clear()
+            await until(lambda: api.replicas(NAME) == 0)
+            await until(lambda: pool_of(service).error == "")
 
-    asyncio.run(main())
+    denied = {("patch", "deployments/scale")}
+    run(test, redis_url, run_name, monkeypatch, blocks=4, denied=denied)
     said = "\n".join(record.getMessage() for record in caplog.records)
     assert "- apiGroups: [apps]\n  resources: [deployments/scale]" in said
     assert f"resourceNames: [{NAME}]\n  verbs: [patch]" in said

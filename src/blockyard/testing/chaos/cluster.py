@@ -78,7 +78,7 @@ class Cluster:
         self.redis = EmbeddedRedis(self.folder / "redis")
         self.redis.start()
         self.redis.wait_ready()
-        ports = [_free_port() for _ in range(self.n_schedulers)]
+        ports = [free_port() for _ in range(self.n_schedulers)]
         self._schedulers = [_Member(f"scheduler-{n}", self._scheduler(port)) for n, port in enumerate(ports)]
         # A worker knows one scheduler by address; the others it learns from those that wait.
         self._agents = [_Member(f"agent-{n}", self._agent(ports[n % len(ports)])) for n in range(self.n_agents)]
@@ -227,7 +227,8 @@ def _signal(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Give a port of loopback that nobody has just now."""
     with socket.socket() as holder:
         holder.bind((LOOPBACK, 0))
         port: int = holder.getsockname()[1]
