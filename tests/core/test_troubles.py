@@ -5,6 +5,8 @@ import pytest
 
 from blockyard.core import events as ev
 from blockyard.core.scheduler import CoreSettings, Scheduler
+from blockyard.core.task import Tries
+from blockyard.core.troubles import judge
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
 from blockyard.wire.messages import Outcome
 
@@ -99,6 +101,15 @@ def test_a_backoff_doubles_with_each_failure_and_has_jitter():
     _, second, third = (waited_s for _, waited_s in run.tries(Outcome.FAILED))
     assert 2.0 <= second <= 4.25
     assert 4.0 <= third <= 8.25
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.KILLED, Outcome.LOST])
+def test_a_backoff_stays_the_longest_one_after_thousands_of_attempts(outcome):
+    """With budgets that large: 2 to the power of 1024 is no float."""
+    settings = CoreSettings(retry_backoff_s=1.0, kills=10**6, losses=10**6)
+    verdict = judge(Tries(5000, 5000, 5000), outcome, 10**6, settings)
+    assert not verdict.final
+    assert verdict.backoff_s == settings.longest_backoff_s
 
 
 def test_losses_without_a_reason_are_backed_off_from_the_third_on():

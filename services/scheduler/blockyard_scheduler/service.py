@@ -300,7 +300,7 @@ class SchedulerService:
             if self.turns is not None:
                 if self.scaler is not None and self.turns.core.is_over != self.scaler.at_rest.is_set():
                     self.scaler.look_now()
-                self.meter.take_durations(self.turns.core.totals.durations)
+                self.meter.take_durations(self.turns.core.measures.durations)
                 self._recorder.add(finished_by_task(self.turns.core), time.monotonic())
                 self._note_quiet(self.turns.core.quiet.left_s(time.monotonic()))
 
@@ -411,18 +411,18 @@ class SchedulerService:
     @property
     def voxels(self) -> dict[str, int]:
         """How many voxels done blocks wrote, by task, since this scheduler leads."""
-        return self.turns.core.totals.voxels if self.turns is not None else {}
+        return self.turns.core.measures.voxels if self.turns is not None else {}
 
     @property
     def outcomes(self) -> dict[tuple[str, Outcome], int]:
         """How many leases ended how, by task, since this scheduler leads."""
-        return self.turns.core.totals.by_outcome if self.turns is not None else {}
+        return self.turns.core.measures.by_outcome if self.turns is not None else {}
 
     def status(self) -> RunStatus | None:
         """Give the run, or None while this scheduler does not lead."""
         if self.turns is None:
             return None
-        self.meter.take_durations(self.turns.core.totals.durations)
+        self.meter.take_durations(self.turns.core.measures.durations)
         status = self.turns.core.status(time.monotonic())
         if self.scaler is not None:
             status.pools = self.scaler.status()
@@ -456,7 +456,7 @@ class SchedulerService:
 
 def finished_by_task(core: Scheduler) -> dict[str, int]:
     """Count the blocks of each task that were done or skipped since this scheduler leads; never goes down."""
-    counts = core.totals.by_outcome
+    counts = core.measures.by_outcome
     return {
         task.spec.id: counts.get((task.spec.id, Outcome.SUCCESS), 0) + counts.get((task.spec.id, Outcome.SKIPPED), 0)
         for task in core.tasks

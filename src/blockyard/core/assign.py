@@ -42,13 +42,34 @@ def assign(core: Scheduler, now: float) -> bool:
     """Hand out what is ready; give whether another turn would find more for workers that still want some."""
     again = False
     served: set[int] = set()
-    for group in core.groups(now):
+    for group in _groups(core, now):
         served.update(task.number for task in group.tasks)
         again |= _assign_group(core, group, now)
     for task in core.tasks:
         if task.number not in served:
             again |= _look_ahead(core, core.frontiers[task.number])
     return again
+
+
+def _groups(core: Scheduler, now: float) -> list[Group]:
+    """Give the connected workers that were heard of in time, by what they may run."""
+    patience = core.settings.patience_s
+    found: dict[tuple[str, bool, str | None], list[Worker]] = {}
+    for worker in core.workers.values():
+        if worker.connected and worker.heard_s + patience > now:
+            found.setdefault((worker.pool, worker.own, worker.task), []).append(worker)
+    return [Group(_eligible(core, *key), workers) for key, workers in found.items()]
+
+
+def _eligible(core: Scheduler, pool: str, own: bool, only: str | None) -> list[Task]:
+    return [
+        task
+        for task in core.tasks
+        if task.spec.pool == pool
+        and (task.spec.worker is not None) == own
+        and only in {None, task.spec.id}
+        and task.number not in core.tasks_over
+    ]
 
 
 def _look_ahead(core: Scheduler, frontier: Frontier) -> bool:
@@ -80,7 +101,7 @@ def _assign_group(core: Scheduler, group: Group, now: float) -> bool:
         _assign_worker(core, group, worker, min(rooms[worker.id], shares[worker.id]), now)
         for frontier, addresses in aside:
             frontier.push_back(addresses)
-    for worker in wanting if core.avoid else ():
+    for worker in wanting if core.troubles.avoid else ():
         if worker.want > 0:  # nobody else took what it had better not try again itself
             _assign_worker(core, group, worker, min(rooms[worker.id], shares[worker.id]), now)
     hungry = any(worker.want > 0 and not core.leases.held_by(worker.id) for worker in wanting)
@@ -105,7 +126,7 @@ def _room(core: Scheduler, group: Group, worker: Worker) -> int:
 
 def _mean_s(core: Scheduler, task: Task) -> float:
     """Give the smoothed seconds of a block; before any is measured, so long that one a slot is handed out."""
-    return max(core.mean_s.get(task.number, 2 * core.settings.batch_s), LEAST_BLOCK_S)
+    return max(core.measures.mean_s.get(task.number, 2 * core.settings.batch_s), LEAST_BLOCK_S)
 
 
 def _assign_worker(core: Scheduler, group: Group, worker: Worker, most: int, now: float) -> None:
@@ -179,11 +200,11 @@ def _segments(which: Ints) -> list[Ints]:
 
 def _set_aside(core: Scheduler, group: Group, worker: Worker) -> list[tuple[Frontier, Ints]]:
     """Take out the ready blocks that this worker failed last, where another worker waits for blocks too."""
-    if not core.avoid or all(other is worker or other.want == 0 for other in group.workers):
+    if not core.troubles.avoid or all(other is worker or other.want == 0 for other in group.workers):
         return []
     aside = []
     for task in group.tasks:
-        failed = [at for (number, at), who in core.avoid.items() if number == task.number and who == worker.id]
+        failed = [at for (number, at), who in core.troubles.avoid.items() if number == task.number and who == worker.id]
         if failed:
             aside.append((core.frontiers[task.number], core.frontiers[task.number].ready.remove(np.array(failed))))
     return [(frontier, addresses) for frontier, addresses in aside if len(addresses)]
@@ -191,8 +212,8 @@ def _set_aside(core: Scheduler, group: Group, worker: Worker) -> list[tuple[Fron
 
 def _apart(core: Scheduler, task: Task, addresses: Ints) -> list[Ints]:
     """Split off the blocks that are leased alone, each a batch of its own."""
-    if not core.alone:
+    if not core.troubles.alone:
         return [addresses]
-    alone = np.array([(task.number, address) in core.alone for address in addresses.tolist()])
+    alone = np.array([(task.number, address) in core.troubles.alone for address in addresses.tolist()])
     parts = [addresses[~alone], *(addresses[i : i + 1] for i in np.flatnonzero(alone))]
     return [part for part in parts if len(part)]

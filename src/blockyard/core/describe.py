@@ -23,7 +23,7 @@ UNKNOWN = (None, None, None)
 def describe_task(core: Scheduler, task: Task, eta: Eta | None, now: float) -> TaskStatus:
     """Describe one task."""
     ready, leased = core.ready_count(task.number), core.leases.count_by_task.get(task.number, 0)
-    rate = core.rates[task.number].per_second(now)
+    rate = core.measures.rates[task.number].per_second(now)
     unfinished = task.unfinished
     eta_s, low_s, high_s = eta or UNKNOWN
     return TaskStatus(
@@ -43,7 +43,7 @@ def describe_task(core: Scheduler, task: Task, eta: Eta | None, now: float) -> T
         eta_s=eta_s,
         eta_p10_s=low_s,
         eta_p90_s=high_s,
-        voxels_per_s=core.voxel_rates[task.number].per_second(now),
+        voxels_per_s=core.measures.voxel_rates[task.number].per_second(now),
         over=not unfinished,
     )
 
@@ -62,9 +62,9 @@ def describe_run(core: Scheduler, now: float) -> RunStatus:
         eta_p90_s=high_s,
         tasks=[describe_task(core, task, its_eta, now) for task, its_eta in zip(core.tasks, etas, strict=True)],
         workers=[_describe_worker(core, worker, now) for worker in core.workers.values()],
-        stale_releases=core.totals.stale,
-        leases_expired=core.totals.expired,
-        leases_granted=core.totals.granted,
+        stale_releases=core.measures.stale,
+        leases_expired=core.measures.expired,
+        leases_granted=core.measures.granted,
         stragglers=_stragglers(core, now),
         quiet_s=core.quiet.left_s(now),
     )
@@ -88,9 +88,10 @@ def _describe_worker(core: Scheduler, worker: Worker, now: float) -> WorkerStatu
 def _stragglers(core: Scheduler, now: float) -> list[Straggler]:
     """Name blocks that run longer than 3 times the median, in tasks of which at least 10 and half are done."""
     medians = {
-        task.number: float(np.median(core.recent_s[task.number]))
+        task.number: float(np.median(core.measures.recent_s[task.number]))
         for task in core.tasks
-        if task.number in core.recent_s and task.counts[Kind.DONE] >= max(STRAGGLER_FEWEST_DONE, task.total / 2)
+        if task.number in core.measures.recent_s
+        and task.counts[Kind.DONE] >= max(STRAGGLER_FEWEST_DONE, task.total / 2)
     }
     found = []
     for worker in core.workers.values() if medians else ():

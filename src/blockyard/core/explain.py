@@ -56,7 +56,7 @@ def block_state(core: Scheduler, task: Task, index: Index) -> str:
             return kind.name.lower()
     if core.leases.find_block(task.number, address) is not None:
         return "leased"
-    if core.is_delayed(task.number, address) or address in core.frontiers[task.number].ready.addresses():
+    if core.troubles.is_delayed(task.number, address) or address in core.frontiers[task.number].ready.addresses():
         return "ready"
     return "pending"
 
@@ -75,7 +75,7 @@ def _text(core: Scheduler, task: Task, address: int, state: str, attempt: int, w
     if state == "orphaned":
         return f"will not run: it waits for {waits[0]}" if waits else "will not run: a block it waits for has failed"
     if state == "ready":
-        delayed = core.is_delayed(task.number, address)
+        delayed = core.troubles.is_delayed(task.number, address)
         return f"is ready for attempt {attempt}" + (" after a pause" if delayed else "")
     if state == "done":
         return "is done" + _how(core, task, address)
@@ -124,7 +124,7 @@ def _worker(core: Scheduler, task: Task, address: int) -> str:
     if found is not None:
         return found[0].worker
     if (number := _recorded(core, task, address)) is None:
-        return core.avoid.get((task.number, address), "")
+        return core.troubles.avoid.get((task.number, address), "")
     return next((name for name, known in core.history.workers.items() if known == number), "")
 
 

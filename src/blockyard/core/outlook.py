@@ -33,13 +33,13 @@ class Outlook:
         """Take how the run stands, at the end of a turn, if that is due."""
         if now >= self.pace.next_s:
             slots, busy = self._slots(core)
-            outcomes, ids = core.totals.by_outcome, [task.spec.id for task in core.tasks]
+            outcomes, ids = core.measures.by_outcome, [task.spec.id for task in core.tasks]
             self.pace.look(
                 now,
                 busy=self._busy_by_task(core, busy),
                 slots=slots,
                 done=[outcomes.get((id_, Outcome.SUCCESS), 0) + outcomes.get((id_, Outcome.SKIPPED), 0) for id_ in ids],
-                work_s=[core.totals.work_s.get(id_, 0.0) for id_ in ids],
+                work_s=[core.measures.work_s.get(id_, 0.0) for id_ in ids],
                 runs=core.state == "running" and not core.quiet.lasts(now),
             )
 
@@ -55,7 +55,7 @@ class Outlook:
 
     def _busy_by_task(self, core: Scheduler, busy: list[float]) -> list[float]:
         """Split busy slots by what is leased: a worker may hold more blocks than slots, of several tasks."""
-        work = [core.leases.count_by_task.get(n, 0) * core.mean_s.get(n, 1.0) for n in range(len(core.tasks))]
+        work = [core.leases.count_by_task.get(n, 0) * core.measures.mean_s.get(n, 1.0) for n in range(len(core.tasks))]
         by_pool = [1e-9] * len(self.pools)
         for n, seconds in enumerate(work):
             by_pool[self._pool_of[n]] += seconds
@@ -73,7 +73,7 @@ class Outlook:
 
     def _load(self, core: Scheduler, task: Task, window: Past, whole: Past, position: dict[int, int]) -> Load:
         n = task.number
-        recent = core.recent_s.get(n)
+        recent = core.measures.recent_s.get(n)
         variation = float(recent.std() / recent.mean()) if recent is not None and len(recent) > 1 else UNKNOWN_VARIATION
         busy = float(window.busy_s[n] / window.seconds) if window.seconds else 0.0
         return Load(

@@ -8,10 +8,8 @@ for and handed out, and all that changed becomes one record.
 
 from __future__ import annotations
 
-import heapq
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,21 +17,22 @@ import numpy.typing as npt
 
 from blockyard.core import events as ev
 from blockyard.core import journal
-from blockyard.core.assign import Group, assign
+from blockyard.core.assign import assign
 from blockyard.core.bitmap import Bitmap
 from blockyard.core.describe import describe_run
 from blockyard.core.explain import explain
 from blockyard.core.frontier import Frontier, connect_frontiers
 from blockyard.core.history import History
 from blockyard.core.leases import Grant, Leases
+from blockyard.core.measures import Measures
 from blockyard.core.orphans import orphan_waiters
 from blockyard.core.outlook import Outlook
 from blockyard.core.quiet import Quiet
-from blockyard.core.rates import Rate
 from blockyard.core.settings import CoreSettings
 from blockyard.core.snapshots import Snapshots, load
 from blockyard.core.status import ENDED, Explanation, RunStatus
 from blockyard.core.task import Kind, Task, Tries, connect
+from blockyard.core.troubles import Troubles, judge
 from blockyard.core.turn import Turn
 from blockyard.core.undo import rebuild, rerun, retry
 from blockyard.core.workers import Worker, lost_outcomes
@@ -43,28 +42,10 @@ from blockyard.plan.zorder import ZOrder
 from blockyard.spec.model import RunSpec
 from blockyard.wire.messages import BlockError, Outcome
 
-__all__ = ["CoreSettings", "Scheduler", "Totals"]
+__all__ = ["CoreSettings", "Scheduler"]
 
 MOST_STALE = 256
 """Stale releases remembered of each worker; it has fewer that were not acknowledged."""
-RECENT_BLOCKS = 512
-"""Durations kept of each task, for the median."""
-
-
-@dataclass(slots=True)
-class Totals:
-    """Counters since this scheduler began to lead."""
-
-    granted: int = 0
-    expired: int = 0
-    stale: int = 0
-    by_outcome: dict[tuple[str, Outcome], int] = field(default_factory=dict)
-    work_s: dict[str, float] = field(default_factory=dict)
-    """Seconds that attempts took, by task, as workers say."""
-    voxels: dict[str, int] = field(default_factory=dict)
-    """Voxels that done blocks have written, by task; skipped blocks write none."""
-    durations: dict[str, list[npt.NDArray[np.float32]]] = field(default_factory=dict)
-    """Seconds of finished blocks since the last time somebody took them, for a histogram."""
 
 
 class Scheduler:
@@ -80,7 +61,6 @@ class Scheduler:
         self.state = "running"
         self.seq = 0
         """Sequence of the last record given out."""
-        self.totals = Totals()
         grids = {task.id: Grid.of(task) for task in run.pipeline.tasks}
         boxes = run_boxes(run, grids)
         specs = [task for task in run.pipeline.tasks if task.id in boxes]
@@ -89,8 +69,8 @@ class Scheduler:
         connect(self.tasks)
         self.leases = Leases()
         self.quiet = Quiet()
-        self._delayed: list[tuple[float, int, int]] = []
-        """(when, task, address) of blocks that await the end of a backoff; a heap."""
+        self.troubles = Troubles()
+        self.measures = Measures(self.tasks)
         zorder = ZOrder({task.spec.id: task.grid for task in self.tasks})
         self.frontiers = {task.number: Frontier(task, zorder, self._taken(task.number)) for task in self.tasks}
         connect_frontiers(self.frontiers)
@@ -98,18 +78,8 @@ class Scheduler:
             frontier.reset()
         self.workers: dict[str, Worker] = {}
         self.history = History(self.tasks, self.settings.history_blocks)
-        self.rates = {task.number: Rate() for task in self.tasks}
-        self.voxel_rates = {task.number: Rate() for task in self.tasks}
-        self.mean_s: dict[int, float] = {}
-        """Smoothed seconds of a block, by task; missing: none measured yet."""
-        self.recent_s: dict[int, npt.NDArray[np.float32]] = {}
-        """Seconds of the last blocks, by task."""
         self.allotted: dict[int, dict[str, int]] = {task.number: {} for task in self.tasks}
         """For tasks with `num_workers`: how many blocks each worker may run at once."""
-        self.alone: set[tuple[int, int]] = set()
-        """(task, address) of blocks that are leased alone."""
-        self.avoid: dict[tuple[int, int], str] = {}
-        """The worker that last failed (task, address): another tries it, where there is one."""
         self.started_s = now
         self.ended_s: float | None = None
         """When the run was seen to be over; None: it is not."""
@@ -162,8 +132,7 @@ class Scheduler:
         for task in self.tasks:
             task.tries = loaded.tries.get(task.number, {})
             task.retries = loaded.retries.get(task.number, 0)
-            alone = (at for at, tries in task.tries.items() if tries.losses >= self.settings.losses_alone)
-            self.alone.update((task.number, at) for at in alone)
+            self.troubles.restore(task.number, task.tries.items(), self.settings)
         for grant in self.leases.grants():
             if grant.at_once:
                 self.allotted[grant.task][grant.worker] = grant.at_once
@@ -194,7 +163,7 @@ class Scheduler:
 
     def whole_snapshot(self) -> Iterator[ev.Page]:
         """Give all of the durable state as of the last record given out, for a store that has lost records."""
-        return self._snapshots.whole(self.seq, self.tasks, self._head)
+        return self._snapshots.whole(self)
 
     def explain(self, task: str, block_id: int, now: float) -> Explanation:
         """Say why a block is in the state it is in. Raises SpecError for an unknown task or block."""
@@ -202,23 +171,14 @@ class Scheduler:
 
     def ready_count(self, task: int) -> int:
         """Count the blocks of a task found ready, those awaiting a retry included."""
-        return len(self.frontiers[task].ready) + sum(1 for _, number, _ in self._delayed if number == task)
-
-    def is_delayed(self, task: int, address: int) -> bool:
-        """Whether a block awaits the end of a backoff."""
-        return any((number, at) == (task, address) for _, number, at in self._delayed)
+        return len(self.frontiers[task].ready) + len(self.troubles.delayed(task))
 
     def ready_addresses(self, number: int) -> Ints:
         """Give the addresses of a task's blocks found ready, those awaiting the end of a backoff included."""
-        delayed = np.array([at for _, task, at in self._delayed if task == number], np.int64)
-        return np.concatenate([self.frontiers[number].ready.addresses(), delayed])
+        return np.concatenate([self.frontiers[number].ready.addresses(), self.troubles.delayed(number)])
 
     def _taken(self, number: int) -> Callable[[], Ints]:
-        def taken() -> Ints:
-            delayed = np.array([at for _, task, at in self._delayed if task == number], np.int64)
-            return np.concatenate([self.leases.addresses(number), delayed])
-
-        return taken
+        return lambda: np.concatenate([self.leases.addresses(number), self.troubles.delayed(number)])
 
     # --- workers -----------------------------------------------------------------------------------------------
 
@@ -294,7 +254,7 @@ class Scheduler:
             if deadline > now:
                 following = min(following, deadline)
                 continue
-            self.totals.expired += self.leases.held_by(worker.id)
+            self.measures.expired += self.leases.held_by(worker.id)
             self._lose(worker, now, killed=False, reason=f"no heartbeat from worker {worker.id} for {patience:g} s")
             if not worker.connected:
                 self._forget(worker)
@@ -305,7 +265,7 @@ class Scheduler:
     def _blocks_released(self, event: ev.BlocksReleased, now: float) -> None:
         worker = self.workers.get(event.worker)
         if worker is None:
-            self.totals.stale += len(event.numbers)
+            self.measures.stale += len(event.numbers)
             self.turn.effects.append(ev.SendAck(event.worker, event.seq, len(event.numbers)))
             return
         worker.heard_s = now
@@ -329,7 +289,7 @@ class Scheduler:
             chosen = rows[found[live]]
             seconds = None if event.seconds is None else event.seconds[chosen]
             self._release(worker, grant, positions[live], event.outcomes[chosen], now, seconds=seconds, errors=errors)
-        self.totals.stale += stale
+        self.measures.stale += stale
         if stale:
             worker.stale[event.seq] = stale
             if len(worker.stale) > MOST_STALE:
@@ -356,22 +316,20 @@ class Scheduler:
         self.turn.note_end(grant, positions)
         self.leases.end(grant, positions)
         if seconds is not None:
-            work_s = self.totals.work_s.get(task.spec.id, 0.0) + float(seconds.sum(dtype=np.float64))
-            self.totals.work_s[task.spec.id] = work_s
+            self.measures.worked(task, seconds)
         same = bool((outcomes == outcomes[0]).all())
         for outcome in [int(outcomes[0])] if same else np.unique(outcomes).tolist():
-            key = (task.spec.id, Outcome(outcome))
             chosen = slice(None) if same else outcomes == outcome
             count = len(addresses[chosen])
-            self.totals.by_outcome[key] = self.totals.by_outcome.get(key, 0) + count
+            self.measures.ended(task, Outcome(outcome), count)
             if outcome in {Outcome.SUCCESS, Outcome.SKIPPED}:
                 if seconds is not None and outcome == Outcome.SUCCESS:
-                    attempts = self._attempts(task, addresses[chosen])  # forgotten when the block is done
+                    attempts = task.attempts(addresses[chosen])  # forgotten when the block is done
                     self.history.finished(task.number, worker.id, addresses[chosen], seconds[chosen], attempts, now)
                 self._done(task, Kind.DONE if outcome == Outcome.SUCCESS else Kind.SKIPPED, addresses[chosen], now)
                 worker.finished += count
                 if seconds is not None and outcome == Outcome.SUCCESS:
-                    self._measure(task, seconds[chosen])
+                    self.measures.took(task, seconds[chosen])
             elif outcome == Outcome.RETURNED:
                 self.frontiers[task.number].push_back(addresses[chosen])
             else:
@@ -379,68 +337,40 @@ class Scheduler:
                     error = (errors or {}).get(grant.number + position)
                     self._trouble(task, int(grant.addresses[position]), Outcome(outcome), worker, error, now)
 
-    def _measure(self, task: Task, seconds: npt.NDArray[np.float32]) -> None:
-        mean = float(seconds.mean())
-        known = self.mean_s.get(task.number)
-        self.mean_s[task.number] = mean if known is None else 0.7 * known + 0.3 * mean
-        recent = self.recent_s.get(task.number, seconds[:0])
-        self.recent_s[task.number] = np.concatenate([recent, seconds[-RECENT_BLOCKS:]])[-RECENT_BLOCKS:]
-        self.totals.durations.setdefault(task.spec.id, []).append(seconds)
-
     def _done(self, task: Task, kind: Kind, addresses: Ints, now: float) -> None:
         closed = task.mark(kind, addresses, self.seq + 1)
         self.turn.note_bits(task, kind, addresses, value=True)
         self.frontiers[task.number].close(closed)
         self.turn.finished.setdefault(task.number, []).append(addresses)
-        self.rates[task.number].add(len(addresses), now)
-        if kind is Kind.DONE:
-            voxels = task.voxels_written(addresses)
-            self.totals.voxels[task.spec.id] = self.totals.voxels.get(task.spec.id, 0) + voxels
-            self.voxel_rates[task.number].add(voxels, now)
+        voxels = task.voxels_written(addresses) if kind is Kind.DONE else 0
+        self.measures.finished(task, len(addresses), voxels, now)
         if task.tries:
             for address in addresses.tolist():
-                self._forget_trouble(task, address)
-
-    def _forget_trouble(self, task: Task, address: int) -> None:
-        self.turn.set_tries(task, address, None)
-        self.alone.discard((task.number, address))
-        self.avoid.pop((task.number, address), None)
+                self.turn.set_tries(task, address, None)
+                self.troubles.forget(task.number, address)
 
     def _trouble(
         self, task: Task, address: int, outcome: Outcome, worker: Worker, error: BlockError | None, now: float
     ) -> None:
         """One block was not done: again, later, or failed for good."""
         tries = task.tries.get(address, Tries())
-        attempt = tries.attempt
-        settings = self.settings
-        final, backoff = outcome == Outcome.FATAL, 0.0
-        if outcome == Outcome.FAILED:
-            tries = Tries(tries.failures + 1, tries.kills, tries.losses)
-            final = tries.failures > task.spec.max_retries
-            backoff = settings.retry_backoff_s * 2.0 ** (tries.failures - 1)
-        elif outcome == Outcome.KILLED:
-            tries = Tries(tries.failures, tries.kills + 1, tries.losses)
-            final = tries.kills >= settings.kills
-            backoff = settings.retry_backoff_s * 2.0 ** (tries.kills - 1)
-        elif outcome == Outcome.LOST:
-            tries = Tries(tries.failures, tries.kills, tries.losses + 1)
-            final = tries.losses >= settings.losses
-            if tries.losses >= settings.losses_alone:
-                self.alone.add((task.number, address))
-                backoff = 2.0 ** (tries.losses - settings.losses_alone)
-        self.turn.set_tries(task, address, tries)
-        if outcome != Outcome.LOST or final:
+        verdict = judge(tries, outcome, task.spec.max_retries, self.settings)
+        self.turn.set_tries(task, address, verdict.tries)
+        if outcome != Outcome.LOST or verdict.final:
             error = error or BlockError(-1, outcome.name.lower(), "no reason was given", worker=worker.id)
-            self.turn.errors.append(ev.FailureNote(task.spec.id, self._block_id(task, address), attempt, final, error))
-        if final:
+            block_id = int(task.grid.ravel(task.layout.indices(np.array([address])))[0])
+            self.turn.errors.append(ev.FailureNote(task.spec.id, block_id, tries.attempt, verdict.final, error))
+        if verdict.alone:
+            self.troubles.alone.add((task.number, address))
+        if verdict.final:
             self._fail(task, np.array([address]))
             return
         if outcome != Outcome.LOST:
             self.turn.note_retry(task)
-            self.avoid[task.number, address] = worker.id
-        if backoff > 0:
-            wait = min(backoff, settings.longest_backoff_s) * self._random.uniform(0.5, 1.0)
-            heapq.heappush(self._delayed, (now + wait, task.number, address))
+            self.troubles.avoid[task.number, address] = worker.id
+        if verdict.backoff_s > 0:
+            wait_s = verdict.backoff_s * self._random.uniform(0.5, 1.0)
+            self.troubles.delay(task.number, address, now + wait_s)
         else:
             self.frontiers[task.number].push_back(np.array([address]))
 
@@ -481,13 +411,6 @@ class Scheduler:
                 revoked.setdefault(grant.worker, []).append(grant.number + positions)
         return {worker: np.concatenate(numbers) for worker, numbers in revoked.items()}
 
-    def forget_delayed(self, task: Task, blocks: Bitmap) -> None:
-        """Drop the backoffs of these blocks of a task."""
-        self._delayed = [
-            row for row in self._delayed if row[1] != task.number or not blocks.test(np.array([row[2]]))[0]
-        ]
-        heapq.heapify(self._delayed)
-
     def _pause_requested(self, event: ev.PauseRequested, now: float) -> None:  # noqa: ARG002 - a door
         if self.state == "running":
             self._set_state("paused")
@@ -518,7 +441,8 @@ class Scheduler:
 
     def _end_turn(self, now: float) -> list[ev.Effect]:
         self._expire(now)
-        self._end_backoffs(now)
+        for number, address in self.troubles.due(now):
+            self.frontiers[number].push_back(np.array([address]))
         for number, addresses in self.turn.finished.items():
             self.frontiers[number].finished(np.concatenate(addresses))
         again = False
@@ -529,18 +453,12 @@ class Scheduler:
         self.ended_s = (now if self.ended_s is None else self.ended_s) if self.is_over else None
         self.outlook.look(self, now)
         effects = self._commit() + self.turn.effects
-        backoff_s = self._delayed[0][0] if self._delayed else self._next_expiry_s
         quiet_s = self.quiet.ends_s if self.quiet.lasts(now) else self._next_expiry_s
-        effects.append(ev.WakeAt(min(self._next_expiry_s, backoff_s, quiet_s)))
+        effects.append(ev.WakeAt(min(self._next_expiry_s, self.troubles.next_s(), quiet_s)))
         if again:
             effects.append(ev.ContinueTurn())
         self.turn = Turn()
         return effects
-
-    def _end_backoffs(self, now: float) -> None:
-        while self._delayed and self._delayed[0][0] <= now:
-            _, number, address = heapq.heappop(self._delayed)
-            self.frontiers[number].push_back(np.array([address]))
 
     def _announce_overs(self) -> None:
         for task in self.tasks:
@@ -564,40 +482,11 @@ class Scheduler:
     def lease(self, worker: Worker, task: Task, addresses: Ints, now: float, at_once: int) -> None:
         """Lease blocks to a worker (called by `assign`)."""
         grant = self.leases.grant(task.number, worker.id, addresses, now, at_once=at_once)
-        self.rates[task.number].start(now)
-        self.voxel_rates[task.number].start(now)
-        self.totals.granted += len(addresses)
+        self.measures.leased(task, len(addresses), now)
         self.turn.note_grant(task, grant)
-        attempts = self._attempts(task, addresses)
+        attempts = task.attempts(addresses)
         blocks = task.grid.ravel(task.layout.indices(addresses))
         self.turn.effects.append(ev.SendLeases(worker.id, grant.number, task.spec.id, blocks, attempts, at_once))
-
-    @staticmethod
-    def _attempts(task: Task, addresses: Ints) -> dict[int, int]:
-        """Give position to number of the attempt, where that is not the first."""
-        if not task.tries:
-            return {}
-        tries = ((position, task.tries.get(address)) for position, address in enumerate(addresses.tolist()))
-        return {position: known.attempt for position, known in tries if known is not None and known.attempt > 1}
-
-    def groups(self, now: float) -> Sequence[Group]:
-        """Give the connected workers that were heard of in time, by what they may run (for `assign`)."""
-        patience = self.settings.patience_s
-        found: dict[tuple[str, bool, str | None], list[Worker]] = {}
-        for worker in self.workers.values():
-            if worker.connected and worker.heard_s + patience > now:
-                found.setdefault((worker.pool, worker.own, worker.task), []).append(worker)
-        return [Group(self._eligible(*key), workers) for key, workers in found.items()]
-
-    def _eligible(self, pool: str, own: bool, only: str | None) -> list[Task]:
-        return [
-            task
-            for task in self.tasks
-            if task.spec.pool == pool
-            and (task.spec.worker is not None) == own
-            and only in {None, task.spec.id}
-            and task.number not in self.tasks_over
-        ]
 
     # --- the record --------------------------------------------------------------------------------------------
 
@@ -605,33 +494,6 @@ class Scheduler:
         if not self.turn.changed:
             return []
         self.seq += 1
-        pages, drop_below = self._snapshots.due(self.seq, self.tasks, self._head)
+        pages, drop_below = self._snapshots.due(self)
         record = journal.encode(self.turn.record)
         return [ev.CommitRecord(self.seq, record, tuple(self.turn.errors), pages, drop_below)]
-
-    def _head(self) -> journal.Head:
-        grants = []
-        for grant in self.leases.grants():
-            # Only live leases are kept; a grant with ended ones is written as one grant for each run of live ones.
-            task = self.tasks[grant.task]
-            live = np.flatnonzero(grant.live)
-            for run in np.split(live, np.flatnonzero(np.diff(live) != 1) + 1):
-                packed = grant.addresses[run].astype(task.address_dtype).tobytes()
-                number = grant.number + int(run[0])
-                grants.append(journal.GrantRecord(number, grant.task, grant.worker, packed, grant.at_once))
-        return journal.Head(
-            grants=grants,
-            next_number=self.quiet.granted_up_to(self.leases),
-            tries=[
-                journal.TriesRecord(task.number, address, tries)
-                for task in self.tasks
-                for address, tries in task.tries.items()
-            ],
-            workers={worker.id: worker.last_seq for worker in self.workers.values()},
-            state=self.state,
-            retries={task.number: task.retries for task in self.tasks if task.retries},
-            stale={worker.id: worker.stale for worker in self.workers.values() if worker.stale},
-        )
-
-    def _block_id(self, task: Task, address: int) -> int:
-        return int(task.grid.ravel(task.layout.indices(np.array([address])))[0])

@@ -7,8 +7,9 @@ contains what is not in the journal. The journal is dropped below the first reco
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from blockyard.core.leases import Leases
 from blockyard.core.task import DURABLE, Kind, Task, Tries
 from blockyard.plan.grid import Ints
 from blockyard.spec.errors import StoreError
+
+if TYPE_CHECKING:
+    from blockyard.core.scheduler import Scheduler
 
 PAGES_A_COMMIT = 16
 """128 kB at the most beside a record."""
@@ -37,13 +41,14 @@ class Snapshots:
         self._queue: deque[tuple[Task, Kind, int]] = deque()
         self._round = False
 
-    def whole(self, seq: int, tasks: Sequence[Task], head: Callable[[], journal.Head]) -> Iterator[Page]:
-        """Give every page that holds anything, as of record `seq`: for a store that has lost records."""
+    def whole(self, core: Scheduler) -> Iterator[Page]:
+        """Give every page that holds anything, as of the last record: for a store that has lost records."""
+        seq = core.seq
         self._round = False
         self._queue.clear()
         self._head_seq, self._first = seq, seq + 1
-        yield Page(HEAD, seq, journal.encode(head()))
-        for task in tasks:
+        yield Page(HEAD, seq, journal.encode(_head(core)))
+        for task in core.tasks:
             for kind in DURABLE:
                 bitmap = task.bits[kind]
                 bitmap.changed_since[:] = 0
@@ -55,16 +60,17 @@ class Snapshots:
         self._first = loaded.first
         self._head_seq = loaded.head_seq
 
-    def due(self, seq: int, tasks: Sequence[Task], head: Callable[[], journal.Head]) -> tuple[tuple[Page, ...], int]:
-        """Give the pages to write with record `seq`, as of that record, and the sequence below which to drop."""
+    def due(self, core: Scheduler) -> tuple[tuple[Page, ...], int]:
+        """Give the pages to write with record `core.seq`, as of that record, and the sequence below which to drop."""
+        seq = core.seq
         if not self._round and seq - self._first < self._every:
             return (), 0
         pages: list[Page] = []
         if not self._round:
             self._round = True
-            self._queue = _oldest_first(tasks)
+            self._queue = _oldest_first(core.tasks)
             self._head_seq = seq
-            pages.append(Page(HEAD, seq, journal.encode(head())))
+            pages.append(Page(HEAD, seq, journal.encode(_head(core))))
         while self._queue and len(pages) < PAGES_A_COMMIT:
             task, kind, number = self._queue.popleft()
             bitmap = task.bits[kind]
@@ -73,9 +79,35 @@ class Snapshots:
         if self._queue:
             return tuple(pages), 0
         self._round = False
-        unwritten = [int(since.min()) for since in _changed(tasks) if len(since)]
+        unwritten = [int(since.min()) for since in _changed(core.tasks) if len(since)]
         self._first = min([self._head_seq + 1, *unwritten])
         return tuple(pages), self._first
+
+
+def _head(core: Scheduler) -> journal.Head:
+    """Give the durable state that is not in bitmaps."""
+    grants = []
+    for grant in core.leases.grants():
+        # Only live leases are kept; a grant with ended ones is written as one grant for each run of live ones.
+        task = core.tasks[grant.task]
+        live = np.flatnonzero(grant.live)
+        for run in np.split(live, np.flatnonzero(np.diff(live) != 1) + 1):
+            packed = grant.addresses[run].astype(task.address_dtype).tobytes()
+            number = grant.number + int(run[0])
+            grants.append(journal.GrantRecord(number, grant.task, grant.worker, packed, grant.at_once))
+    return journal.Head(
+        grants=grants,
+        next_number=core.quiet.granted_up_to(core.leases),
+        tries=[
+            journal.TriesRecord(task.number, address, tries)
+            for task in core.tasks
+            for address, tries in task.tries.items()
+        ],
+        workers={worker.id: worker.last_seq for worker in core.workers.values()},
+        state=core.state,
+        retries={task.number: task.retries for task in core.tasks if task.retries},
+        stale={worker.id: worker.stale for worker in core.workers.values() if worker.stale},
+    )
 
 
 def _changed(tasks: Sequence[Task]) -> list[Ints]:

@@ -122,6 +122,13 @@ class Task:
             return len(addresses) * math.prod(self.grid.stride)
         return self.grid.voxels_written(self.layout.indices(addresses))
 
+    def attempts(self, addresses: Ints) -> dict[int, int]:
+        """Give position in `addresses` to number of the next attempt, where that is not the first."""
+        if not self.tries:
+            return {}
+        known = ((position, self.tries.get(address)) for position, address in enumerate(addresses.tolist()))
+        return {position: tries.attempt for position, tries in known if tries is not None and tries.attempt > 1}
+
     # --- changing ----------------------------------------------------------------------------------------------
 
     def mark(self, kind: Kind, addresses: Ints, seq: int) -> Ints:

@@ -51,7 +51,7 @@ def rerun(core: Scheduler, event: RerunRequested) -> None:
         revoked = core.revoke(task, bitmap)
         for worker, numbers in revoked.items():
             core.turn.effects.append(SendRevoke(worker, numbers))
-        core.forget_delayed(task, bitmap)
+        core.troubles.drop_delayed(task.number, bitmap)
         addresses = bitmap.addresses()
         if len(addresses):
             _clear(core, task, addresses)
@@ -96,7 +96,7 @@ def _clear(core: Scheduler, task: Task, addresses: Ints) -> None:
             core.turn.note_bits(task, kind, were_set, value=False)
     for address in [address for address in addresses.tolist() if address in task.tries]:
         core.turn.set_tries(task, address, None)
-        core.alone.discard((task.number, address))
+        core.troubles.forget(task.number, address)
 
 
 def _walk(task: Task, indices: Ints, undone: dict[int, Bitmap]) -> None:
