@@ -13,34 +13,31 @@ import asyncio
 import logging
 import os
 import resource
-import secrets
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.tcpserver import TCPServer
 
-from blockyard.core.events import FailureNote
 from blockyard.core.report import status_report
 from blockyard.core.scheduler import Scheduler
 from blockyard.core.status import Explanation, FailureStatus, RunStatus
-from blockyard.core.task import Kind, Task
 from blockyard.spec.errors import SpecError, StoreError
 from blockyard.spec.model import PipelineSpec
 from blockyard.wire.messages import Outcome, Welcome
+from blockyard_scheduler.failures import failure_statuses
 from blockyard_scheduler.files import ADDRESS, FAILURES, STATUS, Address, write_json
 from blockyard_scheduler.historian import Historian
 from blockyard_scheduler.identity import resumed
 from blockyard_scheduler.leadership import Leadership
+from blockyard_scheduler.loading import load_run
 from blockyard_scheduler.meter import Meter
 from blockyard_scheduler.metrics import registry_of
 from blockyard_scheduler.routes import http_server
@@ -54,8 +51,6 @@ from blockyard_scheduler.tls import Certificate
 from blockyard_scheduler.turns import Turns
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 REDIS_PATIENCE_S = 5.0
 """How long Redis may take to answer at start-up."""
@@ -170,7 +165,10 @@ class SchedulerService:
         await self.leadership.acquire()
         keep = asyncio.create_task(self.leadership.keep(), name="lock")  # reading a large run takes long
         try:
-            core = await self._load()
+            core = await load_run(self.settings, self._store, self.leadership)
+            self.run_spec = core.run
+            self.historian = Historian(core.history, self._store)
+            await self.historian.load()
         finally:
             await _cancel([keep])
         settings = self.settings
@@ -190,45 +188,6 @@ class SchedulerService:
         log.info("leading run '%s' in epoch %d, from record %d on", self._name, self.leadership.epoch, core.seq)
         if settings.run_dir is not None:
             write_json(settings.run_dir / ADDRESS, self._address())
-
-    async def _load(self) -> Scheduler:
-        settings = self.settings
-        # A standby that takes over goes on: --fresh was meant for the day it was typed.
-        fresh = settings.fresh and not self.leadership.waited
-        before = None if fresh else await self._store.read_spec()
-        if before is not None:
-            self.run_spec = resumed(before, settings.run, accept_changes=settings.accept_changes)
-        await self._store.write_spec(self.leadership.identity, self.run_spec, fresh=fresh)
-        seq = await self._store.last_seq()
-        loop = asyncio.get_running_loop()
-        # Pages go into the bitmaps as they come: all at once they would be as large again as what they fill.
-        restore = partial(
-            Scheduler.restore,
-            self.run_spec,
-            in_thread(self._store.pages(), loop),
-            in_thread(self._store.records(), loop),
-            epoch=self.leadership.epoch,
-            settings=settings.core,
-            now=time.monotonic(),
-            seed=secrets.randbits(32),
-        )
-        try:
-            core = await loop.run_in_executor(None, restore)
-        except MemoryError as error:
-            raise SpecError(
-                f"the blocks of run '{self._name}' do not fit into memory, at a bit or two each ({error}); make the"
-                " write_roi of its tasks larger"
-            ) from error
-        if core.seq != seq:
-            raise StoreError(
-                f"the journal of run '{self._name}' ends at record {core.seq}, not {seq}: Redis at"
-                f" {self._store.place} lost records; restore it from its file, or start over with --fresh"
-            )
-        if self.leadership.redis_forgot or await self._store.may_have_forgotten():
-            core.store_forgot(time.monotonic())
-        self.historian = Historian(core.history, self._store)
-        await self.historian.load()
-        return core
 
     def _address(self) -> Address:
         settings = self.settings
@@ -461,52 +420,6 @@ def finished_by_task(core: Scheduler) -> dict[str, int]:
         task.spec.id: counts.get((task.spec.id, Outcome.SUCCESS), 0) + counts.get((task.spec.id, Outcome.SKIPPED), 0)
         for task in core.tasks
     }
-
-
-def failure_statuses(core: Scheduler, notes: list[FailureNote]) -> list[FailureStatus]:
-    """Give failed attempts as seen from outside; `final` only where the block has not been retried since."""
-    by_task: dict[str, list[FailureNote]] = {}
-    for note in notes:
-        by_task.setdefault(note.task, []).append(note)
-    statuses = []
-    for name, ours in by_task.items():
-        if (task := core.by_id.get(name)) is None:
-            continue
-        failed = _have_failed(task, [note.block_id for note in ours])
-        statuses += [_failure_status(task, note, final) for note, final in zip(ours, failed, strict=True)]
-    return statuses
-
-
-def _have_failed(task: Task, blocks: list[int]) -> list[bool]:
-    addresses = task.layout.addresses(task.grid.unravel(np.array(blocks, np.int64)))
-    failed: list[bool] = task.bits[Kind.FAILED].test(addresses).tolist()
-    return failed
-
-
-def _failure_status(task: Task, note: FailureNote, failed: bool) -> FailureStatus:
-    error = note.error
-    return FailureStatus(
-        task=note.task,
-        block_id=note.block_id,
-        index=task.grid.index_of(note.block_id),
-        attempt=note.attempt,
-        final=note.final and failed,
-        kind=error.kind,
-        message=error.message,
-        traceback=error.traceback,
-        worker=error.worker,
-        log=error.log,
-    )
-
-
-def in_thread(pieces: AsyncIterator[list[T]], loop: asyncio.AbstractEventLoop) -> Iterator[T]:
-    """Give one by one, in another thread than the loop's, what comes in pieces on the loop."""
-
-    async def following() -> list[T] | None:
-        return await anext(pieces, None)
-
-    while (piece := asyncio.run_coroutine_threadsafe(following(), loop).result()) is not None:
-        yield from piece
 
 
 async def _cancel(jobs: Sequence[asyncio.Future[Any]]) -> None:
