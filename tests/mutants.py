@@ -162,9 +162,9 @@ MUTANTS = (
     _core("anybody may release", "scheduler", "if grant is None or grant.worker != worker.id:", "if grant is None:"),
     _core(
         "a retry too few",
-        "scheduler",
-        "tries.failures > task.spec.max_retries",
-        "tries.failures >= task.spec.max_retries",
+        "troubles",
+        "failures >= max_retries",
+        "failures + 1 >= max_retries",
     ),
     _core(
         "a repeated release counts again",
@@ -175,7 +175,8 @@ MUTANTS = (
     _core(
         "a worker too many", "assign", "free = task.spec.num_workers - sum(", "free = 1 + task.spec.num_workers - sum("
     ),
-    _core("a kill too many", "scheduler", "tries.kills >= settings.kills", "tries.kills > settings.kills"),
+    _core("a kill too many", "troubles", "kills + 1 >= settings.kills", "kills >= settings.kills"),
+    _core("losses are no reason for a pause", "troubles", "_doubled(1.0, beyond, settings)", "0.0"),
     # --- orphans and undoing
     _core("no orphans in the own task", "orphans", "for waiters in at.levels.waiters(batch):", "for waiters in ():"),
     _core(

@@ -18,7 +18,7 @@ from blockyard.plan.grid import Ints
 
 if TYPE_CHECKING:
     from blockyard.core.frontier import Frontier
-    from blockyard.core.scheduler import Scheduler
+    from blockyard.core.runstate import RunState
     from blockyard.core.task import Task
     from blockyard.core.workers import Worker
 
@@ -38,7 +38,7 @@ class Group:
     workers: Sequence[Worker]
 
 
-def assign(core: Scheduler, now: float) -> bool:
+def assign(core: RunState, now: float) -> bool:
     """Hand out what is ready; give whether another turn would find more for workers that still want some."""
     again = False
     served: set[int] = set()
@@ -51,7 +51,7 @@ def assign(core: Scheduler, now: float) -> bool:
     return again
 
 
-def _groups(core: Scheduler, now: float) -> list[Group]:
+def _groups(core: RunState, now: float) -> list[Group]:
     """Give the connected workers that were heard of in time, by what they may run."""
     patience = core.settings.patience_s
     found: dict[tuple[str, bool, str | None], list[Worker]] = {}
@@ -61,7 +61,7 @@ def _groups(core: Scheduler, now: float) -> list[Group]:
     return [Group(_eligible(core, *key), workers) for key, workers in found.items()]
 
 
-def _eligible(core: Scheduler, pool: str, own: bool, only: str | None) -> list[Task]:
+def _eligible(core: RunState, pool: str, own: bool, only: str | None) -> list[Task]:
     return [
         task
         for task in core.tasks
@@ -72,18 +72,18 @@ def _eligible(core: Scheduler, pool: str, own: bool, only: str | None) -> list[T
     ]
 
 
-def _look_ahead(core: Scheduler, frontier: Frontier) -> bool:
+def _look_ahead(core: RunState, frontier: Frontier) -> bool:
     """Look for blocks that workers would find if they came; give whether it pays to go on at once."""
     before, want = len(frontier.ready), _fewest(core)
     frontier.advance(want, core.settings.looks_a_turn)
     return before < len(frontier.ready) < want and not frontier.exhausted
 
 
-def _fewest(core: Scheduler) -> int:
+def _fewest(core: RunState) -> int:
     return max(FEWEST_READY, core.settings.ready_ahead)
 
 
-def _assign_group(core: Scheduler, group: Group, now: float) -> bool:
+def _assign_group(core: RunState, group: Group, now: float) -> bool:
     wanting = [worker for worker in group.workers if worker.want > 0]
     rooms = {worker.id: _room(core, group, worker) for worker in wanting}
     need = sum(rooms.values())
@@ -108,7 +108,7 @@ def _assign_group(core: Scheduler, group: Group, now: float) -> bool:
     return hungry and looks == 0 and not all(frontier.exhausted for frontier in frontiers)
 
 
-def _room(core: Scheduler, group: Group, worker: Worker) -> int:
+def _room(core: RunState, group: Group, worker: Worker) -> int:
     """Give how many more blocks the worker may have: two batches less what it holds, at least its idle slots."""
     held = 0
     work_s = 0.0
@@ -124,12 +124,12 @@ def _room(core: Scheduler, group: Group, worker: Worker) -> int:
     return min(worker.want, max(slots - held, by_time, 0), core.settings.most_in_batch)
 
 
-def _mean_s(core: Scheduler, task: Task) -> float:
+def _mean_s(core: RunState, task: Task) -> float:
     """Give the smoothed seconds of a block; before any is measured, so long that one a slot is handed out."""
     return max(core.measures.mean_s.get(task.number, 2 * core.settings.batch_s), LEAST_BLOCK_S)
 
 
-def _assign_worker(core: Scheduler, group: Group, worker: Worker, most: int, now: float) -> None:
+def _assign_worker(core: RunState, group: Group, worker: Worker, most: int, now: float) -> None:
     """Hand a worker up to `most` of the ready blocks with the lowest keys."""
     if most <= 0:
         return
@@ -156,7 +156,7 @@ def _assign_worker(core: Scheduler, group: Group, worker: Worker, most: int, now
 
 
 def _order(
-    core: Scheduler, choices: Sequence[tuple[Task, Frontier, int]], most: int, worker: Worker
+    core: RunState, choices: Sequence[tuple[Task, Frontier, int]], most: int, worker: Worker
 ) -> list[tuple[int, int]]:
     """Give from which choice how many blocks come next, in Z-order over all of them."""
     left_s = 2 * core.settings.batch_s * max(worker.slots, 1)
@@ -178,7 +178,7 @@ def _order(
     ]
 
 
-def _at_once(core: Scheduler, task: Task, worker: Worker) -> int | None:
+def _at_once(core: RunState, task: Task, worker: Worker) -> int | None:
     """Give how many blocks of the task the worker may run at once; None: the task's `num_workers` are all at work."""
     slots = max(worker.slots, 1)
     if task.spec.num_workers is None:
@@ -198,7 +198,7 @@ def _segments(which: Ints) -> list[Ints]:
     return [part for part in np.split(which, cuts) if len(part)]
 
 
-def _set_aside(core: Scheduler, group: Group, worker: Worker) -> list[tuple[Frontier, Ints]]:
+def _set_aside(core: RunState, group: Group, worker: Worker) -> list[tuple[Frontier, Ints]]:
     """Take out the ready blocks that this worker failed last, where another worker waits for blocks too."""
     if not core.troubles.avoid or all(other is worker or other.want == 0 for other in group.workers):
         return []
@@ -210,7 +210,7 @@ def _set_aside(core: Scheduler, group: Group, worker: Worker) -> list[tuple[Fron
     return [(frontier, addresses) for frontier, addresses in aside if len(addresses)]
 
 
-def _apart(core: Scheduler, task: Task, addresses: Ints) -> list[Ints]:
+def _apart(core: RunState, task: Task, addresses: Ints) -> list[Ints]:
     """Split off the blocks that are leased alone, each a batch of its own."""
     if not core.troubles.alone:
         return [addresses]

@@ -12,7 +12,9 @@ from blockyard.core.task import Kind, Task
 from blockyard.core.workers import Worker
 
 if TYPE_CHECKING:
-    from blockyard.core.scheduler import Scheduler
+    from collections.abc import Sequence
+
+    from blockyard.core.runstate import RunState
 
 STRAGGLER_TIMES_MEDIAN = 3
 STRAGGLER_FEWEST_DONE = 10
@@ -20,7 +22,7 @@ UNKNOWN = (None, None, None)
 """Instead of an Eta."""
 
 
-def describe_task(core: Scheduler, task: Task, eta: Eta | None, now: float) -> TaskStatus:
+def describe_task(core: RunState, task: Task, eta: Eta | None, now: float) -> TaskStatus:
     """Describe one task."""
     ready, leased = core.ready_count(task.number), core.leases.count_by_task.get(task.number, 0)
     rate = core.measures.rates[task.number].per_second(now)
@@ -48,9 +50,8 @@ def describe_task(core: Scheduler, task: Task, eta: Eta | None, now: float) -> T
     )
 
 
-def describe_run(core: Scheduler, now: float) -> RunStatus:
-    """Describe the run."""
-    etas = core.outlook.etas(core)
+def describe_run(core: RunState, etas: Sequence[Eta | None], now: float) -> RunStatus:
+    """Describe the run; `etas` are those of its tasks."""
     eta_s, low_s, high_s = whole_run(etas) or UNKNOWN
     return RunStatus(
         run=core.run.pipeline.name,
@@ -70,7 +71,7 @@ def describe_run(core: Scheduler, now: float) -> RunStatus:
     )
 
 
-def _describe_worker(core: Scheduler, worker: Worker, now: float) -> WorkerStatus:
+def _describe_worker(core: RunState, worker: Worker, now: float) -> WorkerStatus:
     held = core.leases.held_by(worker.id)
     return WorkerStatus(
         id=worker.id,
@@ -85,7 +86,7 @@ def _describe_worker(core: Scheduler, worker: Worker, now: float) -> WorkerStatu
     )
 
 
-def _stragglers(core: Scheduler, now: float) -> list[Straggler]:
+def _stragglers(core: RunState, now: float) -> list[Straggler]:
     """Name blocks that run longer than 3 times the median, in tasks of which at least 10 and half are done."""
     medians = {
         task.number: float(np.median(core.measures.recent_s[task.number]))

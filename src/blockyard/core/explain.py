@@ -15,12 +15,12 @@ from blockyard.plan.grid import Index, Ints
 from blockyard.spec.errors import SpecError, nearest
 
 if TYPE_CHECKING:
-    from blockyard.core.scheduler import Scheduler
+    from blockyard.core.runstate import RunState
 
 MOST_NAMED = 10
 
 
-def explain(core: Scheduler, task_id: str, block_id: int, now: float) -> Explanation:
+def explain(core: RunState, task_id: str, block_id: int, now: float) -> Explanation:
     """Describe one block. Raises SpecError for a task or block that the run does not have."""
     task = core.by_id.get(task_id)
     if task is None:
@@ -46,7 +46,7 @@ def explain(core: Scheduler, task_id: str, block_id: int, now: float) -> Explana
     )
 
 
-def block_state(core: Scheduler, task: Task, index: Index) -> str:
+def block_state(core: RunState, task: Task, index: Index) -> str:
     """Name the state of one block."""
     if not task.in_run(np.array([index]))[0]:
         return "outside"
@@ -61,7 +61,7 @@ def block_state(core: Scheduler, task: Task, index: Index) -> str:
     return "pending"
 
 
-def _text(core: Scheduler, task: Task, address: int, state: str, attempt: int, waits: list[str], now: float) -> str:
+def _text(core: RunState, task: Task, address: int, state: str, attempt: int, waits: list[str], now: float) -> str:
     if state == "outside":
         return "is not part of this run: no request wants it"
     if state == "leased":
@@ -86,7 +86,7 @@ def _holder(grant: Grant, attempt: int, now: float) -> str:
     return f"leased to worker {grant.worker} for {duration(now - grant.granted_s)}, attempt {attempt}"
 
 
-def _unfinished_blockers(core: Scheduler, task: Task, index: Index, now: float) -> list[str]:
+def _unfinished_blockers(core: RunState, task: Task, index: Index, now: float) -> list[str]:
     """Name up to `MOST_NAMED` blocks that this one waits for."""
     named: list[str] = []
     at = np.array([index])
@@ -101,13 +101,13 @@ def _unfinished_blockers(core: Scheduler, task: Task, index: Index, now: float) 
     return named
 
 
-def _name(core: Scheduler, task: Task, indices: Ints, most: int, now: float) -> list[str]:
+def _name(core: RunState, task: Task, indices: Ints, most: int, now: float) -> list[str]:
     undone = indices[~task.bits[Kind.DONE].test(task.layout.addresses(indices))]
     rows = (tuple(row) for row in undone[: max(most, 0)].tolist())
     return [f"block {row} of {task.spec.id}, {_state_of(core, task, row, now)}" for row in rows]
 
 
-def _state_of(core: Scheduler, task: Task, index: Index, now: float) -> str:
+def _state_of(core: RunState, task: Task, index: Index, now: float) -> str:
     """Give a block's state; of a leased one also by whom and since when."""
     state, address = block_state(core, task, index), _address(task, index)
     found = core.leases.find_block(task.number, address) if state == "leased" else None
@@ -118,7 +118,7 @@ def _address(task: Task, index: Index) -> int:
     return int(task.layout.addresses(np.array([index]))[0])
 
 
-def _worker(core: Scheduler, task: Task, address: int) -> str:
+def _worker(core: RunState, task: Task, address: int) -> str:
     """Name the worker that has a block, or that ran it last, as far as that is known."""
     found = core.leases.find_block(task.number, address)
     if found is not None:
@@ -128,7 +128,7 @@ def _worker(core: Scheduler, task: Task, address: int) -> str:
     return next((name for name, known in core.history.workers.items() if known == number), "")
 
 
-def _recorded(core: Scheduler, task: Task, address: int) -> int | None:
+def _recorded(core: RunState, task: Task, address: int) -> int | None:
     """Give the number of the worker that is recorded for a block."""
     history = core.history.tasks.get(task.number)
     if history is None or history.rows is None or not history.rows["code"][address]:
@@ -136,7 +136,7 @@ def _recorded(core: Scheduler, task: Task, address: int) -> int | None:
     return int(history.rows["worker"][address])
 
 
-def _how(core: Scheduler, task: Task, address: int) -> str:
+def _how(core: RunState, task: Task, address: int) -> str:
     """Say how long a block took, where and at which attempt, as far as that is recorded."""
     history = core.history.tasks.get(task.number)
     if history is None or history.rows is None or _recorded(core, task, address) is None:

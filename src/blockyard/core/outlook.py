@@ -12,7 +12,7 @@ from blockyard.plan.requests import topological
 from blockyard.wire.messages import Outcome
 
 if TYPE_CHECKING:
-    from blockyard.core.scheduler import Scheduler
+    from blockyard.core.runstate import RunState
     from blockyard.core.task import Task
 
 UNKNOWN_VARIATION = 1.0
@@ -29,7 +29,7 @@ class Outlook:
         self._order = sorted(range(len(tasks)), key=lambda n: place[tasks[n].spec.id])
         self.pace = Pace(len(tasks), len(self.pools))
 
-    def look(self, core: Scheduler, now: float) -> None:
+    def look(self, core: RunState, now: float) -> None:
         """Take how the run stands, at the end of a turn, if that is due."""
         if now >= self.pace.next_s:
             slots, busy = self._slots(core)
@@ -43,7 +43,7 @@ class Outlook:
                 runs=core.state == "running" and not core.quiet.lasts(now),
             )
 
-    def _slots(self, core: Scheduler) -> tuple[list[float], list[float]]:
+    def _slots(self, core: RunState) -> tuple[list[float], list[float]]:
         """Give the slots that are there and those that hold a block, by pool."""
         slots, busy = [0.0] * len(self.pools), [0.0] * len(self.pools)
         for worker in core.workers.values():
@@ -53,7 +53,7 @@ class Outlook:
                 busy[pool] += min(core.leases.held_by(worker.id), worker.slots)
         return slots, busy
 
-    def _busy_by_task(self, core: Scheduler, busy: list[float]) -> list[float]:
+    def _busy_by_task(self, core: RunState, busy: list[float]) -> list[float]:
         """Split busy slots by what is leased: a worker may hold more blocks than slots, of several tasks."""
         work = [core.leases.count_by_task.get(n, 0) * core.measures.mean_s.get(n, 1.0) for n in range(len(core.tasks))]
         by_pool = [1e-9] * len(self.pools)
@@ -61,7 +61,7 @@ class Outlook:
             by_pool[self._pool_of[n]] += seconds
         return [busy[self._pool_of[n]] * seconds / by_pool[self._pool_of[n]] for n, seconds in enumerate(work)]
 
-    def etas(self, core: Scheduler) -> list[Eta | None]:
+    def etas(self, core: RunState) -> list[Eta | None]:
         """Give the time to the end of each task, counted from the last look; None while unknown, or while paused."""
         if core.state != "running":
             return [None if task.unfinished else Eta(0.0, 0.0, 0.0) for task in core.tasks]
@@ -71,7 +71,7 @@ class Outlook:
         ends = forecast(loads, [self._slots_at_work(core, pool, window) for pool in range(len(self.pools))])
         return [ends[position[number]] for number in range(len(core.tasks))]
 
-    def _load(self, core: Scheduler, task: Task, window: Past, whole: Past, position: dict[int, int]) -> Load:
+    def _load(self, core: RunState, task: Task, window: Past, whole: Past, position: dict[int, int]) -> Load:
         n = task.number
         recent = core.measures.recent_s.get(n)
         variation = float(recent.std() / recent.mean()) if recent is not None and len(recent) > 1 else UNKNOWN_VARIATION
@@ -86,7 +86,7 @@ class Outlook:
             upstream=tuple(position[up.number] for _, up in task.upstream),
         )
 
-    def _slots_at_work(self, core: Scheduler, pool: int, window: Past) -> float:
+    def _slots_at_work(self, core: RunState, pool: int, window: Past) -> float:
         """Give the slots of a pool that will be at work: those that are there, as busy as they were.
 
         Where some are idle and nothing is ready, more slots would not help: as many as were busy.

@@ -18,27 +18,22 @@ import numpy.typing as npt
 from blockyard.core import events as ev
 from blockyard.core import journal
 from blockyard.core.assign import assign
-from blockyard.core.bitmap import Bitmap
 from blockyard.core.describe import describe_run
 from blockyard.core.explain import explain
-from blockyard.core.frontier import Frontier, connect_frontiers
-from blockyard.core.history import History
-from blockyard.core.leases import Grant, Leases
-from blockyard.core.measures import Measures
+from blockyard.core.leases import Grant
 from blockyard.core.orphans import orphan_waiters
 from blockyard.core.outlook import Outlook
 from blockyard.core.quiet import Quiet
+from blockyard.core.runstate import RunState
 from blockyard.core.settings import CoreSettings
 from blockyard.core.snapshots import Snapshots, load
-from blockyard.core.status import ENDED, Explanation, RunStatus
-from blockyard.core.task import Kind, Task, Tries, connect
-from blockyard.core.troubles import Troubles, judge
+from blockyard.core.status import Explanation, RunStatus
+from blockyard.core.task import Kind, Task, Tries
+from blockyard.core.troubles import judge
 from blockyard.core.turn import Turn
 from blockyard.core.undo import rebuild, rerun, retry
 from blockyard.core.workers import Worker, lost_outcomes
-from blockyard.plan.grid import Grid, Ints
-from blockyard.plan.requests import run_boxes
-from blockyard.plan.zorder import ZOrder
+from blockyard.plan.grid import Ints
 from blockyard.spec.model import RunSpec
 from blockyard.wire.messages import BlockError, Outcome
 
@@ -48,49 +43,19 @@ MOST_STALE = 256
 """Stale releases remembered of each worker; it has fewer that were not acknowledged."""
 
 
-class Scheduler:
-    """All blocks, leases and workers of one run."""
+class Scheduler(RunState):
+    """What happens to a run: a door for each event, and the end of a turn."""
 
     def __init__(
         self, run: RunSpec, *, epoch: int = 1, settings: CoreSettings | None = None, now: float = 0.0, seed: int = 0
     ) -> None:
         """Begin the run; `now` is the time of the caller's clock, `seed` that of jitter and of lease numbers."""
-        self.run = run
-        self.epoch = epoch
-        self.settings = settings or CoreSettings()
-        self.state = "running"
-        self.seq = 0
-        """Sequence of the last record given out."""
-        grids = {task.id: Grid.of(task) for task in run.pipeline.tasks}
-        boxes = run_boxes(run, grids)
-        specs = [task for task in run.pipeline.tasks if task.id in boxes]
-        self.tasks = [Task(n, spec, grids[spec.id], boxes[spec.id]) for n, spec in enumerate(specs)]
-        self.by_id = {task.spec.id: task for task in self.tasks}
-        connect(self.tasks)
-        self.leases = Leases()
-        self.quiet = Quiet()
-        self.troubles = Troubles()
-        self.measures = Measures(self.tasks)
-        zorder = ZOrder({task.spec.id: task.grid for task in self.tasks})
-        self.frontiers = {task.number: Frontier(task, zorder, self._taken(task.number)) for task in self.tasks}
-        connect_frontiers(self.frontiers)
-        for frontier in self.frontiers.values():
-            frontier.reset()
-        self.workers: dict[str, Worker] = {}
-        self.history = History(self.tasks, self.settings.history_blocks)
-        self.allotted: dict[int, dict[str, int]] = {task.number: {} for task in self.tasks}
-        """For tasks with `num_workers`: how many blocks each worker may run at once."""
-        self.started_s = now
-        self.ended_s: float | None = None
-        """When the run was seen to be over; None: it is not."""
+        super().__init__(run, epoch=epoch, settings=settings or CoreSettings(), now=now)
         self.outlook = Outlook(self.tasks)
         self._random = random.Random(seed)  # noqa: S311 - jitter, not secrets
         self._snapshots = Snapshots(self.settings.snapshot_records)
-        self.tasks_over: set[int] = set()
-        """Numbers of the tasks of which it was announced that no block will run any more."""
         self._announced = False
         self._next_expiry_s = 0.0
-        self.turn = Turn()
         self._doors: dict[type, Callable[[Any, float], None]] = {
             ev.WorkerJoined: self._worker_joined,
             ev.BlocksWanted: self._blocks_wanted,
@@ -152,14 +117,9 @@ class Scheduler:
 
     # --- asking ------------------------------------------------------------------------------------------------
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the run has ended."""
-        return self.state in ENDED
-
     def status(self, now: float) -> RunStatus:
         """Describe the run."""
-        return describe_run(self, now)
+        return describe_run(self, self.outlook.etas(self), now)
 
     def whole_snapshot(self) -> Iterator[ev.Page]:
         """Give all of the durable state as of the last record given out, for a store that has lost records."""
@@ -168,17 +128,6 @@ class Scheduler:
     def explain(self, task: str, block_id: int, now: float) -> Explanation:
         """Say why a block is in the state it is in. Raises SpecError for an unknown task or block."""
         return explain(self, task, block_id, now)
-
-    def ready_count(self, task: int) -> int:
-        """Count the blocks of a task found ready, those awaiting a retry included."""
-        return len(self.frontiers[task].ready) + len(self.troubles.delayed(task))
-
-    def ready_addresses(self, number: int) -> Ints:
-        """Give the addresses of a task's blocks found ready, those awaiting the end of a backoff included."""
-        return np.concatenate([self.frontiers[number].ready.addresses(), self.troubles.delayed(number)])
-
-    def _taken(self, number: int) -> Callable[[], Ints]:
-        return lambda: np.concatenate([self.leases.addresses(number), self.troubles.delayed(number)])
 
     # --- workers -----------------------------------------------------------------------------------------------
 
@@ -400,17 +349,6 @@ class Scheduler:
         if self.state in {"done", "failed"} and any(task.unfinished for task in self.tasks):
             self._set_state("running")
 
-    def revoke(self, task: Task, blocks: Bitmap) -> dict[str, Ints]:
-        """End all leases on these blocks of a task; give the lease numbers by worker."""
-        revoked: dict[str, list[Ints]] = {}
-        for grant in [grant for grant in self.leases.grants() if grant.task == task.number]:
-            positions = np.flatnonzero(grant.live & blocks.test(grant.addresses))
-            if len(positions):
-                self.turn.note_end(grant, positions)
-                self.leases.end(grant, positions)
-                revoked.setdefault(grant.worker, []).append(grant.number + positions)
-        return {worker: np.concatenate(numbers) for worker, numbers in revoked.items()}
-
     def _pause_requested(self, event: ev.PauseRequested, now: float) -> None:  # noqa: ARG002 - a door
         if self.state == "running":
             self._set_state("paused")
@@ -478,15 +416,6 @@ class Scheduler:
             for task in dict.fromkeys(filter(None, self.turn.joined)):
                 if task in self.by_id and self.by_id[task].number in self.tasks_over:
                     self.turn.effects.append(ev.AnnounceTaskOver(task))
-
-    def lease(self, worker: Worker, task: Task, addresses: Ints, now: float, at_once: int) -> None:
-        """Lease blocks to a worker (called by `assign`)."""
-        grant = self.leases.grant(task.number, worker.id, addresses, now, at_once=at_once)
-        self.measures.leased(task, len(addresses), now)
-        self.turn.note_grant(task, grant)
-        attempts = task.attempts(addresses)
-        blocks = task.grid.ravel(task.layout.indices(addresses))
-        self.turn.effects.append(ev.SendLeases(worker.id, grant.number, task.spec.id, blocks, attempts, at_once))
 
     # --- the record --------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from blockyard.plan.grid import Ints
 from blockyard.spec.errors import StoreError
 
 if TYPE_CHECKING:
-    from blockyard.core.scheduler import Scheduler
+    from blockyard.core.runstate import RunState
 
 PAGES_A_COMMIT = 16
 """128 kB at the most beside a record."""
@@ -41,7 +41,7 @@ class Snapshots:
         self._queue: deque[tuple[Task, Kind, int]] = deque()
         self._round = False
 
-    def whole(self, core: Scheduler) -> Iterator[Page]:
+    def whole(self, core: RunState) -> Iterator[Page]:
         """Give every page that holds anything, as of the last record: for a store that has lost records."""
         seq = core.seq
         self._round = False
@@ -60,7 +60,7 @@ class Snapshots:
         self._first = loaded.first
         self._head_seq = loaded.head_seq
 
-    def due(self, core: Scheduler) -> tuple[tuple[Page, ...], int]:
+    def due(self, core: RunState) -> tuple[tuple[Page, ...], int]:
         """Give the pages to write with record `core.seq`, as of that record, and the sequence below which to drop."""
         seq = core.seq
         if not self._round and seq - self._first < self._every:
@@ -84,7 +84,7 @@ class Snapshots:
         return tuple(pages), self._first
 
 
-def _head(core: Scheduler) -> journal.Head:
+def _head(core: RunState) -> journal.Head:
     """Give the durable state that is not in bitmaps."""
     grants = []
     for grant in core.leases.grants():

@@ -21,10 +21,10 @@ from blockyard.spec.errors import SpecError, nearest
 from blockyard.spec.model import RoiSpec
 
 if TYPE_CHECKING:
-    from blockyard.core.scheduler import Scheduler
+    from blockyard.core.runstate import RunState
 
 
-def retry(core: Scheduler, event: RetryRequested) -> None:
+def retry(core: RunState, event: RetryRequested) -> None:
     """Make failed blocks pending again; orphans remain of those failures only that are left."""
     for task in _tasks(core, event.task):
         addresses = failed_addresses(task)
@@ -36,7 +36,7 @@ def retry(core: Scheduler, event: RetryRequested) -> None:
     rebuild(core)
 
 
-def rerun(core: Scheduler, event: RerunRequested) -> None:
+def rerun(core: RunState, event: RerunRequested) -> None:
     """Make the blocks that write into the ROI pending again, with all that waits for them, directly or through others.
 
     Leases on any of them end first: their workers are told to stop, and their releases are stale.
@@ -58,7 +58,7 @@ def rerun(core: Scheduler, event: RerunRequested) -> None:
     rebuild(core)
 
 
-def rebuild(core: Scheduler) -> None:
+def rebuild(core: RunState) -> None:
     """Derive anew what follows from the durable state: counts, orphans, frontiers."""
     core.turn.finished.clear()  # the bits say it all, and everything is looked at again
     for task in core.tasks:
@@ -73,7 +73,7 @@ def rebuild(core: Scheduler) -> None:
     core.tasks_over.clear()
 
 
-def _tasks(core: Scheduler, task_id: str | None) -> list[Task]:
+def _tasks(core: RunState, task_id: str | None) -> list[Task]:
     """Give the named task, or all. Raises SpecError for a name the run does not have."""
     if task_id is None:
         return core.tasks
@@ -87,7 +87,7 @@ def _writes_into(task: Task, indices: Ints, roi: RoiSpec) -> Bools:
     return np.asarray(((indices >= np.array(lo)) & (indices < np.array(hi))).all(axis=1))
 
 
-def _clear(core: Scheduler, task: Task, addresses: Ints) -> None:
+def _clear(core: RunState, task: Task, addresses: Ints) -> None:
     """Clear the durable bits of these blocks, and what they have cost."""
     for kind in DURABLE:
         were_set = addresses[task.bits[kind].test(addresses)]

@@ -1,0 +1,107 @@
+"""All that is known of a run while it is led: its tasks, leases and workers, and what follows from them.
+
+`scheduler.py` changes it, one event after the other; the rules that it needs for that (`assign.py`, `undo.py`, ...) and
+the views of it (`describe.py`, `explain.py`, ...) are functions of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from blockyard.core import events as ev
+from blockyard.core.bitmap import Bitmap
+from blockyard.core.frontier import Frontier, connect_frontiers
+from blockyard.core.history import History
+from blockyard.core.leases import Leases
+from blockyard.core.measures import Measures
+from blockyard.core.quiet import Quiet
+from blockyard.core.settings import CoreSettings
+from blockyard.core.status import ENDED
+from blockyard.core.task import Task, connect
+from blockyard.core.troubles import Troubles
+from blockyard.core.turn import Turn
+from blockyard.core.workers import Worker
+from blockyard.plan.grid import Grid, Ints
+from blockyard.plan.requests import run_boxes
+from blockyard.plan.zorder import ZOrder
+from blockyard.spec.model import RunSpec
+
+
+class RunState:
+    """All blocks, leases and workers of one run."""
+
+    def __init__(self, run: RunSpec, *, epoch: int, settings: CoreSettings, now: float) -> None:
+        """Nothing has happened yet."""
+        self.run = run
+        self.epoch = epoch
+        self.settings = settings
+        self.state = "running"
+        self.seq = 0
+        """Sequence of the last record given out."""
+        grids = {task.id: Grid.of(task) for task in run.pipeline.tasks}
+        boxes = run_boxes(run, grids)
+        specs = [task for task in run.pipeline.tasks if task.id in boxes]
+        self.tasks = [Task(n, spec, grids[spec.id], boxes[spec.id]) for n, spec in enumerate(specs)]
+        self.by_id = {task.spec.id: task for task in self.tasks}
+        connect(self.tasks)
+        self.leases = Leases()
+        self.quiet = Quiet()
+        self.troubles = Troubles()
+        zorder = ZOrder({task.spec.id: task.grid for task in self.tasks})
+        self.frontiers = {task.number: Frontier(task, zorder, self._taken(task.number)) for task in self.tasks}
+        connect_frontiers(self.frontiers)
+        for frontier in self.frontiers.values():
+            frontier.reset()
+        self.workers: dict[str, Worker] = {}
+        self.allotted: dict[int, dict[str, int]] = {task.number: {} for task in self.tasks}
+        """For tasks with `num_workers`: how many blocks each worker may run at once."""
+        self.measures = Measures(self.tasks)
+        self.history = History(self.tasks, self.settings.history_blocks)
+        self.started_s = now
+        self.ended_s: float | None = None
+        """When the run was seen to be over; None: it is not."""
+        self.tasks_over: set[int] = set()
+        """Numbers of the tasks of which it was announced that no block will run any more."""
+        self.turn = Turn()
+
+    # --- asking ------------------------------------------------------------------------------------------------
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has ended."""
+        return self.state in ENDED
+
+    def ready_count(self, task: int) -> int:
+        """Count the blocks of a task found ready, those awaiting a retry included."""
+        return len(self.frontiers[task].ready) + len(self.troubles.delayed(task))
+
+    def ready_addresses(self, number: int) -> Ints:
+        """Give the addresses of a task's blocks found ready, those awaiting the end of a backoff included."""
+        return np.concatenate([self.frontiers[number].ready.addresses(), self.troubles.delayed(number)])
+
+    def _taken(self, number: int) -> Callable[[], Ints]:
+        return lambda: np.concatenate([self.leases.addresses(number), self.troubles.delayed(number)])
+
+    # --- changing ----------------------------------------------------------------------------------------------
+
+    def lease(self, worker: Worker, task: Task, addresses: Ints, now: float, at_once: int) -> None:
+        """Lease blocks to a worker (called by `assign`)."""
+        grant = self.leases.grant(task.number, worker.id, addresses, now, at_once=at_once)
+        self.measures.leased(task, len(addresses), now)
+        self.turn.note_grant(task, grant)
+        attempts = task.attempts(addresses)
+        blocks = task.grid.ravel(task.layout.indices(addresses))
+        self.turn.effects.append(ev.SendLeases(worker.id, grant.number, task.spec.id, blocks, attempts, at_once))
+
+    def revoke(self, task: Task, blocks: Bitmap) -> dict[str, Ints]:
+        """End all leases on these blocks of a task; give the lease numbers by worker."""
+        revoked: dict[str, list[Ints]] = {}
+        for grant in [grant for grant in self.leases.grants() if grant.task == task.number]:
+            positions = np.flatnonzero(grant.live & blocks.test(grant.addresses))
+            if len(positions):
+                self.turn.note_end(grant, positions)
+                self.leases.end(grant, positions)
+                revoked.setdefault(grant.worker, []).append(grant.number + positions)
+        return {worker: np.concatenate(numbers) for worker, numbers in revoked.items()}
