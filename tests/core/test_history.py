@@ -66,8 +66,8 @@ def test_kept_pieces_make_the_same_record():
     assert again.tasks[0].longest_s.max() == pytest.approx(0.5, rel=1e-3)
 
 
-def test_tasks_beyond_the_size_are_recorded_by_chunk_in_memory():
-    """No row a block, nothing to keep; how many, the sum and the longest of each chunk."""
+def test_tasks_beyond_the_size_are_recorded_by_chunk():
+    """No row a block, no batches to keep; how many, the sum and the longest of each chunk."""
     core = Scheduler(run_of(), settings=CoreSettings(history_blocks=10))
     addresses = worked(core, [Outcome.SUCCESS] * 4, [1.0, 2.0, 3.0, 4.0])
     assert core.history.take(1.0, 1.0) == []

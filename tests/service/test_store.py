@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from scheduler_rig import FaultyRedis, run_of, until
 
 from blockyard.core.events import CommitRecord, FailureNote, Page
+from blockyard.core.historypages import Piece
 from blockyard.embedded import EmbeddedRedis
 from blockyard.spec.errors import StoreError
 from blockyard.wire.messages import BlockError
@@ -205,17 +206,51 @@ def test_fresh_drops_the_run_but_not_the_epoch(redis_url, run_name):
 
     async def test(store, me):
         await store.commit(me, CommitRecord(1, b"old", (failure(),), (Page("head", 1, b"p"),)))
-        await store.add_history(50.0, b"what blocks took")
+        await store.add_history(me, Piece(1, 50.0, b"what blocks took", (Page("0:0", 1, b"all of it"),)))
         await store.write_spec(me, run_of(run_name), fresh=False)
-        assert [piece async for piece in store.read_history()] == [(50.0, b"what blocks took")]
+        assert await record_in(store) == (1, [(1, 50.0, b"what blocks took")], [Page("0:0", 1, b"all of it")])
         await store.write_spec(me, run_of(run_name), fresh=True)
-        assert [piece async for piece in store.read_history()] == []
+        assert await record_in(store) == (0, [], [])
         journal = await contents_of(store)
         assert (journal.seq, journal.pages, journal.records) == (0, [], [])
         assert await store.failures() == []
         await store.commit(me, CommitRecord(1, b"new"))
         await store.free_lock(me)
         assert await store.take_lock("b", "there:2", 60.0) == int(me.split(":")[0]) + 1
+
+    on_store(redis_url, run_name, test)
+
+
+async def record_in(store):
+    """All that Redis holds of the record of the run."""
+    pieces = [piece async for piece in store.history_pieces()]
+    return await store.last_piece(), pieces, [page async for some in store.history_pages() for page in some]
+
+
+def test_a_piece_of_the_record_is_kept_once(redis_url, run_name):
+    """Sent again, alone or after the next one, it changes nothing; what its pages contain is dropped with it."""
+
+    async def test(store, me):
+        first, second = Piece(1, 50.0, b"a", (Page("0:0", 1, b"old"),)), Piece(2, 51.0, b"b")
+        assert [await store.add_history(me, piece) for piece in (first, first, second, first)] == [0, 1, 1, 2]
+        assert await record_in(store) == (2, [(1, 50.0, b"a"), (2, 51.0, b"b")], [Page("0:0", 1, b"old")])
+        await store.add_history(me, Piece(3, 52.0, b"", (Page("0:0", 3, b"new"),), drop_below=3))
+        await store.add_history(me, first)
+        assert await record_in(store) == (3, [], [Page("0:0", 3, b"new")])
+
+    on_store(redis_url, run_name, test)
+
+
+def test_a_deposed_leader_adds_nothing_to_the_record(redis_url, run_name):
+    """What it has not kept yet is its successor's to count, or nobody's."""
+
+    async def test(store, me):
+        await store.add_history(me, Piece(1, 50.0, b"mine"))
+        await store.free_lock(me)
+        await store.take_lock("b", "there:2", 60.0)
+        with pytest.raises(Refused, match="another scheduler leads"):
+            await store.add_history(me, Piece(2, 51.0, b"late", (Page("0:0", 2, b"late"),), drop_below=2))
+        assert await record_in(store) == (1, [(1, 50.0, b"mine")], [])
 
     on_store(redis_url, run_name, test)
 

@@ -5,44 +5,55 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
-from blockyard.core.history import Batch, History
+from blockyard.core.history import History
+from blockyard.core.historypages import Keeper, Piece
 from blockyard.spec.errors import StoreError
-from blockyard_scheduler.store import Store
+from blockyard_scheduler.store import Refused, Store, Uncertain, until_answered
 
 log = logging.getLogger(__name__)
 
 KEEP_EVERY_S = 1.0
-MOST_WAITING = 600
-"""Pieces kept in memory while Redis takes none."""
 
 
 class Historian:
     """The record of one run."""
 
-    def __init__(self, history: History, store: Store) -> None:
-        """Keep `history` in `store`."""
-        self._history = history
+    def __init__(self, history: History, store: Store, identity: str) -> None:
+        """Keep `history` in `store`, as the leader of this identity."""
+        self._keeper = Keeper(history)
         self._store = store
-        self._left: list[tuple[float, bytes]] = []
-        """Pieces that Redis has not taken yet."""
+        self._identity = identity
+        self._waiting: Piece | None = None
+        """What Redis has not surely taken yet."""
+        self._failing = False
         self._lock = asyncio.Lock()
 
     async def load(self) -> None:
         """Read what earlier schedulers kept; what can't be read is left out, since nothing depends on it."""
         try:
-            async for at_s, packed in self._store.read_history():
-                self._take(at_s, packed)
+            await until_answered(self._load)
         except StoreError as error:
             log.warning("the record of the run could not be read to its end (%s)", error)
 
-    def _take(self, at_s: float, packed: bytes) -> None:
+    async def _load(self) -> None:
+        last = await self._store.last_piece()
+        async for pages in self._store.history_pages():
+            for page in pages:
+                self._take(f"page {page.key}", partial(self._keeper.load_page, page))
+        async for seq, at_s, batches in self._store.history_pieces():
+            self._take(f"piece {seq}", partial(self._keeper.load_piece, seq, at_s, batches))
+        self._keeper.loaded(last)
+
+    def _take(self, what: str, load: Callable[[], None]) -> None:
         try:
-            self._history.add(msgspec.msgpack.decode(packed, type=list[Batch]), at_s)
+            load()
         except (msgspec.DecodeError, ValueError, IndexError) as error:
-            log.warning("a piece of the record of the run is left out: it can't be read (%s)", error)
+            log.warning("%s of the record of the run is left out: it can't be read (%s)", what, error)
 
     async def run(self) -> None:
         """Keep what is new, for ever."""
@@ -50,17 +61,32 @@ class Historian:
             await asyncio.sleep(KEEP_EVERY_S)
             await self.keep()
 
-    async def keep(self) -> None:
-        """Keep what is new; what Redis does not take is kept with the next piece."""
-        now_s = time.time()
-        if batches := self._history.take(now_s, time.monotonic()):
-            self._left.append((now_s, msgspec.msgpack.encode(batches)))
+    async def keep(self, *, all_pages: bool = False) -> None:
+        """Keep what is new, with `all_pages` also what else only this scheduler knows.
+
+        What Redis does not take is said again the next time. Meanwhile no more is taken: without Redis nothing is done.
+        """
         async with self._lock:
-            while self._left:
-                try:
-                    await self._store.add_history(*self._left[0])
-                except StoreError as error:  # nothing depends on the record: it waits, and what is beyond a bound goes
-                    log.debug("a piece of the record of the run waits (%s)", error)
-                    del self._left[:-MOST_WAITING]
-                    return
-                self._left.pop(0)
+            more = all_pages or self._waiting is not None
+            while await self._keep_one(all_pages=all_pages) and more:
+                more = all_pages
+
+    async def _keep_one(self, *, all_pages: bool) -> bool:
+        """Keep one piece; False where there is none, or Redis does not take it."""
+        if self._waiting is None:
+            self._waiting = self._keeper.take(time.time(), time.monotonic(), all_pages=all_pages)
+        if self._waiting is None:
+            return False
+        try:
+            last = await self._store.add_history(self._identity, self._waiting)
+        except (Uncertain, Refused) as error:  # a leader that may go on writes all of the run again first
+            log.debug("a piece of the record of the run waits (%s)", error)
+            return False
+        except StoreError as error:  # nothing depends on the record
+            if not self._failing:
+                log.warning("the record of the run is not kept: %s", error)
+            self._failing, last = True, -1
+        if last < self._waiting.seq - 1:
+            self._keeper.store_forgot()
+        self._waiting = None
+        return last >= 0

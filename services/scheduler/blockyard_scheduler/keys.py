@@ -52,7 +52,8 @@ class Keys:
         ``process``: identity of a leader and name of its process, by which a successor on its machine knows its death;
         ``seq``: sequence of the last record; ``by``: identity of who wrote that one; ``before``: who led before, the
         last first, so that a leader knows a Redis that went back from another leader; ``server``: run id and promise of
-        the Redis that a leader last found to hold all of its records, by which a successor knows what may be lost.
+        the Redis that a leader last found to hold all of its records, by which a successor knows what may be lost;
+        ``kept``: number of the last piece of the history.
         """
         return self.prefix + "head"
 
@@ -78,8 +79,16 @@ class Keys:
 
     @property
     def history(self) -> str:
-        """Stream: the record of the run, in pieces: ``t`` time (Unix seconds), ``b`` list of `core.history.Batch`."""
+        """Stream: what of the record of the run is in no page yet.
+
+        The ID of each piece is ``NUMBER-0``; ``t`` time (Unix seconds), ``b`` list of `core.history.Batch`.
+        """
         return self.prefix + "history"
+
+    @property
+    def history_pages(self) -> str:
+        """Hash of pages of the record of the run: as `pages`, see `core.historypages`."""
+        return self.prefix + "history-pages"
 
     @property
     def scaling(self) -> str:

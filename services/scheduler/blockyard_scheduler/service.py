@@ -167,7 +167,7 @@ class SchedulerService:
         try:
             core = await load_run(self.settings, self._store, self.leadership)
             self.run_spec = core.run
-            self.historian = Historian(core.history, self._store)
+            self.historian = Historian(core.history, self._store, self.leadership.identity)
             await self.historian.load()
         finally:
             await _cancel([keep])
@@ -300,7 +300,7 @@ class SchedulerService:
         if self._cluster is not None:
             self._cluster.close()
         if self.historian is not None:
-            await self._within(self.historian.keep(), "keeping the record of the last blocks")
+            await self._within(self.historian.keep(all_pages=True), "keeping the record of the last blocks")
         if turns is not None and self.settings.run_dir is not None:
             await self._within(self._leave_files(turns, self.settings.run_dir), "writing the run's last status")
         await self._within(self.leadership.resign(), "freeing the lock")

@@ -29,6 +29,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from blockyard.core.events import CommitRecord, FailureNote, Page
+from blockyard.core.historypages import Piece
 from blockyard.spec.errors import StoreError
 from blockyard.spec.model import RunSpec
 from blockyard.wire.messages import BlockError
@@ -276,21 +277,38 @@ class Store:
 
     async def write_spec(self, identity: str, run: RunSpec, *, fresh: bool) -> None:
         """Store what the run is; with `fresh` drop all that was. Raises Refused when another leads."""
-        keys = (self.keys.head, *self.keys.of_a_run, self.keys.history)
+        keys = (self.keys.head, *self.keys.of_a_run, self.keys.history, self.keys.history_pages)
         arguments = (identity, SCHEMA, msgspec.json.encode(run), int(fresh), self._promise())
         answer, writer = await self._script(scripts.BEGIN, keys, arguments)
         if answer != b"stored":
             raise self._refused(writer)
 
-    async def read_history(self) -> AsyncIterator[tuple[float, bytes]]:
-        """Give what was kept of the record of the run, (Unix seconds, batches), in order."""
-        async for piece in self._entries(self.keys.history):
-            for _, fields in piece:
-                yield float(fields[b"t"]), fields[b"b"]
+    async def last_piece(self) -> int:
+        """Give the number of the last piece of the record of the run; 0: there is none."""
+        return int(await self._ask(self._redis.hget(self.keys.head, "kept")) or 0)
 
-    async def add_history(self, at_s: float, batches: bytes) -> None:
-        """Keep a piece of the record of the run. Nothing depends on it."""
-        await self._ask(self._redis.xadd(self.keys.history, {"t": f"{at_s:.1f}", "b": batches}))
+    async def history_pages(self) -> AsyncIterator[list[Page]]:
+        """Give the pages of the record of the run, some at a time."""
+        async for piece in self._pages_of(self.keys.history_pages):
+            yield piece
+
+    async def history_pieces(self) -> AsyncIterator[tuple[int, float, bytes]]:
+        """Give what of the record of the run may be in no page, (number, Unix seconds, batches), in order."""
+        async for entries in self._entries(self.keys.history):
+            for name, fields in entries:
+                yield _number(name), float(fields[b"t"]), fields[b"b"]
+
+    async def add_history(self, identity: str, piece: Piece) -> int:
+        """Keep a piece of the record of the run, once, and give the number of the last one before it.
+
+        May be repeated. Raises Refused when another leads.
+        """
+        keys = (self.keys.head, self.keys.history, self.keys.history_pages)
+        arguments = (identity, piece.seq, f"{piece.at_s:.1f}", piece.batches, piece.drop_below, *_packed(piece.pages))
+        answer, writer, last = await self._script(scripts.RECORD, keys, arguments)
+        if answer == b"refused":
+            raise self._refused(writer)
+        return int(last)
 
     async def read_notes(self) -> dict[str, bytes]:
         """Give what is kept about the size of pools, by pool."""
@@ -312,8 +330,12 @@ class Store:
 
     async def pages(self) -> AsyncIterator[list[Page]]:
         """Give the snapshot in pieces (125 MB for 10^9 blocks). For the leader alone: nobody writes meanwhile."""
+        async for piece in self._pages_of(self.keys.pages):
+            yield piece
+
+    async def _pages_of(self, hash_key: str) -> AsyncIterator[list[Page]]:
         piece: list[Page] = []
-        async for key, value in self._scan(self.keys.pages, LOAD_PAGES):
+        async for key, value in self._scan(hash_key, LOAD_PAGES):
             piece.append(_page(key, value))
             if len(piece) >= LOAD_PAGES:
                 yield piece
@@ -323,7 +345,7 @@ class Store:
     async def records(self) -> AsyncIterator[list[tuple[int, bytes]]]:
         """Give the journal, (sequence, record), in pieces and in order. For the leader alone."""
         async for piece in self._entries(self.keys.log):
-            yield [(int(number.split(b"-")[0]), fields[b"r"]) for number, fields in piece]
+            yield [(_number(name), fields[b"r"]) for name, fields in piece]
 
     async def _entries(self, stream: str) -> AsyncIterator[list[tuple[bytes, dict[bytes, bytes]]]]:
         """Give the entries of a stream, (id, fields), in pieces and in order."""
@@ -566,6 +588,11 @@ def _packed(pages: Iterable[Page]) -> list[Any]:
     for page in pages:
         packed += [page.key, page.seq.to_bytes(8, "little") + page.data]
     return packed
+
+
+def _number(entry: bytes) -> int:
+    """Give the sequence in the ID of an entry of a stream."""
+    return int(entry.split(b"-")[0])
 
 
 def _page(key: bytes, value: bytes) -> Page:

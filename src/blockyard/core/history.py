@@ -1,9 +1,9 @@
 """How long each block took, at which attempt, where and when: the record of the run, beside what the run depends on.
 
 Tasks are recorded block by block, 10 bytes each, as long as all of those have no more than `most` places; the others by
-chunk only (how many, the sum, the longest), and in memory only. What is new is collected as it comes, at no cost to a
-turn, and taken now and then as `Batch`es by whoever keeps them; given back after a restart they make the same record. A
-lost tail of it costs nothing but itself.
+chunk only (how many, the sum, the longest). What is new is collected as it comes, at no cost to a turn, and taken now
+and then as `Batch`es, to be kept by `historypages.py`; given back after a restart they make the same record. A lost
+tail of it costs nothing but itself.
 """
 
 from __future__ import annotations
@@ -62,23 +62,26 @@ class TaskHistory:
         """Recorded blocks of each chunk; those that run again count again."""
         self.sum_s = np.zeros(chunks, np.float32)
         self.longest_s = np.zeros(chunks, np.float32)
-        self._capacity = task.layout.capacity
+        self.changed_since = np.zeros(chunks, np.int64)
+        """Of each chunk the first piece that was recorded since its page was kept; 0: none."""
+        self.capacity = task.layout.capacity
+        """Addresses of a chunk."""
 
-    def add(self, addresses: Ints, codes: durations.Codes, attempts: Mapping[int, int], worker: int, ds: int) -> None:
-        """Take blocks that one worker finished."""
+    def add(
+        self, addresses: Ints, codes: durations.Codes, attempts: npt.NDArray[np.uint8], worker: int, ds: int, piece: int
+    ) -> None:
+        """Take blocks that one worker finished, of the piece of this number."""
         seconds = np.nan_to_num(durations.decode(codes))
-        chunks = addresses // self._capacity
+        chunks = addresses // self.capacity
         np.add.at(self.count, chunks, 1)
         np.add.at(self.sum_s, chunks, seconds)
         np.maximum.at(self.longest_s, chunks, seconds)
-        if self.rows is None:
-            return
-        self.rows["code"][addresses] = codes
-        self.rows["worker"][addresses] = worker
-        self.rows["ended_ds"][addresses] = ds
-        self.rows["attempt"][addresses] = 1
-        for position, attempt in attempts.items():
-            self.rows["attempt"][addresses[position]] = min(attempt, 255)
+        self.changed_since[chunks[self.changed_since[chunks] == 0]] = piece
+        if self.rows is not None:
+            self.rows["code"][addresses] = codes
+            self.rows["worker"][addresses] = worker
+            self.rows["ended_ds"][addresses] = ds
+            self.rows["attempt"][addresses] = attempts
 
     def durations_s(self, addresses: Ints) -> npt.NDArray[np.float32]:
         """Give the seconds of blocks; NaN where there is no record."""
@@ -118,14 +121,14 @@ class History:
         if task in self.tasks:
             self._fresh.setdefault(task, []).append(_Fresh(worker, addresses, seconds, attempts, now))
 
-    def take(self, at_s: float, now: float) -> list[Batch]:
-        """Record what has come since the last time; give what of it is to be kept.
+    def take(self, at_s: float, now: float, piece: int = 1) -> list[Batch]:
+        """Record what has come since the last time, as the piece of this number; give what of it is to be kept.
 
         `at_s` is the time on the clock of the record, `now` the same moment on the core's.
         """
         fresh, self._fresh = self._fresh, {}
         batches = [batch for task, rows in fresh.items() for batch in self._packed(task, rows, now)]
-        self.add(batches, at_s)
+        self.add(batches, at_s, piece)
         return [batch for batch in batches if self.tasks[batch.task].rows is not None]
 
     def _packed(self, task: int, rows: list[_Fresh], now: float) -> list[Batch]:
@@ -143,17 +146,33 @@ class History:
             batches.append(Batch(task, worker, addresses.tobytes(), codes.astype("<u2").tobytes(), attempts, age_ds))
         return batches
 
-    def add(self, batches: Sequence[Batch], at_s: float) -> None:
-        """Take batches of a piece of `at_s`, now or when a run is loaded."""
+    def add(
+        self, batches: Sequence[Batch], at_s: float, piece: int = 1, known: Mapping[int, Ints] | None = None
+    ) -> None:
+        """Take the batches of a piece, of the time `at_s`, now or when a run is loaded.
+
+        `known` has for each task the last piece that each chunk already contains. Raises ValueError or IndexError for
+        batches of another run.
+        """
         if not batches:
             return
         if self.began_s is None:
             self.began_s = at_s - max(batch.age_ds for batch in batches) / 10
         piece_ds = round((at_s - self.began_s) * 10)
         for batch in batches:
+            if (task := self.tasks.get(batch.task)) is None:
+                continue
             ds = min(max(piece_ds - batch.age_ds, 0), 2**32 - 1)
-            if batch.task in self.tasks:
-                number = self.workers.setdefault(batch.worker, min(len(self.workers), MOST_WORKERS))
-                addresses = np.frombuffer(batch.addresses, self._dtypes[batch.task]).astype(np.int64)
-                codes = np.frombuffer(batch.codes, "<u2")
-                self.tasks[batch.task].add(addresses, codes, batch.attempts, number, ds)
+            addresses = np.frombuffer(batch.addresses, self._dtypes[batch.task]).astype(np.int64)
+            codes = np.frombuffer(batch.codes, "<u2")
+            attempts = np.ones(len(addresses), np.uint8)
+            for position, attempt in batch.attempts.items():
+                attempts[position] = min(attempt, 255)
+            if known is not None:
+                newer = known[batch.task][addresses // task.capacity] < piece
+                addresses, codes, attempts = addresses[newer], codes[newer], attempts[newer]
+            task.add(addresses, codes, attempts, self.number_of(batch.worker), ds, piece)
+
+    def number_of(self, worker: str) -> int:
+        """Give the number of a worker's name, a new one where it has none."""
+        return self.workers.setdefault(worker, min(len(self.workers), MOST_WORKERS))
