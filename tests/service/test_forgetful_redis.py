@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
 import time
 
@@ -16,6 +17,7 @@ from scheduler_rig import Worker, pack, run_of, serving, settings_of, task, unti
 
 from blockyard.core.events import CommitRecord, FailureNote, Page
 from blockyard.embedded import EmbeddedRedis
+from blockyard.testing.chaos.aof import files
 from blockyard.wire.messages import Ack, BlockError, Bye
 from blockyard_scheduler import store as store_module
 from blockyard_scheduler.keys import Keys
@@ -33,25 +35,25 @@ def own_redis(tmp_path):
 class Past:
     """A Redis, and the state it once had."""
 
-    def __init__(self, server):
-        self._server = server
-        self._files = sorted((server.folder / "appendonlydir").glob("*.incr.aof"))
-        assert len(self._files) == 1
-        self._size = self._files[0].stat().st_size
+    def __init__(self, server, file):
+        self._server, self._file = server, file
+        self._size = file.stat().st_size
 
     @classmethod
     async def of(cls, server):
         """Remember what the server has in its file, all that it confirmed until now included."""
+        (file,) = files(server.folder)
+        marker = secrets.token_bytes(16)
         async with Redis.from_url(server.url) as redis:
-            await redis.set("marker", "here")
-            await redis.execute_command("WAITAOF", 1, 0, 10_000)
-        return cls(server)
+            await redis.set("marker", marker)
+        await until(lambda: marker in file.read_bytes())
+        return cls(server, file)
 
     async def come_back(self, size=None):
         """kill -9, cut the file back, start again."""
         os.kill(self._server.pid, signal.SIGKILL)
         await until(lambda: not self._server.alive())
-        os.truncate(self._files[0], self._size if size is None else size)
+        os.truncate(self._file, self._size if size is None else size)
         await asyncio.get_running_loop().run_in_executor(None, self._server.restart)
 
 

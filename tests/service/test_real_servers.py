@@ -1,6 +1,6 @@
 """A run on each kind of Redis that we say works, reached by URL: password, database number, TLS; killed and emptied.
 
-``BLOCKYARD_REDIS_SERVER=/path/to/redis-server`` tries another one in place of Debian's.
+``BLOCKYARD_REDIS_SERVER=/path/to/redis-server`` tries another one in place of both.
 """
 
 from __future__ import annotations
@@ -51,6 +51,10 @@ class Server:
         with (self._folder / "log").open("ab") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
 
+    def last_words(self):
+        """What it said, where it has ended by itself: a server that was built without TLS, say."""
+        return (self._folder / "log").read_text() if self.process.poll() is not None else ""
+
     def kill(self):
         self.process.kill()
         self.process.wait()
@@ -59,10 +63,11 @@ class Server:
         self.kill()
 
 
-async def answers(url):
+async def answers(server, url):
     """Return when the server takes commands."""
     async with asyncio.timeout(ANSWER_S), Redis.from_url(url) as redis:
         while True:
+            assert not (said := server.last_words()), said
             with contextlib.suppress(RedisError):
                 return await redis.info("server")
             await asyncio.sleep(0.01)
@@ -70,7 +75,7 @@ async def answers(url):
 
 async def a_run_survives(server, url, run_name, more=""):
     """Blocks run; the server is killed, then emptied, under its leader; in the end each block is done once."""
-    info = await answers(url + more)
+    info = await answers(server, url + more)
     print("version", info["redis_version"])
     async with (
         serving(settings_of(run_of(run_name, task(blocks=12)), url + more)) as service,

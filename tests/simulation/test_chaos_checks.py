@@ -63,9 +63,9 @@ def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path):
 def test_a_seed_repeats_its_faults():
     """The same faults at the same times to the same victims, all within the time; another seed gives others."""
     plan = Plan(seed=7, seconds=60.0)
-    faults = list(draw(plan))
-    assert faults == list(draw(plan))
-    assert faults != list(draw(Plan(seed=8, seconds=60.0)))
+    faults = list(draw(plan, 3.0))
+    assert faults == list(draw(plan, 3.0))
+    assert faults != list(draw(Plan(seed=8, seconds=60.0), 3.0))
     assert all(0 < fault.at_s < 60 and (fault.frozen_s > 0) == fault.kind.startswith("freeze") for fault in faults)
     assert len({fault.kind for fault in faults}) == 8
 

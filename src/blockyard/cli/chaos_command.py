@@ -26,7 +26,10 @@ def prepare(_: str, parser: argparse.ArgumentParser) -> Callable[[argparse.Names
         " with an undisturbed run, and what the slots wrote down with the promises of docs/guarantees.md. Exit status 0"
         " only if nothing was lost, doubled, or different."
     )
-    parser.epilog = "examples:\n  blockyard chaos\n  blockyard chaos --seconds 300 --seed 7 --json"
+    parser.epilog = (
+        "examples:\n  blockyard chaos\n  blockyard chaos --seconds 300 --seed 7 --json\n"
+        "  BLOCKYARD_REDIS_SERVER=/usr/bin/redis-server blockyard chaos"
+    )
     parser.add_argument("--seconds", type=float, default=30.0, help="how long things go wrong (default: 30)")
     parser.add_argument("--seed", type=int, default=0, help="of the faults (default: 0)")
     parser.add_argument("--faults", type=float, default=3.0, help="faults a second (default: 3)")

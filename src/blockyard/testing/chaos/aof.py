@@ -27,9 +27,19 @@ def commands(data: bytes) -> Iterator[list[bytes]]:
         yield words
 
 
+def files(folder: Path) -> list[Path]:
+    """Give the files that a server in this folder appends to, in order; before Redis 7 there is one, beside others."""
+    return sorted((folder / "appendonlydir").glob("*.incr.aof")) or sorted(folder.glob("*.aof"))
+
+
+def written(folder: Path) -> Iterator[list[bytes]]:
+    """Give all commands that a server in this folder has carried out, in order; those of scripts one by one."""
+    for path in files(folder):
+        yield from commands(path.read_bytes())
+
+
 def records(folder: Path) -> Iterator[tuple[int, bytes]]:
     """Give (sequence, record) of each entry that was added to the journal, from a server's folder."""
-    for path in sorted((folder / "appendonlydir").glob("*.incr.aof")):
-        for words in commands(path.read_bytes()):
-            if words[0].upper() == b"XADD" and words[1].endswith(b":log"):  # not the record of the run, beside it
-                yield int(words[2].split(b"-")[0]), words[-1]
+    for words in written(folder):
+        if words[0].upper() == b"XADD" and words[1].endswith(b":log"):  # not the record of the run, beside it
+            yield int(words[2].split(b"-")[0]), words[-1]

@@ -75,7 +75,8 @@ class Cluster:
     def __enter__(self) -> Self:
         self.folder.mkdir(exist_ok=True)
         (self.folder / "run.json").write_bytes(msgspec.json.encode(self.run))
-        self.redis = EmbeddedRedis(self.folder / "redis")
+        # Every record of the run stays in its file, to be counted in the end, however long the run is.
+        self.redis = EmbeddedRedis(self.folder / "redis", more={"auto-aof-rewrite-percentage": "0"})
         self.redis.start()
         self.redis.wait_ready()
         ports = [free_port() for _ in range(self.n_schedulers)]

@@ -47,16 +47,17 @@ class Plan:
     """Faults happen for so long."""
     per_s: float = 3.0
     """Faults a second, on the average."""
-    lease_s: float = 3.0
-    """Half of the freezes are shorter than this, the others up to twice as long."""
 
 
-def draw(plan: Plan) -> Iterator[Fault]:
-    """Give the faults of a plan in order of time; the same seed gives the same ones."""
+def draw(plan: Plan, lease_s: float) -> Iterator[Fault]:
+    """Give the faults of a plan in order of time; the same seed gives the same ones.
+
+    Half of the freezes are shorter than a lease, the others up to twice as long.
+    """
     rng = random.Random(plan.seed)  # noqa: S311 - to be repeated, not to be secret
     kinds = list(WEIGHTS)
     at_s = 0.0
     while (at_s := at_s + rng.expovariate(plan.per_s)) < plan.seconds:
         kind = rng.choices(kinds, list(WEIGHTS.values()))[0]
-        frozen_s = rng.uniform(0.1, 2.0) * plan.lease_s if kind.startswith("freeze") else 0.0
-        yield Fault(at_s, kind, rng.getrandbits(16), min(frozen_s, plan.lease_s if "Redis" in kind else frozen_s))
+        frozen_s = rng.uniform(0.1, 2.0) * lease_s if kind.startswith("freeze") else 0.0
+        yield Fault(at_s, kind, rng.getrandbits(16), min(frozen_s, lease_s if "Redis" in kind else frozen_s))

@@ -77,7 +77,7 @@ def disturb(cluster: Cluster, follower: Follower, plan: Plan, say: Callable[[str
     while not follower.grew_s:  # faults begin when blocks do
         cluster.look_after(time.monotonic() + 0.05)
     began = time.monotonic()
-    for fault in draw(plan):
+    for fault in draw(plan, cluster.times.lease_s):
         cluster.look_after(began + fault.at_s)
         if follower.over:
             break
