@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import datetime
 
 import msgspec
 import numpy as np
@@ -349,6 +350,58 @@ def test_a_frozen_leader_that_wakes_says_nothing_more(redis_url, run_name, tmp_p
                 again.join()
                 assert again.release(numbers) == Ack(1)
                 assert sorted(blocks + again.work_off()[0]) == [0, 1]
+
+
+TAKEOVER_S = 3.0
+"""Promised: so long after the lock of a leader that is gone has expired, another leads."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_another_leads_soon_after_the_lock_expires(redis_url, run_name, tmp_path, number):
+    """By what the leader left in Redis and what the next one logs; a dead one of this machine frees it at once."""
+    run, keys = run_of(run_name, task(blocks=2)), Keys.of(run_name)
+    with (
+        Process(tmp_path / "one", redis_url, run) as old,
+        redis.Redis.from_url(redis_url) as client,
+        contextlib.ExitStack() as stack,
+    ):
+        old.listening()
+        new = stack.enter_context(Process(tmp_path / "two", redis_url, run, "--log-format", "json"))
+        new.wait_for(lambda: "waiting: the scheduler at" in new.text())
+        old.signal(number)
+        gone_s, left_s = time.time(), client.pttl(keys.lock) / 1000
+        assert 0 < left_s <= LOCK_S
+        new.listening()
+        (line,) = (line for line in new.text().splitlines() if "leading run" in line)
+        led_s = datetime.fromisoformat(msgspec.json.decode(line)["time"]).timestamp()
+        assert led_s < gone_s + left_s + TAKEOVER_S
+        if number == signal.SIGKILL:
+            assert "is dead: its lock is freed" in new.text()
+        else:
+            assert led_s > gone_s + left_s - 0.1  # while it holds, nobody else leads
+
+
+def test_a_frozen_leader_that_wakes_writes_nothing(redis_url, run_name, tmp_path):
+    """Redis is byte by byte as its successor left it, although the old one had work to write down; it says so."""
+    run, keys = run_of(run_name, task(blocks=4)), Keys.of(run_name)
+    with (
+        Process(tmp_path / "one", redis_url, run) as old,
+        redis.Redis.from_url(redis_url) as client,
+        contextlib.ExitStack() as stack,
+    ):
+        peer = stack.enter_context(Peer(old.listening().port))
+        peer.join()
+        numbers, _ = peer.take(2)
+        old.signal(signal.SIGSTOP)
+        new = stack.enter_context(Process(tmp_path / "two", redis_url, run))
+        new.listening()
+        peer.say(Want(1), Release(1, pack(numbers), bytes(len(numbers))))
+        before = {name: client.dump(name) for name in client.keys(keys.prefix + "*") if name != keys.lock.encode()}
+        old.signal(signal.SIGCONT)
+        assert old.wait() == 3
+        assert {name: client.dump(name) for name in before} == before
+        assert client.get(keys.lock) == client.hget(keys.head, "writer")
+        assert old.text().count(f"another scheduler leads run '{run_name}' now (epoch 2)") == 1
 
 
 # ----- bad beginnings -----------------------------------------------------------------------------------------------
