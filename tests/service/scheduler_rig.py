@@ -174,7 +174,9 @@ class FaultyRedis:
 
     def __init__(self, url, folder):
         parts = urlsplit(url)
-        self._target = parts.path
+        self.target = parts.path
+        """Where who connects from now on is connected to."""
+        self.password = parts.password
         self.path = Path(folder) / "faulty.sock"
         self.url = f"unix://:{parts.password}@{self.path}?db={parse_qs(parts.query).get('db', ['0'])[0]}"
         self.passing = asyncio.Event()
@@ -207,7 +209,7 @@ class FaultyRedis:
         await until(lambda: not self._open)
 
     async def _serve(self, reader, writer):
-        there_reader, there_writer = await asyncio.open_unix_connection(self._target)
+        there_reader, there_writer = await asyncio.open_unix_connection(self.target)
         self._open.add(writer)
         cut = []
         try:

@@ -101,6 +101,7 @@ def test_records_below_the_snapshot_are_dropped(redis_url, run_name):
     """The log is as long as the snapshot needs it, in the same step that writes the pages."""
 
     async def test(store, me):
+        await store.write_spec(me, run_of(run_name), fresh=False)
         for seq in range(1, 6):
             await store.commit(me, CommitRecord(seq, b"r", drop_below=4 if seq == 5 else 0))
         assert [seq for seq, _ in (await contents_of(store)).records] == [4, 5]

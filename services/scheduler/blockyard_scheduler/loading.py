@@ -28,6 +28,8 @@ async def load_run(settings: Settings, store: Store, leadership: Leadership) -> 
     """
     # A standby that takes over goes on: --fresh was meant for the day it was typed.
     fresh = settings.fresh and not leadership.waited
+    if not fresh:
+        await store.check_whole()
     before = None if fresh else await store.read_spec()
     run = settings.run if before is None else resumed(before, settings.run, accept_changes=settings.accept_changes)
     await store.write_spec(leadership.identity, run, fresh=fresh)

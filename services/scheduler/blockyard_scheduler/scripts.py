@@ -11,6 +11,17 @@ local function went_back(writer, last, known)
   return (writer == '' or before) and last <= tonumber(string.match(known, '^%d+'))
 end
 """
+WHOLE = """
+-- Whether all is there that the head of the journal says there is: somebody may have deleted a key, or Redis, told to,
+-- have evicted it. A run of an older version of blockyard does not say.
+local function whole(head, schema, spec, log, pages)
+  local kept = redis.call('HMGET', head, 'seq', 'first', 'pages')
+  return not kept[2] or (redis.call('EXISTS', schema, spec) == 2
+    and redis.call('XLEN', log) == tonumber(kept[1] or '0') - tonumber(kept[2]) + 1
+    and redis.call('HLEN', pages) == tonumber(kept[3]))
+end
+"""
+
 TAKE = """
 -- Become the leader if nobody is. KEYS: lock, epoch, head. ARGV: nonce, lock ms, address, highest epoch seen, process.
 -- Gives {1, epoch, those who led before} for the leader, {0, address of the leader, epoch, ms until the lock expires,
@@ -34,12 +45,15 @@ else
   if tonumber(redis.call('GET', KEYS[2]) or '0') < tonumber(ARGV[4]) then
     return {-1, '', 0}
   end
-  counter = tostring(redis.call('INCR', KEYS[2]))
-  redis.call('SET', KEYS[1], counter .. ':' .. ARGV[1], 'PX', ARGV[2])
   local writer = redis.call('HGET', KEYS[3], 'writer')
+  local count = tonumber(redis.call('GET', KEYS[2]) or '0')
   if writer then
     before = string.sub(writer .. ' ' .. before, 1, 600)
+    count = math.max(count, tonumber(string.match(writer, '^%d+')))  -- where the counter alone was lost
   end
+  counter = string.format('%d', count + 1)
+  redis.call('SET', KEYS[2], counter)
+  redis.call('SET', KEYS[1], counter .. ':' .. ARGV[1], 'PX', ARGV[2])
 end
 redis.call('HSET', KEYS[3], 'writer', counter .. ':' .. ARGV[1], 'address', ARGV[3], 'before', before,
   'process', counter .. ':' .. ARGV[1] .. ' ' .. ARGV[5])
@@ -59,11 +73,13 @@ end
 RENEW = (
     KNOWN
     + MARK
+    + WHOLE
     + """
 -- Keep the lock; take it again where it expired and nobody else led since: 'lapsed' where somebody may have led of whom
 -- Redis, started again meanwhile, has nothing left.
--- KEYS: lock, head. ARGV: identity, lock ms, those who led before, last record confirmed, promise to note.
--- Gives {'kept' | 'lapsed' | 'refused' | 'forgot', leader, last seq}; nothing is changed where Redis forgot us.
+-- KEYS: lock, head, schema, spec, log, pages.
+-- ARGV: identity, lock ms, those who led before, last record confirmed, promise to note.
+-- Gives {'kept' | 'lapsed' | 'refused' | 'forgot' | 'holed', leader, last seq}; where it forgot us nothing is changed.
 local writer = redis.call('HGET', KEYS[2], 'writer') or ''
 local held = redis.call('GET', KEYS[1])
 local last = tonumber(redis.call('HGET', KEYS[2], 'seq') or '0')
@@ -72,6 +88,9 @@ if held and held ~= ARGV[1] then
 end
 if writer == ARGV[1] then
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  if not whole(KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]) then
+    return {'holed', writer, last}
+  end
   local marked = redis.call('HGET', KEYS[2], 'server') or ''
   if not held and id and string.match(marked, ' (%w+)$') == 'forgets' and string.sub(marked, 1, #id) ~= id then
     return {'lapsed', writer, last}
@@ -108,11 +127,14 @@ if writer ~= ARGV[1] then
 end
 if ARGV[4] == '1' then
   redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8])
-  redis.call('HDEL', KEYS[1], 'seq', 'by', 'kept')
+  redis.call('HDEL', KEYS[1], 'seq', 'by', 'kept', 'first', 'pages')
 end
 redis.call('SET', KEYS[2], ARGV[2])
 redis.call('SET', KEYS[3], ARGV[3])
 local head = redis.call('HMGET', KEYS[1], 'seq', 'server')
+if not head[1] then
+  redis.call('HSET', KEYS[1], 'first', '1', 'pages', '0')
+end
 if ARGV[4] == '1' or not (head[1] or head[2]) then
   mark(KEYS[1], ARGV[5])
 end
@@ -138,6 +160,7 @@ if seq ~= last + 1 then
   return {'out of order', writer, last}
 end
 redis.call('XADD', KEYS[2], ARGV[2] .. '-0', 'r', ARGV[3])
+redis.call('HSET', KEYS[1], 'seq', ARGV[2], 'by', writer)
 local n_errors = tonumber(ARGV[5])
 for i = 6, 5 + 2 * n_errors, 2 do
   redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1])
@@ -145,10 +168,13 @@ end
 for i = 6 + 2 * n_errors, #ARGV, 2 do
   redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1])
 end
+if #ARGV > 5 + 2 * n_errors then
+  redis.call('HSET', KEYS[1], 'pages', redis.call('HLEN', KEYS[4]))
+end
 if tonumber(ARGV[4]) > 0 then
   redis.call('XTRIM', KEYS[2], 'MINID', ARGV[4] .. '-0')
+  redis.call('HSET', KEYS[1], 'first', ARGV[4])
 end
-redis.call('HSET', KEYS[1], 'seq', ARGV[2], 'by', writer)
 return {'stored', writer, seq}
 """
 
@@ -181,14 +207,16 @@ return {'stored', ''}
 SWITCH = (
     KNOWN
     + MARK
+    + WHOLE
     + """
 -- Make the pages laid aside the whole state of the run, if nobody else leads and all of them are there.
 -- KEYS: lock, epoch, head, schema, spec, log, pages, errors, staged.
 -- ARGV: identity, lock ms, those who led before, address, schema, spec, seq, number of pages, promise to note, error
 -- fields and values.
 -- Gives {'stored' | 'already' | 'refused' | 'incomplete', leader}.
-local head = redis.call('HMGET', KEYS[3], 'writer', 'seq', 'by')
+local head = redis.call('HMGET', KEYS[3], 'writer', 'seq', 'by', 'first')
 local writer, last, by = head[1] or '', head[2] or '0', head[3] or ''
+local first = string.format('%d', tonumber(ARGV[7]) + 1)
 local held = redis.call('GET', KEYS[1])
 if held and held ~= ARGV[1] then
   return {'refused', held}
@@ -196,7 +224,8 @@ end
 if writer ~= ARGV[1] and not went_back(writer, tonumber(last), ARGV[3]) then
   return {'refused', writer}
 end
-if writer == ARGV[1] and by == ARGV[1] and last == ARGV[7] then
+if writer == ARGV[1] and by == ARGV[1] and last == ARGV[7] and head[4] == first
+  and whole(KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]) then
   return {'already', writer}
 end
 if redis.call('HLEN', KEYS[9]) ~= tonumber(ARGV[8]) then
@@ -215,7 +244,8 @@ for i = 10, #ARGV, 2 do
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 local before = string.match(ARGV[3], '^%d+ (.*)$')
-redis.call('HSET', KEYS[3], 'writer', ARGV[1], 'address', ARGV[4], 'before', before, 'seq', ARGV[7], 'by', ARGV[1])
+redis.call('HSET', KEYS[3], 'writer', ARGV[1], 'address', ARGV[4], 'before', before, 'seq', ARGV[7], 'by', ARGV[1],
+  'first', first, 'pages', ARGV[8])
 mark(KEYS[3], ARGV[9])
 return {'stored', ARGV[1]}
 """
@@ -255,4 +285,25 @@ if tonumber(ARGV[5]) > 0 then
 end
 redis.call('HSET', KEYS[1], 'kept', ARGV[2])
 return {'stored', writer, last}
+"""
+
+LACKS = (
+    WHOLE
+    + """
+-- Whether something of the run was lost. KEYS: head, schema, spec, log, pages.
+return whole(KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]) and 0 or 1
+"""
+)
+
+RIGHTS = """
+-- Give the commands that we may not call on a key of the run, as far as Redis tells (7.0 or newer). KEYS: one of them.
+local needed = {'GET', 'SET', 'DEL', 'EXISTS', 'PEXPIRE', 'PTTL', 'RENAME', 'MGET', 'HGET', 'HSET', 'HMGET', 'HGETALL',
+  'HDEL', 'HLEN', 'HSCAN', 'XADD', 'XTRIM', 'XRANGE', 'XLEN'}
+local missing = {}
+for _, command in ipairs(needed) do
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, KEYS[1], KEYS[1]) then
+    table.insert(missing, command)
+  end
+end
+return missing
 """

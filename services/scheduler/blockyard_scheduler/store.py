@@ -192,6 +192,12 @@ class Store:
                 f"Redis at {self.place} has the maxmemory-policy {policy}: set it to noeviction before somebody sets a"
                 " limit to its memory"
             )
+        if missing := await self._script(scripts.RIGHTS, (self.keys.log,), ()):
+            commands = " ".join(f"+{name.decode().lower()}" for name in missing)
+            raise StoreError(
+                f"Redis at {self.place} does not let us call all that a run needs; give its user these rights:"
+                f" {commands} on ~blockyard:*"
+            )
         self.keeps, unkept = promise(info, await self._fsync())
         return warnings + [f"Redis at {self.place} {warning}" for warning in unkept]
 
@@ -244,13 +250,15 @@ class Store:
 
         Raises Refused when another leads, Forgot when Redis lost what it had confirmed.
         """
-        keys, safe_seq = (self.keys.lock, self.keys.head), self._safe_seq
+        keys, safe_seq = (self.keys.lock, *self._whole), self._safe_seq
         arguments = (identity, _ms(lock_s), self._known, safe_seq, self._promise() if vouch else "")
         answer, writer, last = await self._script(scripts.RENEW, keys, arguments)
         if answer == b"refused":
             raise self._refused(writer)
         if answer == b"forgot" or last < safe_seq:
             raise self._forgot(last, safe_seq)
+        if answer == b"holed":
+            raise Forgot(f"Redis at {self.place} lacks keys of run '{self._run}': they were deleted or evicted")
         return bool(answer != b"lapsed")
 
     async def free_lock(self, identity: str) -> None:
@@ -274,6 +282,14 @@ class Store:
                 f" this one knows {SCHEMA}); use that version, or start the run over with --fresh"
             )
         return None if spec is None else msgspec.json.decode(spec, type=RunSpec)
+
+    async def check_whole(self) -> None:
+        """Raises StoreError where there is a run of which something is missing."""
+        if await self._script(scripts.LACKS, self._whole, ()):
+            raise StoreError(
+                f"Redis at {self.place} lacks keys of run '{self._run}': they were deleted, or evicted by a"
+                " maxmemory-policy other than noeviction; restore Redis from its file, or start over with --fresh"
+            )
 
     async def write_spec(self, identity: str, run: RunSpec, *, fresh: bool) -> None:
         """Store what the run is; with `fresh` drop all that was. Raises Refused when another leads."""
@@ -327,6 +343,12 @@ class Store:
         self._n_errors = int(await self._ask(self._redis.hlen(self.keys.errors)))
         self._safe_seq = self._taken_seq = int(await self._ask(self._redis.hget(self.keys.head, "seq")) or 0)
         return self._safe_seq
+
+    @property
+    def _whole(self) -> tuple[str, ...]:
+        """The keys that a run consists of, as the scripts take them to see whether any is missing."""
+        keys = self.keys
+        return (keys.head, keys.schema, keys.spec, keys.log, keys.pages)
 
     async def pages(self) -> AsyncIterator[list[Page]]:
         """Give the snapshot in pieces (125 MB for 10^9 blocks). For the leader alone: nobody writes meanwhile."""
@@ -539,7 +561,13 @@ class Store:
             return await answer
         except errors.NoScriptError:
             raise
-        except (errors.ConnectionError, errors.TimeoutError, errors.ReadOnlyError, errors.OutOfMemoryError) as error:
+        except errors.ReadOnlyError as error:
+            # A primary that became a replica: behind the address there may be another one for who connects anew.
+            self.errors_seen += 1
+            await self._line.close()
+            await self._redis.connection_pool.disconnect(inuse_connections=False)
+            raise Uncertain(f"Redis at {self.place}: {error}") from error
+        except (errors.ConnectionError, errors.TimeoutError, errors.OutOfMemoryError) as error:
             self.errors_seen += 1
             if isinstance(error, NO_ENTRY) or isinstance(error.__cause__, NO_ENTRY):
                 raise StoreError(
