@@ -200,7 +200,7 @@ class World:
                 if known:
                     known.connected, known.want = False, 0
             case ev.WorkerGone():
-                self._lost(event.worker, killed=event.killed, forget=True)
+                self._lost(event.worker, killed=event.killed, forget=True, ran=event.ran)
             case ev.RetryRequested():
                 self._retry(event.task, event.roi)
             case ev.RerunRequested():
@@ -297,16 +297,17 @@ class World:
         tries = self.model.tries.get(name, Counter())
         return 1 + tries[Outcome.FAILED] + tries[Outcome.KILLED]
 
-    def _lost(self, worker: str, *, killed: bool, forget: bool) -> None:
-        """A worker's leases end. What it ran, as it said last, is lost; where that is over, the first for each slot."""
+    def _lost(self, worker: str, *, killed: bool, forget: bool, ran: ev.Ids | None = None) -> None:
+        """A worker's leases end. What it ran is lost: as `ran` or it said last, else the first for each slot."""
         known = self.model.workers.get(worker)
         if known is None:
             return
         mine = sorted(number for number, (holder, _) in self.model.leased.items() if holder == worker)
-        ran = set(known.running).intersection(mine) or set(mine[: max(known.slots, 1)])
+        said = set(known.running).intersection(mine) or set(mine[: max(known.slots, 1)])
+        charged = said if ran is None else set(ran.tolist())
         for number in mine:
             _, name = self.model.leased.pop(number)
-            if number in ran:
+            if number in charged:
                 self._came_of(name, Outcome.KILLED if killed else Outcome.LOST)
         if forget:
             del self.model.workers[worker]

@@ -146,12 +146,15 @@ class Cluster(RuleBasedStateMachine):
             self.settled = False
             self.world.join(worker)
 
-    @rule(seed=seeds, killed=st.booleans())
-    def a_worker_is_seen_to_die(self, seed: int, killed: bool) -> None:
+    @rule(seed=seeds, killed=st.booleans(), known=st.booleans())
+    def a_worker_is_seen_to_die(self, seed: int, killed: bool, known: bool) -> None:
+        """Where it is known which blocks it ran: none or some of its own, and one that is not."""
         if worker := self.some_worker(seed):
+            rng = random.Random(seed)
+            ran = np.array([2**62, *rng.sample(list(worker.held), rng.randint(0, len(worker.held)))], np.int64)
             worker.dead, worker.connected = True, False
             worker.held.clear()
-            self.tell(ev.WorkerGone(worker.id, killed=killed))
+            self.tell(ev.WorkerGone(worker.id, killed=killed, ran=ran if known else None))
 
     @rule(seed=seeds)
     def a_worker_dies_unseen(self, seed: int) -> None:

@@ -98,11 +98,15 @@ def joined(message: Hello, pipeline: PipelineSpec) -> WorkerJoined:
 
 
 def gone(worker: str, message: Bye | Gone, known: Iterable[str]) -> list[Event]:
-    """Read a goodbye, or an agent's word about others: all of `known` where it names a prefix that ends with '/'."""
+    """Read a goodbye, or an agent's word about others: all of `known` where it names a prefix that ends with '/'.
+
+    Raises ProtocolError where the leases that ran are no packed numbers.
+    """
     if isinstance(message, Bye):
         return [WorkerGone(worker, False, message.reason)]
     names = [name for name in known if name.startswith(message.worker)] if message.worker.endswith("/") else []
-    return [WorkerGone(name, message.killed, message.reason) for name in names or [message.worker]]
+    ran = None if message.ran is None else numbers_of(message.ran, "the leases of a dead worker")
+    return [WorkerGone(name, message.killed, message.reason, ran) for name in names or [message.worker]]
 
 
 def grants(leases: Iterable[SendLeases]) -> Grants:

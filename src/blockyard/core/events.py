@@ -77,6 +77,8 @@ class WorkerGone:
     killed: bool = False
     """Whether its death is evidence against the blocks it ran (an exit or signal seen, OOMKilled)."""
     reason: str = ""
+    ran: Ids | None = None
+    """Leases of the blocks that ran as it ended; None: not known, so what its last heartbeat said."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,7 +174,7 @@ class Scheduler(RunState):
     def _worker_gone(self, event: ev.WorkerGone, now: float) -> None:
         worker = self.workers.get(event.worker)
         if worker is not None:
-            self._lose(worker, now, killed=event.killed, reason=event.reason)
+            self._lose(worker, now, killed=event.killed, reason=event.reason, ran=event.ran)
             self._forget(worker)
 
     def _forget(self, worker: Worker) -> None:
@@ -183,12 +183,12 @@ class Scheduler(RunState):
         for allotted in self.allotted.values():
             allotted.pop(worker.id, None)
 
-    def _lose(self, worker: Worker, now: float, *, killed: bool, reason: str) -> None:
+    def _lose(self, worker: Worker, now: float, *, killed: bool, reason: str, ran: Ints | None = None) -> None:
         """End all leases of a worker: what it ran is lost (or killed it), what it had not begun is returned."""
         outcome = Outcome.KILLED if killed else Outcome.LOST
         message = reason or f"worker {worker.id} was lost while it ran this block"
         error = BlockError(-1, "exit" if killed else "lost", message, worker=worker.id)
-        for grant, positions, outcomes in lost_outcomes(worker, self.leases.of_worker(worker.id), outcome):
+        for grant, positions, outcomes in lost_outcomes(worker, self.leases.of_worker(worker.id), outcome, ran):
             errors = {grant.number + int(at): error for at in positions[outcomes == outcome]}
             self._release(worker, grant, positions, outcomes, now, errors=errors)
 

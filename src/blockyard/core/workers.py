@@ -34,16 +34,16 @@ class Worker:
 
 
 def lost_outcomes(
-    worker: Worker, grants: list[Grant], outcome: Outcome
+    worker: Worker, grants: list[Grant], outcome: Outcome, ran: Ints | None = None
 ) -> list[tuple[Grant, Ints, npt.NDArray[np.uint8]]]:
     """Give for a lost worker's grants the live positions and outcomes: `outcome` for what it ran, the rest returned.
 
-    What it ran is known from its last heartbeat; before the first, or where it has finished all that since, it is the
-    first block for each slot.
+    What it ran are the leases `ran`, where that is known. Else its last heartbeat tells; before the first, or where it
+    has finished all that since, it is the first block for each slot.
     """
-    named = np.array([number for number, _ in worker.running], np.int64)
+    named = np.array([number for number, _ in worker.running], np.int64) if ran is None else ran
     running = [int(n) for grant in grants for n in named[np.isin(named, grant.number + np.flatnonzero(grant.live))]]
-    assumed = 0 if running else max(worker.slots, 1)
+    assumed = max(worker.slots, 1) if ran is None and not running else 0
     found = []
     for grant in grants:
         live = np.flatnonzero(grant.live)

@@ -122,6 +122,8 @@ class Gone(msgspec.Struct, frozen=True, tag="gone", tag_field="t", omit_defaults
     killed: bool = False
     """It ended by a signal or a bad exit status: evidence against the blocks it ran."""
     reason: str = ""
+    ran: bytes | None = None
+    """Leases of the blocks that ran as it ended (``<i8``; all others are returned); None: not known."""
 
 
 # ----- scheduler to worker ----------------------------------------------------------------------------------------
