@@ -26,7 +26,7 @@ def scaler(seen=None, note=None, **fields):
 
 def automatic(seen=10, **fields):
     """A pool that was scaled to `seen` by us, long ago."""
-    return scaler(seen, Note(last=seen), **fields)
+    return scaler(seen, Note((seen,)), **fields)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_short_lull_costs_no_worker():
 
 def test_a_successor_shrinks_nothing_at_its_first_look():
     """It knows nothing yet of what was wanted in the last minute, nor of all that is ready."""
-    pool = PoolScaler(PoolScaling("d", max=100), Note(last=40))
+    pool = PoolScaler(PoolScaling("d", max=100), Note((40,)))
     pool.observe(40, 1000.0)
     assert pool.target(0, 1000.0, over=False) is None
     assert pool.target(0, 1000.0 + LULL_S, over=False) == 30
@@ -98,24 +98,65 @@ def test_what_somebody_else_sets_stays():
     assert pool.target(0, 500.0, over=False) is None
     successor = scaler(9, msgspec.msgpack.decode(msgspec.msgpack.encode(pool.note), type=Note))
     assert successor.target(0, 500.0, over=False) is None
-    successor.automate()
+    successor.asked(None)
     assert successor.target(40, 500.0, over=False) == 20
 
 
 def test_what_we_were_about_to_set_is_not_somebody_elses():
     """The answer to our own request may be lost, or we may die before or after it."""
     for seen in (4, 7):
-        pool = scaler(4, Note(last=4))
+        pool = scaler(4, Note((4,)))
         note = pool.setting(7, 1.0)
         successor = scaler(seen, note)
         assert successor.decides == "auto"
     assert scaler(5, note).decides == "person"
 
 
+def test_what_a_person_asks_for_while_our_own_number_is_under_way_wins():
+    """Whether ours was set or not: the answer may have been lost, and both are known to be no other person's."""
+    for seen in (4, 7, 3):
+        pool = automatic(4)
+        pool.setting(7, 1.0)
+        successor = scaler(seen, pool.asked(3))
+        assert successor.decides == "person"
+        assert successor.target(100, 2.0, over=False) == (3 if seen != 3 else None)
+
+
+def test_who_scaled_before_the_first_look_decides():
+    """Where there is no note to compare with, Kubernetes' word counts; the note is there from then on."""
+    pool = PoolScaler(PoolScaling("d", max=20))
+    pool.observe(5, 0.0, uid="a", theirs=True)
+    assert (pool.decides, pool.target(1, 1.0, over=False)) == ("person", None)
+    pool = PoolScaler(PoolScaling("d", max=20))
+    pool.observe(1, 0.0, uid="a")
+    assert pool.note == Note((1,), uid="a")
+    pool.observe(5, 1.0, uid="a")
+    assert pool.decides == "person"
+
+
+@pytest.mark.parametrize(
+    ("note", "becomes", "target"),
+    [
+        (Note((6,), uid="a"), "auto", 2),
+        (Note((6,), person=True, uid="a"), "person", 6),
+        (Note((6,), 9, person=True, uid="a"), "person", 9),
+        (Note((0,), ended=True, uid="a"), "auto", 2),
+    ],
+)
+def test_a_deployment_that_is_made_again_begins_anew(note, becomes, target):
+    """With a pod by default, which is nobody's decision; what a person has set is set again."""
+    pool = PoolScaler(PoolScaling("d", max=20), note)
+    pool.observe(1, 0.0, uid="b")
+    assert pool.decides == becomes
+    assert pool.target(2, 0.0, over=False) == target
+    pool.observe(1, 1.0, uid="c")
+    assert pool.target(0, 1.0, over=True) == 0
+
+
 def test_a_number_asked_for_through_us_is_set_although_it_fails_at_first():
     """Also by a successor."""
     pool = automatic(8)
-    note = pool.setting(3, 1.0, person=True)
+    note = pool.asked(3)
     successor = scaler(8, note)
     assert successor.target(100, 2.0, over=False) == 3
     successor.observe(3, 3.0)
@@ -130,6 +171,31 @@ def test_a_run_that_goes_on_gets_workers_again():
     pool.observe(0, 2.0)
     assert pool.target(0, 3.0, over=True) is None
     assert pool.target(8, 4.0, over=False) == 4
+
+
+def test_a_pool_is_scaled_to_zero_at_the_end_until_it_is():
+    """The request may fail. What a person sets after that stays, by whatever way."""
+    pool = automatic(5)
+    for now in (1.0, 2.0):
+        assert pool.target(0, now, over=True) == 0
+        pool.setting(0, now, ended=True)
+        pool.observe(5, now)
+    pool.observe(0, 3.0)
+    pool.asked(3)
+    assert pool.target(0, 3.0, over=True) == 3
+    pool.setting(3, 3.0, ended=True)
+    pool.observe(3, 4.0)
+    assert (pool.decides, pool.target(0, 5.0, over=True)) == ("person", None)
+    pool.observe(7, 6.0)
+    assert pool.target(0, 7.0, over=True) is None
+
+
+def test_a_pool_that_is_empty_at_the_end_has_ended():
+    """A person who scales it then is not taken for one of the run."""
+    pool = automatic(0)
+    assert pool.target(0, 1.0, over=True) is None
+    pool.observe(2, 2.0)
+    assert pool.target(0, 3.0, over=True) is None
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ class Cluster:
             self.replicas = self.rng.randint(1, 12)
         self.scaler.observe(self.replicas, self.now)
         if self.scaler.note.person and self.rng.random() < 0.1:
-            self.scaler.automate()
+            self.scaler.asked(None)
         runnable = self.core.leases.count_by_task.get(0, 0) + self.core.ready_count(0)
         target = self.scaler.target(runnable, self.now, over=False)
         alive = [agent for agent in self.agents if not agent.draining]

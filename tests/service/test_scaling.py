@@ -3,47 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
+import math
 
+import msgspec
 import pytest
-from kubernetes_api import NAMESPACE, RELEASE, Api, deployment, pod
+from kubernetes_api import deployment, pod, set_replicas
+from scaling_rig import NAME, pool_of, scaled
 from scheduler_rig import Worker, run_of, serving, settings_of, task, until
 from tornado.httpclient import AsyncHTTPClient
 
 from blockyard.cli import main
 from blockyard.wire.messages import Outcome
-from blockyard_scheduler import service as service_module
 from blockyard_scheduler.scaling import autoscaler as autoscaler_module
-from blockyard_scheduler.scaling.cluster import COST, Cluster
-from blockyard_scheduler.scaling.config import PoolScaling, Scaling
-
-NAME = "em-worker-default"
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr(autoscaler_module, "LOOK_EVERY_S", 0.05)
-    monkeypatch.setattr(autoscaler_module, "LONGEST_PAUSE_S", 0.2)
-
-
-@contextlib.asynccontextmanager
-async def scaled(redis_url, run_name, monkeypatch, *, blocks=40, replicas=1, denied=(), **pool):
-    """A scheduler that leads a run and scales its one pool."""
-    fields = {"deployment": NAME, "slots": 2, "max": 8} | pool
-    scaling = Scaling(NAMESPACE, RELEASE, {"default": PoolScaling(**fields)})
-    async with Api() as api:
-        api.deployments[NAME] = deployment(NAME, replicas)
-        api.denied.update(denied)
-        monkeypatch.setattr(service_module, "Cluster", lambda scaling: Cluster(scaling, api.configuration))
-        settings = settings_of(run_of(run_name, task(blocks=blocks)), redis_url, scaling=scaling)
-        async with serving(settings) as service:
-            await until(lambda: service.scaler is not None)
-            yield api, service
-
-
-def pool_of(service):
-    return service.status().pools[0]
+from blockyard_scheduler.scaling.cluster import COST
 
 
 async def post_scale(service, **body):
@@ -97,8 +70,8 @@ def test_a_person_who_scales_while_we_decide_wins(redis_url, run_name, monkeypat
 
     async def test(api, service):
         await until(lambda: pool_of(service).replicas == 8)
-        api.meanwhile = lambda: api.deployments[NAME]["spec"].update(replicas=7)
-        service.scaler.ask("default", None)
+        api.meanwhile = lambda: api.scale(NAME, 7)
+        await service.scaler.ask("default", None)
         async with Worker(service, slots=40) as worker:
             await worker.join()
             numbers, _ = await worker.take(40)
@@ -125,15 +98,86 @@ def test_a_person_wins_until_automation_is_asked_for(redis_url, run_name, monkey
         async with scaled(redis_url, run_name, monkeypatch) as (api, service):
             await until(lambda: api.replicas(NAME) == 8)
             await until(lambda: pool_of(service).replicas == 8)
-            api.deployments[NAME]["spec"]["replicas"] = 3
+            api.scale(NAME, 3)
             await until(lambda: pool_of(service).decides == "person")
-        async with scaled(redis_url, run_name, monkeypatch, replicas=3) as (api, service):
+        async with scaled(redis_url, run_name, monkeypatch, found=api.deployments[NAME]) as (api, service):
             await until(lambda: len(api.asked) > 20)
             assert api.replicas(NAME) == 3
             assert pool_of(service).decides == "person"
-            service.scaler.ask("default", None)
+            await service.scaler.ask("default", None)
             await until(lambda: api.replicas(NAME) == 8)
             assert pool_of(service).decides == "auto"
+
+    asyncio.run(main())
+
+
+def test_a_person_who_scaled_before_the_scheduler_ever_looked_wins(redis_url, run_name, monkeypatch):
+    """Kubernetes knows who set the number: images may take minutes to come, and nobody waits for them."""
+
+    async def main():
+        found = deployment(NAME)
+        set_replicas(found, 3)
+        async with scaled(redis_url, run_name, monkeypatch, found=found) as (api, service):
+            await until(lambda: pool_of(service).decides == "person")
+            await until(lambda: len(api.asked) > 20)
+            assert api.replicas(NAME) == 3
+        async with scaled(redis_url, run_name + "-again", monkeypatch, found=found) as (api, service):
+            await until(lambda: pool_of(service).decides == "person")
+            await service.scaler.ask("default", None)
+            await until(lambda: api.replicas(NAME) == 8)
+        # Ours, and of a run that Redis does not know any more.
+        async with scaled(redis_url, run_name + "-anew", monkeypatch, found=found, max=5) as (api, service):
+            await until(lambda: api.replicas(NAME) == 6)
+            assert pool_of(service).decides == "auto"
+
+    asyncio.run(main())
+
+
+def test_what_was_answered_is_kept_although_the_scheduler_dies(redis_url, run_name, monkeypatch):
+    """`POST /api/v1/scale` answers when it is noted: a successor does what could not be done."""
+
+    async def main():
+        denied = {("patch", "deployments/scale")}
+        async with scaled(redis_url, run_name, monkeypatch, denied=denied) as (api, service):
+            code, answer = await post_scale(service, pool="default", workers=5)
+            assert code == 200
+            assert "deployments/scale" in answer["pools"][0]["error"]
+            api.denied.clear()
+            service.scaler._troubles.quiet_until_s = math.inf  # it does nothing any more
+        async with scaled(redis_url, run_name, monkeypatch, found=api.deployments[NAME]) as (api, service):
+            await until(lambda: api.replicas(NAME) == 5)
+            await until(lambda: pool_of(service).decides == "person")
+
+    asyncio.run(main())
+
+
+def test_a_note_that_cannot_be_read_is_as_none(redis_url, run_name, monkeypatch, caplog):
+    """Another version may have kept something else; Kubernetes still knows who set the number."""
+
+    async def main():
+        async with scaled(redis_url, run_name, monkeypatch, blocks=2) as (api, service):
+            await until(lambda: service.scaler._kept.get("default") is not None)
+            await service._store.write_note(service.leadership.identity, "default", msgspec.msgpack.encode([7, None]))
+            service.scaler._troubles.quiet_until_s = math.inf
+        async with scaled(redis_url, run_name, monkeypatch, blocks=2, found=api.deployments[NAME]) as (api, service):
+            await until(lambda: pool_of(service).replicas == 1)
+            assert pool_of(service).decides == "auto"
+
+    asyncio.run(main())
+    assert "what is kept of pool 'default' can't be read" in caplog.text
+
+
+def test_a_first_look_is_noted(redis_url, run_name, monkeypatch):
+    """One pod was there and one was right, so nothing was set: a number that a successor finds is a person's."""
+
+    async def main():
+        async with scaled(redis_url, run_name, monkeypatch, blocks=2) as (api, service):
+            await until(lambda: service.scaler._kept.get("default") is not None)
+        found = api.deployments[NAME]
+        found["spec"]["replicas"] = 4  # by something that leaves no name
+        async with scaled(redis_url, run_name, monkeypatch, blocks=2, found=found) as (api, service):
+            await until(lambda: pool_of(service).decides == "person")
+            assert api.replicas(NAME) == 4
 
     asyncio.run(main())
 
@@ -173,7 +217,7 @@ def test_passing_errors_are_shown_and_outlived(redis_url, run_name, monkeypatch,
     async def test(api, service):
         await until(lambda: api.replicas(NAME) == 8)
         api.fail(code, times=2, Retry_After="0")
-        service.scaler.ask("default", 6)
+        await service.scaler.ask("default", 6)
         await until(lambda: api.replicas(NAME) == 6)
         await until(lambda: pool_of(service).error == "")
         assert service.kubernetes_requests["patch", str(code)] == 2
@@ -210,7 +254,7 @@ def test_an_expired_token_is_read_again(redis_url, run_name, monkeypatch):
         await until(lambda: api.replicas(NAME) == 8)
         api.fail(401, method="GET", times=3)
         await until(lambda: service.kubernetes_requests["list", "401"] + service.kubernetes_requests["get", "401"] == 3)
-        service.scaler.ask("default", 2)
+        await service.scaler.ask("default", 2)
         await until(lambda: api.replicas(NAME) == 2)
 
     run(test, redis_url, run_name, monkeypatch)
@@ -230,8 +274,83 @@ def test_a_deployment_that_disappears_and_comes_back(redis_url, run_name, monkey
     run(test, redis_url, run_name, monkeypatch)
 
 
+def test_a_deployment_that_is_made_again_is_scaled_again(redis_url, run_name, monkeypatch):
+    """It has one pod by default, which nobody decided: a person's number is set again, and else what is of use."""
+
+    async def test(api, service):
+        await until(lambda: api.replicas(NAME) == 8)
+        await until(lambda: pool_of(service).replicas == 8)
+        api.deployments[NAME] = deployment(NAME)
+        await until(lambda: api.replicas(NAME) == 8)
+        assert pool_of(service).decides == "auto"
+        await until(lambda: pool_of(service).replicas == 8)
+        api.scale(NAME, 3)
+        await until(lambda: pool_of(service).decides == "person")
+        api.deployments[NAME] = deployment(NAME)
+        await until(lambda: api.replicas(NAME) == 3)
+        assert pool_of(service).decides == "person"
+
+    run(test, redis_url, run_name, monkeypatch)
+
+
+def test_an_api_server_that_wants_to_be_left_alone_is(redis_url, run_name, monkeypatch):
+    """`Retry-After` holds for all that is asked, whatever it was said to."""
+
+    async def test(api, service):
+        await until(lambda: api.replicas(NAME) == 8)
+        api.fail(429, method="GET", Retry_After="3600")
+        await until(lambda: "429" in pool_of(service).error)
+        asked = len(api.asked)
+        service.scaler.look_now()
+        await asyncio.sleep(0.5)
+        assert len(api.asked) == asked
+
+    run(test, redis_url, run_name, monkeypatch)
+
+
+@pytest.mark.parametrize("rule", [("patch", "pods"), ("list", "pods")])
+def test_a_pool_is_scaled_although_a_lesser_rule_is_missing(redis_url, run_name, monkeypatch, rule):
+    """Without deletion costs or a look at pods it still grows and shrinks, to zero at the end; the status says why."""
+
+    async def test(api, service):
+        name = f"{NAME}-abc-0"
+        api.pods[name] = pod(name)
+        await until(lambda: api.replicas(NAME) == 8)
+        async with Worker(service, f"{name}-7-00000000", slots=40) as worker:
+            await worker.join()
+            numbers, _ = await worker.take(40)
+            await service.scaler.ask("default", 4)
+            assert api.replicas(NAME) == 4
+            await until(lambda: f'{rule[0]} resource "pods"' in pool_of(service).error)
+            await worker.released(numbers)
+        await until(lambda: api.replicas(NAME) == 0)
+
+    run(test, redis_url, run_name, monkeypatch, denied={rule})
+
+
+def test_a_pool_goes_to_zero_at_the_end_although_that_fails_at_first(redis_url, run_name, monkeypatch):
+    """Workers of a run that is over would be started again for ever."""
+
+    async def test(api, service):
+        await until(lambda: pool_of(service).replicas == 8)
+        api.fail(500, times=2)
+        async with Worker(service, slots=40) as worker:
+            await worker.join()
+            numbers, _ = await worker.take(40)
+            await worker.released(numbers)
+        await until(lambda: api.replicas(NAME) == 0)
+        assert service.kubernetes_requests["patch", "500"] == 2
+        await service.scaler.ask("default", 2)  # and a person may still want some
+        await until(lambda: pool_of(service).decides == "person")
+        asked = len(api.asked)
+        await until(lambda: len(api.asked) > asked + 6)
+        assert api.replicas(NAME) == 2
+
+    run(test, redis_url, run_name, monkeypatch)
+
+
 def test_a_server_that_does_not_answer_holds_up_nobody(redis_url, run_name, monkeypatch):
-    """The client waits in a thread of its own: blocks are leased meanwhile."""
+    """The client waits in a thread of its own: blocks are leased meanwhile; who asks for a number is told."""
 
     async def test(api, service):
         api.held.clear()
@@ -240,6 +359,10 @@ def test_a_server_that_does_not_answer_holds_up_nobody(redis_url, run_name, monk
             numbers, _ = await worker.take(4)
             await worker.released(numbers)
             assert service.status().tasks[0].done == len(numbers)
+        monkeypatch.setattr(autoscaler_module, "ASK_S", 0.2)
+        code, answer = await post_scale(service, pool="default", workers=3)
+        assert code == 400
+        assert "could not be scaled" in answer["error"]
         api.held.set()
 
     run(test, redis_url, run_name, monkeypatch)
@@ -260,7 +383,7 @@ def test_a_fault_of_ours_does_not_end_the_run(redis_url, run_name, monkeypatch, 
 
         service._cluster.pods = pods
         await until(lambda: "odd pod" in caplog.text)
-        service.scaler.ask("default", 3)
+        await service.scaler.ask("default", 3)
         await until(lambda: api.replicas(NAME) == 3)
         await until(lambda: pool_of(service).error == "")
         assert not service.life.done()
@@ -328,7 +451,7 @@ def test_busy_pods_cost_more_to_delete_when_a_pool_shrinks(redis_url, run_name, 
             for worker in (busy, managed):
                 await worker.join()
                 await worker.take(1)
-            service.scaler.ask("default", 1)
+            await service.scaler.ask("default", 1)
             await until(lambda: api.replicas(NAME) == 1)
             annotations = [api.pods[name]["metadata"].get("annotations", {}) for name in names]
             assert annotations[0] == {COST: "100"}

@@ -352,8 +352,8 @@ class ScaleBody(msgspec.Struct, forbid_unknown_fields=True):
 class Scale(Api):
     """Scales a pool of workers."""
 
-    def post(self) -> None:
-        """Answer with the pools as they are; the change is made in a moment."""
+    async def post(self) -> None:
+        """Answer with the pools when it is safe in Redis; a pool's error says why it could not be done yet."""
         try:
             body = msgspec.json.decode(self.request.body, type=ScaleBody)
         except msgspec.DecodeError as error:
@@ -363,7 +363,7 @@ class Scale(Api):
                 f"the workers of run '{self.run.pipeline.name}' are not scaled by its scheduler: start or stop them"
                 " where they run ('blockyard worker', kubectl scale), or give the scheduler --scaling"
             )
-        self.run.scaler.ask(body.pool, body.workers)
+        await self.run.scaler.ask(body.pool, body.workers)
         self.give({"pools": self.run.scaler.status()})
 
 

@@ -96,7 +96,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_all(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parse, and name the nearest known flag for one that is not."""
-        namespace, unknown = self.parse_known_args(_with_negative_values(arguments))
+        namespace, unknown = self.parse_known_intermixed_args(_with_negative_values(arguments))
         if unknown:
             flag = unknown[0].split("=")[0]
             hint = nearest(flag, self._option_string_actions) if flag.startswith("-") else ""

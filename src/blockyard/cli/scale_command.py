@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from blockyard.cli.app import DONE
+from blockyard.cli.app import DONE, FAILED
 from blockyard.cli.find import add_where, living, place_of
 from blockyard.spec.errors import BlockyardError
 
@@ -15,7 +16,8 @@ def prepare(_: str, parser: argparse.ArgumentParser) -> Callable[[argparse.Names
     """Describe the command; give what runs it."""
     parser.description = (
         "Give a pool so many workers (pods) and keep it so, or let the scheduler decide again: as many as could run a"
-        " block at this moment. 'kubectl scale' does the same as a number here."
+        " block at this moment. 'kubectl scale' does the same as a number here. Exit status 1 where it is noted, but"
+        " Kubernetes does not do it yet."
     )
     parser.epilog = (
         "examples:\n  blockyard scale default 20 localhost:8471\n  blockyard scale default --auto localhost:8471"
@@ -29,7 +31,7 @@ def prepare(_: str, parser: argparse.ArgumentParser) -> Callable[[argparse.Names
 
 def scale(arguments: argparse.Namespace) -> int:
     """Scale a pool."""
-    if arguments.auto and arguments.workers is not None and arguments.where is None:
+    if arguments.auto and arguments.workers and not arguments.workers.isdecimal() and not arguments.where:
         arguments.workers, arguments.where = None, arguments.workers  # `scale POOL --auto WHERE`
     workers = _number(arguments)
     place = place_of(arguments.where)
@@ -39,9 +41,12 @@ def scale(arguments: argparse.Namespace) -> int:
             "this is a run on this machine, which has the workers that 'blockyard run --workers N' started it with;"
             " stop it with Ctrl-C and run it again with another number"
         )
-    control.scale(arguments.pool, workers)
+    answer = control.scale(arguments.pool, workers)
     print(f"pool {arguments.pool}: " + ("the scheduler decides" if workers is None else f"{workers} workers asked for"))
-    return DONE
+    error = next((pool.get("error", "") for pool in answer.get("pools", ()) if pool["pool"] == arguments.pool), "")
+    if error:
+        print(f"not done yet, and tried again: {error}", file=sys.stderr)
+    return FAILED if error else DONE
 
 
 def _number(arguments: argparse.Namespace) -> int | None:

@@ -2,7 +2,7 @@
 
 Every few seconds, while this scheduler leads: look at the Deployments and pods, tell the core of workers whose pods are
 gone, decide (`decide.py`), keep the note in Redis, mark what would cost most to delete, scale. An error is shown in the
-status and in the metrics, and the next look comes later.
+status and in the metrics, and what failed is tried again later (`troubles.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,7 +22,7 @@ import msgspec
 from blockyard.core.events import Event, WorkerGone
 from blockyard.core.scheduler import Scheduler
 from blockyard.core.status import PoolStatus
-from blockyard.spec.errors import SpecError, nearest
+from blockyard.spec.errors import BlockyardError, SpecError, nearest
 from blockyard_scheduler.leadership import Leadership
 from blockyard_scheduler.scaling.cluster import Cluster, ClusterError, Deployment, Pod
 from blockyard_scheduler.scaling.config import Scaling
@@ -30,13 +30,14 @@ from blockyard_scheduler.scaling.costs import Costs
 from blockyard_scheduler.scaling.decide import Note, PoolScaler
 from blockyard_scheduler.scaling.departures import Departures, pod_of
 from blockyard_scheduler.scaling.rights import rules
+from blockyard_scheduler.scaling.troubles import Troubles
 from blockyard_scheduler.store import Refused, Store, Uncertain, until_answered
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 5.0
-LONGEST_PAUSE_S = 60.0
-MOST_DOUBLINGS = 10
+ASK_S = 6.0
+"""Longest that a person who asks for a number waits for an answer; shorter than their client's patience."""
 MOST_REASONS = 5
 
 
@@ -58,9 +59,14 @@ class Notes:
         self._leadership = leadership
 
     async def read(self) -> dict[str, Note]:
-        """Give what is kept, by pool."""
-        kept = await self._store.read_notes()
-        return {pool: msgspec.msgpack.decode(note, type=Note) for pool, note in kept.items()}
+        """Give what is kept, by pool; without what a version wrote that kept something else."""
+        found = {}
+        for pool, note in (await self._store.read_notes()).items():
+            try:
+                found[pool] = msgspec.msgpack.decode(note, type=Note)
+            except msgspec.DecodeError as error:
+                log.warning("what is kept of pool '%s' can't be read, and is not used: %s", pool, error)
+        return found
 
     async def write(self, pool: str, note: Note) -> None:
         """Keep a note. Raises Refused where another leads, Uncertain where Redis does not answer."""
@@ -87,14 +93,17 @@ class Autoscaler:
         self._turns = turns
         self._notes = notes
         self._scalers: dict[str, PoolScaler] = {}
+        self._kept: dict[str, Note | None] = {}
+        """The note of each pool that is in Redis."""
         self._seen: dict[str, _Seen] = {}
-        self._errors: dict[str, str] = {}
-        """The last error by pool, while it lasts."""
+        self._troubles = Troubles()
         self._costs = Costs()
         self._departures = Departures()
         self._bell = asyncio.Event()
-        self._asked: dict[str, int | None] = {}
-        """What a person asked for through us, by pool; None: that the scheduler decides."""
+        self._deciding = asyncio.Lock()
+        """Held from looking at a pool until it is scaled: nobody decides on what was true before."""
+        self._read = asyncio.Event()
+        """Set when the notes of earlier schedulers are known."""
         self.at_rest = asyncio.Event()
         """Set when the run is over and all is as it should be then."""
 
@@ -104,27 +113,27 @@ class Autoscaler:
         """Look and scale for ever. Raises Refused when another leads."""
         await self._preflight()
         await self._begin()
-        failures = 0
         while True:
             self._bell.clear()
-            wait_s = await self._looked()
-            failures = min(failures + 1, MOST_DOUBLINGS) if self._errors else 0
-            backoff_s = min(LOOK_EVERY_S * 2.0**failures, LONGEST_PAUSE_S)
-            pause_s = max(backoff_s * random.uniform(0.8, 1.2), wait_s)  # noqa: S311 - so that releases do not beat as one
+            await self._looked()
+            pause_s = LOOK_EVERY_S * random.uniform(0.8, 1.2)  # noqa: S311 - so that releases do not beat as one
+            pause_s = max(pause_s, self._troubles.quiet_until_s - time.monotonic())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._bell.wait()
 
-    async def _looked(self) -> float:
+    async def _looked(self) -> None:
         """Look once, whatever happens: a fault of ours or of the client's must not end the run."""
         try:
-            return await self._look()
+            await self._look()
         except Refused:
             raise
         except Exception as error:
             log.exception("scaling failed by a fault of ours; it is tried again")
-            self._errors[""] = f"scaling failed by a fault of ours ({type(error).__name__}: {error})"
-            return 0.0
+            ours = BlockyardError(f"scaling failed by a fault of ours ({type(error).__name__}: {error})")
+            self._troubles.failed("look", "", ours, time.monotonic())
+        else:
+            self._troubles.over("look", "")
 
     async def _preflight(self) -> None:
         """Say which rights are missing, before they are missed."""
@@ -135,100 +144,108 @@ class Autoscaler:
             return
         if missing:
             log.warning(
-                "the Role of this scheduler lacks rules in namespace %s; without them workers are not scaled:\n%s",
+                "the Role of this scheduler lacks rules in namespace %s; the run goes on without what needs them:\n%s",
                 self._scaling.namespace,
                 rules(missing),
             )
 
     async def _begin(self) -> None:
         kept = await until_answered(self._notes.read)
-        self._scalers = {name: PoolScaler(pool, kept.get(name)) for name, pool in self._scaling.pools.items()}
+        self._kept = {name: kept.get(name) for name in self._scaling.pools}
+        self._scalers = {name: PoolScaler(pool, self._kept[name]) for name, pool in self._scaling.pools.items()}
+        self._read.set()
 
-    async def _look(self) -> float:
-        """Look at everything once and act; give how long the API server wants to be left alone."""
-        wait_s = 0.0
-        pods = await self._tried("", self._cluster.pods())
+    async def _look(self) -> None:
+        """Look at everything once and act, as far as the API server may be asked now."""
+        pods = await self._pods()
         if pods is not None:
             self._take_pods(pods)
         for name in self._scalers:
-            try:
-                await self._look_at(name, pods)
-                self._errors.pop(name, None)
-            except ClusterError as error:
-                self._note_error(name, error)
-                wait_s = max(wait_s, error.wait_s)
-            except Uncertain as error:  # Redis is away: nothing is scaled that could not be noted
-                self._note_error(name, ClusterError(str(error)))
-        if self._turns.core.is_over and not self._errors:
+            if self._troubles.due("scale", name, time.monotonic()):
+                async with self._deciding:
+                    await self._tend(name, pods)
+        if self._turns.core.is_over and not self._troubles.any(but="costs"):
             self.at_rest.set()
         else:
             self.at_rest.clear()
-        return wait_s
 
-    async def _tried(self, pool: str, call: Awaitable[list[Pod]]) -> list[Pod] | None:
-        try:
-            found = await call
-        except ClusterError as error:
-            self._note_error(pool, error)
+    async def _pods(self) -> list[Pod] | None:
+        if not self._troubles.due("pods", "", time.monotonic()):
             return None
-        self._errors.pop(pool, None)
+        try:
+            found = await self._cluster.pods()
+        except ClusterError as error:
+            self._failed("pods", "", error)
+            return None
+        self._troubles.over("pods", "")
         return found
 
-    def _note_error(self, pool: str, error: ClusterError) -> None:
-        if self._errors.get(pool) != str(error):
-            log.warning("scaling%s: %s", f" pool '{pool}'" if pool else "", error)
-        self._errors[pool] = str(error)
+    def _failed(self, what: str, pool: str, error: ClusterError | Uncertain) -> None:
+        wait_s = error.wait_s if isinstance(error, ClusterError) else 0.0
+        self._troubles.failed(what, pool, error, time.monotonic(), wait_s=wait_s)
 
     def _take_pods(self, pods: list[Pod]) -> None:
         known = [(worker.id, worker.connected) for worker in self._turns.core.workers.values()]
         for worker, killed, reason in self._departures.look(pods, known):
             self._turns.tell(WorkerGone(worker, killed=killed, reason=reason))
 
-    async def _look_at(self, name: str, pods: list[Pod] | None) -> None:
+    async def _tend(self, name: str, pods: list[Pod] | None) -> None:
+        """Look at a pool and scale it, if it can be done; `pods` of all pools, None: they could not be listed."""
+        try:
+            await self._scale_as_needed(name, [pod for pod in pods or [] if pod.pool == name])
+        except (ClusterError, Uncertain) as error:  # Uncertain: Redis is away, and nothing is done that is not noted
+            self._failed("scale", name, error)
+        else:
+            self._troubles.over("scale", name)
+
+    async def _scale_as_needed(self, name: str, pods: list[Pod]) -> None:
         now, scaler = time.monotonic(), self._scalers[name]
         deployment = await self._cluster.deployment(name)
-        ours = [pod for pod in pods or [] if pod.pool == name]
-        self._seen[name] = _Seen(deployment, ours)
-        before = scaler.note
-        scaler.observe(deployment.replicas, now)
-        if scaler.note.person and not before.person:
+        self._seen[name] = _Seen(deployment, pods)
+        by_person, over = scaler.note.person, self._turns.core.is_over
+        scaler.observe(deployment.replicas, now, uid=deployment.uid, theirs=deployment.theirs)
+        if scaler.note.person and not by_person:
             log.info(
                 "pool '%s' was scaled to %d by somebody else, who keeps it until 'blockyard scale %s --auto'",
                 name,
                 deployment.replicas,
                 name,
             )
-        asked = name in self._asked
-        person = self._asked.pop(name, None)
-        if asked and person is None:
-            scaler.automate()
-        over = self._turns.core.is_over
-        target = person if person is not None else scaler.target(self._runnable(name), now, over=over)
-        if person is not None or (target is not None and target != deployment.replicas):
-            assert target is not None
-            await self._scale(name, target, deployment.replicas, person=person is not None, over=over, pods=ours)
-        elif scaler.note != before:
-            await self._notes.write(name, scaler.note)
-        if target is None:
-            await self._mark(ours, now)
+        target = scaler.target(self._runnable(name), now, over=over)
+        if target is not None and target != deployment.replicas:
+            await self._scale(name, target, deployment.replicas, pods)
+        else:
+            await self._keep(name, scaler.note)
+            if not over:
+                await self._mark(name, pods)
 
-    async def _scale(self, name: str, target: int, replicas: int, *, person: bool, over: bool, pods: list[Pod]) -> None:
-        now, scaler = time.monotonic(), self._scalers[name]
-        by_person = person or scaler.note.person
-        note = scaler.setting(target, now, person=by_person and not over, ended=over and not person)
-        await self._notes.write(name, note)
+    async def _scale(self, name: str, target: int, replicas: int, pods: list[Pod]) -> None:
+        note = self._scalers[name].setting(target, time.monotonic(), ended=self._turns.core.is_over)
+        await self._keep(name, note)
         if target < replicas:
-            await self._mark(pods, now, at_once=True)
+            await self._mark(name, pods, at_once=True)
         await self._cluster.scale(name, target, replicas)
-        if target != replicas:
-            self.actions[name, "up" if target > replicas else "down"] += 1
-            log.info("pool '%s': %d workers asked for, %d before", name, target, replicas)
+        self.actions[name, "up" if target > replicas else "down"] += 1
+        log.info("pool '%s': %d workers asked for, %d before", name, target, replicas)
 
-    async def _mark(self, pods: Iterable[Pod], now: float, *, at_once: bool = False) -> None:
-        """Keep the deletion costs of pods roughly true."""
-        for pod, cost in self._costs.changes(pods, self._busy_s(), now, at_once=at_once):
-            await self._cluster.set_cost(pod, cost)
-            self._costs.note(pod.name, cost)
+    async def _keep(self, name: str, note: Note) -> None:
+        """Keep a note in Redis, if it is not there yet: a successor goes on from it."""
+        if note != self._kept[name]:
+            await self._notes.write(name, note)
+            self._kept[name] = note
+
+    async def _mark(self, pool: str, pods: Iterable[Pod], *, at_once: bool = False) -> None:
+        """Keep the deletion costs of pods roughly true; a pool is scaled although they could not be set."""
+        now = time.monotonic()
+        if not self._troubles.due("costs", pool, now):
+            return
+        try:
+            for pod, cost in self._costs.changes(pods, self._busy_s(), now, at_once=at_once):
+                await self._cluster.set_cost(pod, cost)
+                self._costs.note(pod.name, cost)
+                self._troubles.over("costs", pool)
+        except ClusterError as error:
+            self._failed("costs", pool, error)
 
     def _busy_s(self) -> dict[str, float]:
         """Give for each pod that holds blocks how long the longest of them runs."""
@@ -250,11 +267,27 @@ class Autoscaler:
 
     # --- what others ask ---------------------------------------------------------------------------------------
 
-    def ask(self, pool: str, workers: int | None) -> None:
-        """Scale to so many for a person, or (None) decide again. Raises SpecError for a pool that there is not."""
+    async def ask(self, pool: str, workers: int | None) -> None:
+        """Scale to so many for a person, or (None) decide again; returns when that is noted, and tried once.
+
+        Raises SpecError for a pool that there is not, StoreError or ClusterError where it could not be noted.
+        """
         if pool not in self._scaling.pools:
             raise SpecError(f"there is no pool '{pool}'{nearest(pool, self._scaling.pools)}")
-        self._asked[pool] = workers
+        noted = False
+        try:
+            async with asyncio.timeout(ASK_S):
+                await self._read.wait()
+                async with self._deciding:
+                    await self._keep(pool, self._scalers[pool].asked(workers))
+                    noted = True
+                    await self._tend(pool, await self._pods())
+        except TimeoutError:
+            if not noted:
+                raise ClusterError(
+                    f"pool '{pool}' could not be scaled: the Kubernetes API or Redis is slow to answer; ask again"
+                ) from None
+            self._failed("scale", pool, ClusterError("the Kubernetes API is slow to answer"))
         self._bell.set()
 
     async def log_of(self, worker: str) -> tuple[str, str]:
@@ -277,7 +310,7 @@ class Autoscaler:
     def _describe(self, name: str) -> PoolStatus:
         pool, seen, scaler = self._scaling.pools[name], self._seen.get(name), self._scalers.get(name)
         desired = 0 if self._turns.core.is_over else (scaler or PoolScaler(pool)).wanted(self._runnable(name))
-        error = self._errors.get(name) or self._errors.get("", "")
+        error = self._troubles.of(name)
         decides = scaler.decides if scaler else ("auto" if pool.autoscale else "nobody")
         if seen is None:
             return PoolStatus(pool=name, desired=desired, decides=decides, error=error)

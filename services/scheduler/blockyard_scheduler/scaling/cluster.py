@@ -24,6 +24,8 @@ T = TypeVar("T")
 CONNECT_S, ANSWER_S = 5.0, 10.0
 LOG_LINES = 5000
 COST = "controller.kubernetes.io/pod-deletion-cost"
+MANAGER = "blockyard-scheduler"
+"""By this name the API server notes that we set the number of pods."""
 MANAGED_COST = "karpenter.sh/managed-deletion-cost"
 """Set by Karpenter on pods whose cost is its own business."""
 
@@ -44,6 +46,10 @@ class Deployment:
 
     replicas: int
     ready: int
+    uid: str = ""
+    """Another one when it was deleted and made again."""
+    theirs: bool = False
+    """Whether somebody else set `replicas`, as far as Kubernetes knows."""
     troubles: tuple[str, ...] = ()
     """Why pods can't be made, in Kubernetes' words (a quota, say)."""
 
@@ -105,7 +111,13 @@ class Cluster:
         conditions = found.status.conditions or []
         troubles = [c.message for c in conditions if c.type == "ReplicaFailure" and c.status == "True" and c.message]
         replicas = found.spec.replicas if found.spec.replicas is not None else 1
-        return Deployment(replicas, found.status.ready_replicas or 0, tuple(troubles))
+        return Deployment(
+            replicas=replicas,
+            ready=found.status.ready_replicas or 0,
+            uid=found.metadata.uid or "",
+            theirs=_is_theirs(found, replicas),
+            troubles=tuple(troubles),
+        )
 
     async def pods(self) -> list[Pod]:
         """Look at all pods of workers of the release."""
@@ -121,7 +133,7 @@ class Cluster:
         body = [{"op": "add", "path": "/spec/replicas", "value": replicas}]
         if seen:
             body.insert(0, {"op": "test", "path": "/spec/replicas", "value": seen})
-        await self._call("patch", self._apps.patch_namespaced_deployment_scale, name, body=body)
+        await self._call("patch", self._apps.patch_namespaced_deployment_scale, name, body=body, field_manager=MANAGER)
 
     async def set_cost(self, pod: Pod, cost: int) -> None:
         """Say how bad it would be to delete a pod."""
@@ -215,6 +227,18 @@ def _said(error: Exception) -> str:
 def _reason(error: Exception) -> str:
     cause = getattr(error, "reason", None) or error
     return f"{type(cause).__name__}: {str(cause)[:200]}" if str(cause) else type(cause).__name__
+
+
+def _is_theirs(deployment: Any, replicas: int) -> bool:
+    """Whether another than us set the number of pods.
+
+    The chart sets none, and Kubernetes' default is 1: where it is that, only a request to scale was meant to set it.
+    """
+    return any(
+        entry.manager != MANAGER and (replicas != 1 or entry.subresource == "scale")
+        for entry in deployment.metadata.managed_fields or []
+        if "f:replicas" in (entry.fields_v1 or {}).get("f:spec", {})
+    )
 
 
 def _pod(item: Any) -> Pod:

@@ -3,7 +3,8 @@
 A pool wants as many pods as could run a block at this moment, halos and upstream considered, between its limits. It
 grows at once, and shrinks by a quarter at a time, to what was the most wanted in the last minute, so that a short lull
 costs no pods. Whoever else changes the number is a person, who keeps it until automation is asked for again. A `Note`
-is what must survive this process: what we set last, and what we were about to set.
+is what must survive this process: what we set last, and what we were about to set. It is kept from the first look on,
+so that a successor knows a person's number from ours.
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ STEP_DOWN = 0.25
 class Note(msgspec.Struct, frozen=True, array_like=True):
     """What a successor must know of a pool."""
 
-    last: int | None = None
-    """What we set last; None: nothing yet."""
+    known: tuple[int, ...] = ()
+    """Numbers that are accounted for: the one seen last, and those that we may have set since."""
     next: int | None = None
     """What we are setting, and may have; None: nothing is under way."""
     person: bool = False
     """Whether somebody else decides."""
     ended: bool = False
     """Whether it was scaled to zero because the run was over."""
+    uid: str = ""
+    """Of the Deployment that this is about: one that is made again has another."""
 
 
 class PoolScaler:
@@ -45,25 +48,40 @@ class PoolScaler:
         """Replicas asked for in the Deployment, as seen last."""
         self._wants: deque[tuple[float, int]] = deque()
         self._changed_s = -math.inf
+        self._begun = bool(self.note.known)
+        """Whether this pool was scaled before: the first number of all is set without waiting."""
 
     @property
     def decides(self) -> str:
         """Who decides: ``auto``, ``person``, or ``nobody`` where automation is off."""
         return "person" if self.note.person else "auto" if self.pool.autoscale else "nobody"
 
-    def observe(self, replicas: int, now: float) -> None:
-        """Take what the Deployment asks for; a number that is not ours is a person's."""
-        note = self.note
-        ours = note.last is None or replicas in (note.last, note.next)
+    def observe(self, replicas: int, now: float, *, uid: str = "", theirs: bool = False) -> None:
+        """Take what the Deployment `uid` asks for; a number that is not ours is a person's.
+
+        `theirs`: Kubernetes knows that somebody else set it, which decides where there is no note to compare with.
+        """
         if replicas != self.seen:  # also at a successor's first look: it has not seen yet what was wanted before
             self._changed_s = now
         self.seen = replicas
-        if note.last is None and note.next is None:
-            return
-        if ours:
-            self.note = msgspec.structs.replace(note, last=replicas, next=note.next if replicas != note.next else None)
+        note = self.note
+        if not note.known or note.uid != uid:
+            self.note = self._met(replicas, uid, theirs=theirs)
+        elif replicas in (*note.known, note.next):
+            due = note.next if replicas != note.next else None
+            self.note = msgspec.structs.replace(note, known=(replicas,), next=due)
         else:
-            self.note = msgspec.structs.replace(note, last=replicas, next=None, person=True)
+            self.note = msgspec.structs.replace(note, known=(replicas,), next=None, person=True)
+
+    def _met(self, replicas: int, uid: str, *, theirs: bool) -> Note:
+        """Note a Deployment that is new to us: what it asks for is a default of Kubernetes, unless it is `theirs`."""
+        note = self.note
+        self._begun = False
+        if note.person:  # made again: what a person set before is set again
+            due = note.next if note.next is not None or theirs else note.known[-1]
+        else:
+            due = None if self.pool.autoscale or theirs else self.pool.workers
+        return Note((replicas,), due if due != replicas else None, note.person or theirs, uid=uid)
 
     def wanted(self, runnable: int) -> int:
         """Give the pods that `runnable` blocks could use, between the limits."""
@@ -76,18 +94,18 @@ class PoolScaler:
         if over:
             return self._at_end()
         if self.note.ended:  # it goes on: blocks are tried again
-            self.note = msgspec.structs.replace(self.note, ended=False, person=False)
-        if self.note.person:
-            return self.note.next  # asked for through us, and not done yet
-        if not self.pool.autoscale:
-            return self.pool.workers if self.note.last is None and self.pool.workers != self.seen else None
+            self.note = msgspec.structs.replace(self.note, next=None, person=False, ended=False)
+        if self.note.person or not self.pool.autoscale:
+            return self.note.next  # asked for, and not done yet
         return self._automatic(self.wanted(runnable), now)
 
     def _at_end(self) -> int | None:
         """Zero, once: workers of a finished run would be started again for ever."""
-        if self.note.ended or not self.pool.autoscale:
-            return None
-        return 0 if self.seen else None
+        if not self.pool.autoscale:
+            return self.note.next if self.note.person else None
+        if not (self.note.ended or self.seen):
+            self.note = msgspec.structs.replace(self.note, next=None, person=False, ended=True)
+        return self.note.next if self.note.ended else 0
 
     def _automatic(self, want: int, now: float) -> int | None:
         assert self.seen is not None
@@ -97,19 +115,27 @@ class PoolScaler:
         if want > self.seen:
             return want
         most = max(n for _, n in self._wants)
-        if most >= self.seen or (self.note.last is not None and now - self._changed_s < LULL_S):
+        if most >= self.seen or (self._begun and now - self._changed_s < LULL_S):
             return None
         return max(most, self.seen - max(int(self.seen * STEP_DOWN), 1))
 
-    def setting(self, replicas: int, now: float, *, person: bool = False, ended: bool = False) -> Note:
+    def setting(self, replicas: int, now: float, *, ended: bool = False) -> Note:
         """Note that `replicas` are about to be set; the note is to be kept before it is done."""
-        last = self.note.last if self.note.last is not None else self.seen
-        self.note = Note(last, replicas, person, ended)
+        begins_to_end = ended and not self.note.ended
+        self.note = self._due(replicas, person=self.note.person and not begins_to_end, ended=ended)
+        self._begun = True
         self._changed_s = now
         return self.note
 
-    def automate(self) -> Note:
-        """Decide again, whatever a person has set."""
-        self.note = msgspec.structs.replace(self.note, person=False)
-        self._wants.clear()
+    def asked(self, replicas: int | None) -> Note:
+        """A person asks through us: for so many, or (None) that we decide again. To be kept before it is answered."""
+        self.note = self._due(replicas, person=replicas is not None, ended=self.note.ended)
+        if replicas is None:
+            self._wants.clear()
         return self.note
+
+    def _due(self, replicas: int | None, *, person: bool, ended: bool) -> Note:
+        """Give the note that `replicas` come next; what was under way until now may have been done."""
+        note = self.note
+        known = note.known if note.next is None or not note.known else (*note.known, note.next)
+        return msgspec.structs.replace(note, known=known, next=replicas, person=person, ended=ended)

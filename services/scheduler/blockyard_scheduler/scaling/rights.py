@@ -27,8 +27,13 @@ class Right:
 
 
 def needed(scaling: Scaling) -> list[Right]:
-    """Give the rights that scaling the pools of a release takes."""
-    rights = [Right("apps", "deployments", "get"), Right("", "pods", "list"), Right("", "pods", "patch")]
+    """Give the rights that are used: to scale the pools of a release, and to read what its blocks wrote."""
+    rights = [
+        Right("apps", "deployments", "get"),
+        Right("", "pods", "list"),
+        Right("", "pods", "patch"),
+        Right("", "pods", "get", subresource="log"),
+    ]
     for pool in scaling.pools.values():
         rights += [Right("apps", "deployments", verb, pool.deployment, "scale") for verb in ("get", "patch")]
     return rights
