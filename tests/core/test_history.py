@@ -44,13 +44,13 @@ def test_what_blocks_took_is_recorded():
     again = worked(core, [Outcome.SUCCESS, Outcome.SUCCESS], [2.0, 3.0])
     core.history.take(107.5, 1.0)
     record = core.history.tasks[0]
-    assert record.durations_s(first[:1]) == pytest.approx(0.25, rel=1e-3)
-    assert record.durations_s(again) == pytest.approx([2.0, 3.0], rel=1e-3)
+    assert decode(record.rows["code"][first[:1]]) == pytest.approx(0.25, rel=1e-3)
+    assert decode(record.rows["code"][again]) == pytest.approx([2.0, 3.0], rel=1e-3)
     assert sorted(record.rows["attempt"][again].tolist()) == [1, 2]
     assert record.rows["ended_ds"][again].tolist() == [75, 75]
     assert core.history.workers == {"w": 0}
     unknown = np.setdiff1d(np.arange(len(record.rows)), np.concatenate([first[:1], again]))
-    assert np.isnan(record.durations_s(unknown)).all()
+    assert np.isnan(decode(record.rows["code"][unknown])).all()
 
 
 def test_kept_pieces_make_the_same_record():
@@ -62,19 +62,42 @@ def test_kept_pieces_make_the_same_record():
     again.add(batches, 50.0)
     assert (again.tasks[0].rows == core.history.tasks[0].rows).all()
     assert again.began_s == core.history.began_s == 48.0  # taken two seconds after the blocks were done
-    assert again.tasks[0].sum_s.sum() == pytest.approx(1.5, rel=1e-3)
-    assert again.tasks[0].longest_s.max() == pytest.approx(0.5, rel=1e-3)
+    assert (again.tasks[0].sums == core.history.tasks[0].sums).all()
+    assert again.tasks[0].sums["seconds"].sum() == pytest.approx(1.5, rel=1e-3)
+
+
+def test_a_chunk_has_the_sums_of_its_blocks_whatever_ran_again():
+    """A block that is done again, also twice in one piece, counts as the last time says."""
+    (task,) = Scheduler(run_of()).tasks
+    record = History([task], 10**6).tasks[0]
+    for ids, seconds, attempts in (([0, 1, 2], [1.0, 2.0, 3.0], [1, 3, 1]), ([1, 1, 5], [5.0, 7.0, np.nan], [2, 1, 1])):
+        codes, tried = encode(np.array(seconds, np.float32)), np.array(attempts, np.uint8)
+        record.add(task.layout.addresses(np.array(ids)[:, None]), codes, tried, 0, 0, 1)
+    assert record.sums["blocks"].sum() == 3
+    assert record.sums["seconds"].sum() == pytest.approx(1.0 + 7.0 + 3.0, rel=1e-3)
+    assert record.sums["retries"].sum() == 0
 
 
 def test_tasks_beyond_the_size_are_recorded_by_chunk():
-    """No row a block, no batches to keep; how many, the sum and the longest of each chunk."""
+    """No row a block and no batch to keep: of each chunk the blocks, their seconds, and attempts after the first."""
     core = Scheduler(run_of(), settings=CoreSettings(history_blocks=10))
-    addresses = worked(core, [Outcome.SUCCESS] * 4, [1.0, 2.0, 3.0, 4.0])
+    worked(core, [Outcome.SUCCESS, Outcome.FAILED], [1.0, 9.0])
+    worked(core, [Outcome.SUCCESS] * 3, [2.0, 3.0, 4.0])
     assert core.history.take(1.0, 1.0) == []
     record = core.history.tasks[0]
     assert record.rows is None
-    assert (record.count.sum(), record.longest_s.max()) == (4, pytest.approx(4.0, rel=1e-3))
-    assert np.isnan(record.durations_s(addresses)).all()
+    assert (record.sums["blocks"].sum(), record.sums["retries"].sum()) == (4, 1)
+    assert record.sums["seconds"].sum() == pytest.approx(10.0, rel=1e-3)
+
+
+def test_batches_of_a_record_by_block_make_sums_by_chunk():
+    """Where a run is recorded otherwise than before."""
+    core = Scheduler(run_of(4000))
+    worked(core, [Outcome.SUCCESS] * 5, [0.1] * 5)
+    batches = core.history.take(50.0, 3.0)
+    by_chunk = History(core.tasks, 10)
+    by_chunk.add(batches, 50.0)
+    assert (by_chunk.tasks[0].sums == core.history.tasks[0].sums).all()
 
 
 def test_nothing_is_recorded_where_nothing_is_wanted():

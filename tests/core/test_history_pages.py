@@ -67,7 +67,7 @@ class Kept:
 
 def finish(history, rng, task, n, now):
     """A worker finishes some blocks of a task, drawn at random."""
-    size = len(history.tasks[task].count) * history.tasks[task].capacity
+    size = len(history.tasks[task].sums) * history.tasks[task].capacity
     addresses = rng.choice(size, n, replace=False)
     seconds = rng.uniform(0.1, 10, n).astype(np.float32)
     history.finished(task, f"w{rng.integers(5)}", addresses, seconds, {0: int(rng.integers(1, 9))}, now)
@@ -79,8 +79,7 @@ def assert_same(one, other):
     assert one.began_s == other.began_s
     for number, task in one.tasks.items():
         again = other.tasks[number]
-        for part in ("count", "sum_s", "longest_s"):
-            assert (getattr(task, part) == getattr(again, part)).all()
+        assert (task.sums == again.sums).all()
         assert (task.rows is None) == (again.rows is None)
         if task.rows is not None:
             recorded = np.flatnonzero(task.rows["code"])
@@ -137,7 +136,7 @@ def test_what_is_kept_is_bounded(monkeypatch):
 
 
 def test_the_record_of_a_hundred_million_blocks_is_small():
-    """Recorded by chunk: 20 bytes for each 4096 blocks, and the same after a restart."""
+    """Recorded by chunk: 16 bytes for each 4096 blocks, and the same after a restart."""
     tasks, kept, rng = tasks_of(10**8), Kept(), np.random.default_rng(2)
     history, keeper = kept.load(tasks, CoreSettings().history_blocks)
     for second in range(10):
@@ -146,7 +145,7 @@ def test_the_record_of_a_hundred_million_blocks_is_small():
         assert kept.pieces == {}
     while piece := keeper.take(10.0, 10.0, all_pages=True):
         kept.add(piece)
-    assert kept.size < 25 * len(history.tasks[0].count) < 10**6
+    assert kept.size < 20 * len(history.tasks[0].sums) < 10**6
     assert_same(history, kept.load(tasks, CoreSettings().history_blocks)[0])
 
 

@@ -23,7 +23,7 @@ def rows_of(service):
     """What is recorded of each block and chunk."""
     history = service.turns.core.history
     record, names = history.tasks[0], list(history.workers)
-    by_chunk = [record.count.tolist(), record.sum_s.tolist(), record.longest_s.tolist()]
+    by_chunk = record.sums.tolist()
     if record.rows is None:
         return by_chunk
     seen = record.rows[record.rows["code"] != 0]
@@ -55,7 +55,7 @@ def test_a_successor_reads_the_same_record(redis_url, run_name, history_blocks):
             recorded = rows_of(service)
         async with serving(settings) as service:
             assert rows_of(service) == recorded
-            assert service.turns.core.history.tasks[0].count.sum() == BLOCKS
+            assert service.turns.core.history.tasks[0].sums["blocks"].sum() == BLOCKS
 
     asyncio.run(main())
 
@@ -72,7 +72,7 @@ def test_a_piece_whose_answer_is_lost_counts_once(redis_url, run_name, tmp_path)
                 await until(lambda: not faulty.drop_answers_to)
                 await service.historian.keep()
             async with serving(settings_for(run_name, redis_url)) as service:
-                assert service.turns.core.history.tasks[0].count.sum() == BLOCKS
+                assert service.turns.core.history.tasks[0].sums["blocks"].sum() == BLOCKS
 
     asyncio.run(main())
 

@@ -12,17 +12,19 @@ from __future__ import annotations
 import asyncio
 import struct
 import zlib
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from blockyard.core.attempts import under_way
 from blockyard.core.blockmap import STATES, BlockMap, View, block_map, blocks_in, view_of
 from blockyard.core.history import TaskHistory
 from blockyard.core.scheduler import Scheduler
 from blockyard.core.task import Task
-from blockyard.core.valuemap import VALUES, value_map
+from blockyard.core.valuemap import NONE, VALUES, value_map
 from blockyard.plan.grid import Ints
 from blockyard.spec.errors import SpecError, nearest
 from blockyard.spec.model import RoiSpec
@@ -75,6 +77,8 @@ class MapHeader(msgspec.Struct, kw_only=True):
     least: float | None = None
     most: float | None = None
     """The smallest and the largest mean; None where none is known."""
+    together: tuple[int, ...] = ()
+    """Blocks on each axis of which only the mean is recorded; (): each is."""
 
 
 class Map(Api):
@@ -100,7 +104,9 @@ class Map(Api):
             if value == "state":
                 make = partial(_counts, task, view, core.seq, leased, ready)
             else:
-                make = partial(_values, task, core.history.tasks.get(task.number), view, core.seq, value)
+                trouble = list(task.tries.items())  # the core goes on meanwhile
+                tried = partial(under_way, task, trouble, leased, core.settings.losses)
+                make = partial(_values, task, core.history.tasks.get(task.number), view, core.seq, value, tried)
             body = await loop.run_in_executor(None, make)
             if packed_for_wire:
                 body = await loop.run_in_executor(None, zlib.compress, body, 1)
@@ -205,12 +211,16 @@ def _counts(task: Task, view: View, seq: int, leased: Ints, ready: Ints) -> byte
     return pack_map(task, view, seq, block_map(task, view, leased, ready))
 
 
-def _values(task: Task, history: TaskHistory | None, view: View, seq: int, value: str) -> bytes:
-    frame, plane = value_map(task, history, view, value)
-    known = plane[~np.isnan(plane)]
+def _values(
+    task: Task, history: TaskHistory | None, view: View, seq: int, value: str, tried: Callable[[], tuple[Ints, Ints]]
+) -> bytes:
+    found = value_map(task, history, view, value, tried() if value == "attempts" else NONE)
+    known = found.means[~np.isnan(found.means)]
     least, most = (float(known.min()), float(known.max())) if len(known) else (None, None)
-    header = _header(task, view, seq, frame, item="f4", value=value, least=least, most=most)
-    return _packed(header, [plane.astype("<f4").tobytes()])
+    header = _header(
+        task, view, seq, found.frame, item="f4", value=value, least=least, most=most, together=found.together
+    )
+    return _packed(header, [found.means.astype("<f4").tobytes()])
 
 
 def pack_map(task: Task, view: View, seq: int, found: BlockMap) -> bytes:

@@ -11,7 +11,7 @@ unpacked a batch at a time and summed. 10^8 blocks with every chunk half done: s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -26,6 +26,8 @@ STATES = ("pending", "ready", "leased", "done", "skipped", "failed", "orphaned",
 """Every block of the grid is in one of these; ``outside`` is not in this run."""
 BATCH_BYTES = 2**18
 """Bits unpacked at once: 2 MB as bytes, which stays in the cache."""
+PLACES_AT_ONCE = 2**18
+"""Values of blocks summed at once: 2 MB as well."""
 SCATTER_AT_ONCE = 2**20
 LANE_MOST = 255
 """Eight counters are added at once as one 64-bit word, while none can exceed a byte."""
@@ -259,6 +261,28 @@ class Picture:
         sums = np.bincount(place, values[wanted], minlength=shape[0] * shape[1]).reshape(shape)
         return sums.astype(np.float64)[self._crop], counts.astype(np.int64)[self._crop]
 
+    @property
+    def has_whole_chunks(self) -> bool:
+        """Whether no chunk is divided among cells, or cut."""
+        side = self.task.layout.side
+        coarse = all(step >= side[axis] for axis, step in zip(self.view.shown, self.step, strict=True))
+        return coarse and not self.view.cut
+
+    def sum_places(
+        self, table: npt.NDArray[Any], chosen: Bools, value: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+    ) -> npt.NDArray[np.float64]:
+        """Sum the `value` of entries of a table, shape (chunks, capacity), in each cell; of the chosen chunks only."""
+        layout = self.task.layout
+        sums = self._empty(np.float64)
+        chunks, depth = self._chunks()
+        some = np.flatnonzero(chosen[chunks])
+        at_once = max(PLACES_AT_ONCE // layout.capacity, 1)
+        for start in range(0, len(some), at_once):
+            at = some[start : start + at_once]
+            entries = table[chunks[at], : math.prod(layout.side)].reshape(-1, *layout.side)
+            self._scatter(sums, at // depth, self._pieces(value(self._cut(entries)), np.float64))
+        return sums[self._crop]
+
     def chunks_along(self, axis: int) -> tuple[int, int]:
         """Give the chunks of the view along an axis, from and to."""
         return self._slices[axis].start, self._slices[axis].stop
@@ -275,7 +299,7 @@ class Picture:
     def count_bits(self, kind: Kind) -> Ints:
         """Count the run's blocks with a bit set: full chunks by arithmetic, the others bit by bit."""
         layout = self.task.layout
-        counts = self._empty()
+        counts = self._empty(np.int64)
         chunks, depth = self._chunks()
         full = np.zeros(len(chunks), np.bool_)
         stored = self.task.bits[kind].bytes[: layout.chunks * layout.capacity // 8].reshape(layout.chunks, -1)
@@ -295,8 +319,8 @@ class Picture:
         self._add_full(counts, full)
         return counts[self._crop]
 
-    def _empty(self) -> Ints:
-        return np.zeros((self._rows.n_cells, self._columns.n_cells), np.int64)
+    def _empty(self, dtype: type) -> npt.NDArray[Any]:
+        return np.zeros((self._rows.n_cells, self._columns.n_cells), dtype)
 
     def _order(self) -> tuple[int, ...]:
         """Give the axes, the shown ones first: chunks behind one another lie side by side in this order."""
@@ -333,15 +357,23 @@ class Picture:
             counts = np.unpackbits(raw, axis=1, bitorder="little")[:, : math.prod(side)].reshape(-1, *side)
         if masked is not None:
             counts &= self._in_run(masked)
+        return self._pieces(self._cut(counts), np.uint32)
+
+    def _cut(self, entries: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Give of entries, shape (chunks, *side), those of the slice; axes that are cut stay with length 1."""
         for axis, at in self.view.cut.items():
-            place = at & ((1 << layout.log2_side[axis]) - 1)
-            counts = counts[(slice(None),) * (axis + 1) + (slice(place, place + 1),)]
-        counts = _sum_through(counts, tuple(axis + 1 for axis in self._through))
+            place = at & ((1 << self.task.layout.log2_side[axis]) - 1)
+            entries = entries[(slice(None),) * (axis + 1) + (slice(place, place + 1),)]
+        return entries
+
+    def _pieces(self, values: npt.NDArray[Any], dtype: type) -> npt.NDArray[Any]:
+        """Sum the values of what was cut by piece of the picture, shape (chunks, rows, columns)."""
+        values = _sum_through(values, tuple(axis + 1 for axis in self._through), dtype)
         for axis in (a for a, shown in zip(self.view.shown, self.step, strict=True) if shown > 1):
             step = self.step[self.view.shown.index(axis)]
-            starts = np.arange(0, side[axis], step)
-            counts = np.add.reduceat(counts, starts, axis=axis + 1, dtype=np.uint32)
-        return counts.reshape(-1, self._rows.pieces, self._columns.pieces)
+            starts = np.arange(0, self.task.layout.side[axis], step)
+            values = np.add.reduceat(values, starts, axis=axis + 1, dtype=dtype)
+        return values.reshape(-1, self._rows.pieces, self._columns.pieces)
 
     def _in_run(self, chunks: Ints) -> npt.NDArray[np.uint8]:
         """Say which places of chunks belong to the run, shape (chunks, *side)."""
@@ -358,10 +390,10 @@ class Picture:
             inside |= within
         return inside.view(np.uint8)
 
-    def _scatter(self, counts: Ints, columns: Ints, pieces: npt.NDArray[Any]) -> None:
+    def _scatter(self, counts: npt.NDArray[Any], columns: Ints, pieces: npt.NDArray[Any]) -> None:
         """Add pieces, shape (n, rows, columns), of chunks that stand in these ascending columns of chunks."""
         starts = np.flatnonzero(np.concatenate(([True], columns[1:] != columns[:-1])))
-        summed = np.add.reduceat(pieces, starts, axis=0, dtype=np.int64)
+        summed = np.add.reduceat(pieces, starts, axis=0, dtype=counts.dtype)
         row, column = np.divmod(columns[starts], len(self._columns.first_cells))
         rows = self._rows.first_cells[row][:, None] + np.arange(self._rows.pieces)
         across = self._columns.first_cells[column][:, None] + np.arange(self._columns.pieces)
@@ -385,15 +417,16 @@ class Picture:
             self._scatter(counts, part, columns[part, None, None] * down[:, :, None] * across[:, None, :])
 
 
-def _sum_through(counts: npt.NDArray[np.uint8], axes: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Sum over axes, which stay with length 1."""
-    depth = math.prod(counts.shape[axis] for axis in axes)
+def _sum_through(values: npt.NDArray[Any], axes: tuple[int, ...], dtype: type) -> npt.NDArray[Any]:
+    """Sum over axes, which stay with length 1; of ``u1`` all values are 0 or 1."""
+    depth = math.prod(values.shape[axis] for axis in axes)
     if depth == 1:
-        return counts
-    last = counts.ndim - 1
-    if last not in axes and depth <= LANE_MOST and counts.shape[last] % 8 == 0 and counts.strides[last] == 1:
-        return counts.view(np.uint64).sum(axis=axes, dtype=np.uint64, keepdims=True).view(np.uint8)
-    return counts.sum(axis=axes, dtype=np.uint32, keepdims=True)
+        return values
+    last = values.ndim - 1
+    bits = values.dtype == np.uint8 and values.strides[last] == 1 and values.shape[last] % 8 == 0
+    if bits and last not in axes and depth <= LANE_MOST:
+        return values.view(np.uint64).sum(axis=axes, dtype=np.uint64, keepdims=True).view(np.uint8)
+    return values.sum(axis=axes, dtype=dtype, keepdims=True)
 
 
 # ----- which blocks they are ------------------------------------------------------------------------------------------

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from blockyard.core.attempts import under_way
+from blockyard.core.durations import decode
 from blockyard.core.leases import Grant
 from blockyard.core.report import duration
 from blockyard.core.status import Explanation
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from blockyard.core.runstate import RunState
 
 MOST_NAMED = 10
+NO_BLOCKS = np.empty(0, np.int64)
 
 
 def explain(core: RunState, task_id: str, block_id: int, now: float) -> Explanation:
@@ -31,7 +34,7 @@ def explain(core: RunState, task_id: str, block_id: int, now: float) -> Explanat
     state = block_state(core, task, index)
     address = _address(task, index)
     waits = _unfinished_blockers(core, task, index, now) if state in {"pending", "orphaned"} else []
-    attempt = task.tries.get(address, Tries()).attempt
+    attempt = _attempt(core, task, address, state)
     return Explanation(
         task=task_id,
         block_id=block_id,
@@ -44,6 +47,18 @@ def explain(core: RunState, task_id: str, block_id: int, now: float) -> Explanat
         waits_for=waits,
         worker=_worker(core, task, address),
     )
+
+
+def _attempt(core: RunState, task: Task, address: int, state: str) -> int:
+    """Give the attempt at which a block was done or failed for good, or else the one that goes on or is next."""
+    tries = task.tries.get(address)
+    if state == "failed":
+        _, tried = under_way(task, [(address, tries or Tries())], NO_BLOCKS, core.settings.losses)
+        return int(tried.max(initial=1))
+    if state in {"done", "skipped"}:
+        row = _row(core, task, address) if state == "done" else None
+        return 0 if row is None else int(row["attempt"])
+    return (tries or Tries()).attempt
 
 
 def block_state(core: RunState, task: Task, index: Index) -> str:
@@ -123,25 +138,24 @@ def _worker(core: RunState, task: Task, address: int) -> str:
     found = core.leases.find_block(task.number, address)
     if found is not None:
         return found[0].worker
-    if (number := _recorded(core, task, address)) is None:
+    if (row := _row(core, task, address)) is None:
         return core.troubles.avoid.get((task.number, address), "")
-    return next((name for name, known in core.history.workers.items() if known == number), "")
+    return next((name for name, known in core.history.workers.items() if known == row["worker"]), "")
 
 
-def _recorded(core: RunState, task: Task, address: int) -> int | None:
-    """Give the number of the worker that is recorded for a block."""
+def _row(core: RunState, task: Task, address: int) -> Any | None:
+    """Give what is recorded of a block that was done (see `history.ROW`)."""
     history = core.history.tasks.get(task.number)
     if history is None or history.rows is None or not history.rows["code"][address]:
         return None
-    return int(history.rows["worker"][address])
+    return history.rows[address]
 
 
 def _how(core: RunState, task: Task, address: int) -> str:
     """Say how long a block took, where and at which attempt, as far as that is recorded."""
-    history = core.history.tasks.get(task.number)
-    if history is None or history.rows is None or _recorded(core, task, address) is None:
+    if (row := _row(core, task, address)) is None:
         return ""
-    attempt, seconds = history.rows["attempt"][address], float(history.durations_s(np.array([address]))[0])
+    seconds, attempt = float(decode(row["code"].reshape(1))[0]), row["attempt"]
     return f": {seconds:.3g} s on worker {_worker(core, task, address)}" + (
         f", attempt {attempt}" if attempt > 1 else ""
     )

@@ -1,9 +1,9 @@
 """How long each block took, at which attempt, where and when: the record of the run, beside what the run depends on.
 
 Tasks are recorded block by block, 10 bytes each, as long as all of those have no more than `most` places; the others by
-chunk only (how many, the sum, the longest). What is new is collected as it comes, at no cost to a turn, and taken now
-and then as `Batch`es, to be kept by `historypages.py`; given back after a restart they make the same record. A lost
-tail of it costs nothing but itself.
+chunk only: how many blocks, and the sums of their seconds and attempts. What is new is collected as it comes, at no
+cost to a turn, and taken now and then as `Batch`es, to be kept by `historypages.py`; given back after a restart they
+make the same record. A lost tail of it costs nothing but itself.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from blockyard.plan.grid import Ints
 MOST_WORKERS = 2**16 - 1
 ROW = np.dtype([("code", "<u2"), ("attempt", "u1"), ("spare", "u1"), ("worker", "<u2"), ("ended_ds", "<u4")])
 """Code of its seconds (0: no record), attempt, number of the worker, tenths of a second from the first record."""
+
+SUMS = np.dtype([("seconds", "<f8"), ("blocks", "<i4"), ("retries", "<i4")])
+"""Of a chunk: how many blocks are recorded, their seconds, and their attempts beyond the first, each all together."""
 
 
 class Batch(msgspec.Struct, array_like=True, frozen=True):
@@ -58,10 +61,8 @@ class TaskHistory:
         chunks = task.layout.chunks
         self.rows = np.zeros(chunks * task.layout.capacity, ROW) if whole else None
         """By address; None: the task is too large for that."""
-        self.count = np.zeros(chunks, np.int64)
-        """Recorded blocks of each chunk; those that run again count again."""
-        self.sum_s = np.zeros(chunks, np.float32)
-        self.longest_s = np.zeros(chunks, np.float32)
+        self.sums = np.zeros(chunks, SUMS)
+        """Of each chunk. A block that runs again counts once in a record by block, and again in one by chunk."""
         self.changed_since = np.zeros(chunks, np.int64)
         """Of each chunk the first piece that was recorded since its page was kept; 0: none."""
         self.capacity = task.layout.capacity
@@ -71,17 +72,30 @@ class TaskHistory:
         self, addresses: Ints, codes: durations.Codes, attempts: npt.NDArray[np.uint8], worker: int, ds: int, piece: int
     ) -> None:
         """Take blocks that one worker finished, of the piece of this number."""
-        seconds = np.nan_to_num(durations.decode(codes))
         chunks = addresses // self.capacity
-        np.add.at(self.count, chunks, 1)
-        np.add.at(self.sum_s, chunks, seconds)
-        np.maximum.at(self.longest_s, chunks, seconds)
         self.changed_since[chunks[self.changed_since[chunks] == 0]] = piece
-        if self.rows is not None:
-            self.rows["code"][addresses] = codes
-            self.rows["worker"][addresses] = worker
-            self.rows["ended_ds"][addresses] = ds
-            self.rows["attempt"][addresses] = attempts
+        if self.rows is None:
+            self._sum(addresses, codes, attempts, 1)
+            return
+        ours, last = np.unique(addresses[::-1], return_index=True)  # the last, where a block ran again at once
+        codes = codes[::-1][last]
+        attempts = np.where(codes > 0, attempts[::-1][last], np.uint8(0))
+        before = self.rows[ours]
+        self._sum(ours, before["code"], before["attempt"], -1)
+        self._sum(ours, codes, attempts, 1)
+        self.rows["code"][ours] = codes
+        self.rows["attempt"][ours] = attempts
+        self.rows["worker"][ours] = worker
+        self.rows["ended_ds"][ours] = ds
+
+    def _sum(self, addresses: Ints, codes: durations.Codes, attempts: npt.NDArray[np.uint8], sign: int) -> None:
+        """Count what is recorded of blocks, or (-1) no more."""
+        recorded = np.flatnonzero(codes)
+        chunks, retries = addresses[recorded] // self.capacity, attempts[recorded] > 1
+        np.add.at(self.sums["blocks"], chunks, np.int32(sign))
+        np.add.at(self.sums["seconds"], chunks, sign * durations.decode(codes[recorded]).astype(np.float64))
+        if retries.any():
+            np.add.at(self.sums["retries"], chunks, sign * (attempts[recorded].astype(np.int32) - 1))
 
     def durations_s(self, addresses: Ints) -> npt.NDArray[np.float32]:
         """Give the seconds of blocks; NaN where there is no record."""

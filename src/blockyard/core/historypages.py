@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from blockyard.core.events import Page
-from blockyard.core.history import ROW, Batch, History, TaskHistory
+from blockyard.core.history import ROW, SUMS, Batch, History, TaskHistory
 from blockyard.plan.grid import Ints
 
 EVERY_S = 60.0
@@ -54,12 +54,8 @@ class _Chunks(msgspec.Struct, array_like=True, frozen=True):
 
     began_s: float
     """Of the record."""
-    count: bytes
-    """``<i8`` each."""
-    sum_s: bytes
-    """``<f4`` each."""
-    longest_s: bytes
-    """Likewise."""
+    sums: bytes
+    """`history.SUMS` each."""
     workers: list[str] = []
     """Names; the rows have their places here."""
     rows: bytes = b""
@@ -109,7 +105,9 @@ class Keeper:
         self._seq = max(self._seq, seq)
 
     def _load_chunks(self, task: TaskHistory, chunks: slice, kept: _Chunks) -> None:
-        history = self._history
+        history, sums = self._history, np.frombuffer(kept.sums, SUMS)
+        if len(sums) != chunks.stop - chunks.start:
+            raise ValueError(f"a page has {len(sums)} chunks, not {chunks.stop - chunks.start}")
         if task.rows is not None:
             try:
                 rows = np.frombuffer(zlib.decompress(kept.rows), ROW).copy()
@@ -124,9 +122,7 @@ class Keeper:
             task.rows[chunks.start * task.capacity : chunks.stop * task.capacity] = rows
         if history.began_s is None:
             history.began_s = kept.began_s
-        task.count[chunks] = np.frombuffer(kept.count, "<i8")
-        task.sum_s[chunks] = np.frombuffer(kept.sum_s, "<f4")
-        task.longest_s[chunks] = np.frombuffer(kept.longest_s, "<f4")
+        task.sums[chunks] = sums
 
     def load_piece(self, seq: int, at_s: float, batches: bytes) -> None:
         """Take a piece, in order, after all pages; one that comes again is left out. Raises as `load_page` does."""
@@ -163,7 +159,7 @@ class Keeper:
     def store_forgot(self) -> None:
         """What was kept may be lost: keep all of the record again, as pages."""
         for task in self._history.tasks.values():
-            recorded = (task.count > 0) & (task.changed_since == 0)
+            recorded = (task.sums["blocks"] > 0) & (task.changed_since == 0)
             task.changed_since[recorded] = self._seq + 1
         self._round, self._round_s = False, float("-inf")
 
@@ -192,15 +188,15 @@ class Keeper:
     def _packed(self, task: TaskHistory, chunks: slice) -> _Chunks:
         history = self._history
         began_s = history.began_s or 0.0
-        count, sum_s, longest_s = (part[chunks].tobytes() for part in (task.count, task.sum_s, task.longest_s))
+        sums = task.sums[chunks].tobytes()
         if task.rows is None:
-            return _Chunks(began_s, count, sum_s, longest_s)
+            return _Chunks(began_s, sums)
         rows = task.rows[chunks.start * task.capacity : chunks.stop * task.capacity].copy()
         recorded = rows["code"] != 0
         numbers, rows["worker"][recorded] = np.unique(rows["worker"][recorded], return_inverse=True)
         names = list(history.workers)
         workers = [names[number] for number in numbers]
-        return _Chunks(began_s, count, sum_s, longest_s, workers, zlib.compress(rows.tobytes(), 1))
+        return _Chunks(began_s, sums, workers, zlib.compress(rows.tobytes(), 1))
 
     def _changed(self) -> Iterator[Ints]:
         """Give, of the tasks that have pieces, since when the chunks that have changed have done so."""
@@ -216,7 +212,7 @@ def _chunks_a_page(task: TaskHistory) -> int:
 def _chunks(task: TaskHistory, page: int) -> slice:
     """Give the chunks of a page. Raises IndexError where there are none."""
     size = _chunks_a_page(task)
-    chunks = slice(page * size, min((page + 1) * size, len(task.count)))
+    chunks = slice(page * size, min((page + 1) * size, len(task.sums)))
     if not 0 <= chunks.start < chunks.stop:
         raise IndexError(f"the record of this task has no page {page}")
     return chunks

@@ -152,6 +152,7 @@ class Explanation(msgspec.Struct, kw_only=True):
     """``pending``, ``ready``, ``leased``, ``done``, ``skipped``, ``failed``, ``orphaned``, or ``outside`` (not in this
     run)."""
     attempt: int
+    """Of a block that is done or has failed the last one, else the one that goes on or is next; 0: it is not known."""
     text: str
     """A sentence for a person."""
     worker: str = ""

@@ -47,7 +47,7 @@ def judge(tries: Tries, outcome: Outcome, max_retries: int, settings: CoreSettin
         beyond = losses + 1 - settings.losses_alone
         backoff_s = _doubled(1.0, beyond, settings) if beyond >= 0 else 0.0
         return Verdict(tries, losses + 1 >= settings.losses, backoff_s, alone=beyond >= 0)
-    return Verdict(tries, final=True)  # fatal
+    return Verdict(Tries(failures + 1, kills, losses), final=True)  # fatal
 
 
 def _doubled(first_s: float, times: int, settings: CoreSettings) -> float:
