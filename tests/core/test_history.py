@@ -76,6 +76,7 @@ def test_a_chunk_has_the_sums_of_its_blocks_whatever_ran_again():
     assert record.sums["blocks"].sum() == 3
     assert record.sums["seconds"].sum() == pytest.approx(1.0 + 7.0 + 3.0, rel=1e-3)
     assert record.sums["retries"].sum() == 0
+    assert record.rows["attempt"].sum() == 3  # nothing of a block whose seconds are unknown
 
 
 def test_tasks_beyond_the_size_are_recorded_by_chunk():

@@ -269,9 +269,16 @@ class Picture:
         return coarse and not self.view.cut
 
     def sum_places(
-        self, table: npt.NDArray[Any], chosen: Bools, value: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+        self,
+        table: npt.NDArray[Any],
+        chosen: Bools,
+        value: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
+        within: type,
     ) -> npt.NDArray[np.float64]:
-        """Sum the `value` of entries of a table, shape (chunks, capacity), in each cell; of the chosen chunks only."""
+        """Sum the `value` of entries of a table, shape (chunks, capacity), in each cell; of the chosen chunks only.
+
+        `within` is the type of sums within a chunk.
+        """
         layout = self.task.layout
         sums = self._empty(np.float64)
         chunks, depth = self._chunks()
@@ -280,7 +287,7 @@ class Picture:
         for start in range(0, len(some), at_once):
             at = some[start : start + at_once]
             entries = table[chunks[at], : math.prod(layout.side)].reshape(-1, *layout.side)
-            self._scatter(sums, at // depth, self._pieces(value(self._cut(entries)), np.float64))
+            self._scatter(sums, at // depth, self._pieces(value(self._cut(entries)), within))
         return sums[self._crop]
 
     def chunks_along(self, axis: int) -> tuple[int, int]:
