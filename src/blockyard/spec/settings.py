@@ -89,7 +89,8 @@ SETTINGS: tuple[Setting, ...] = (
         "history-blocks",
         2_000_000,
         int,
-        "record duration, attempt, worker and time of up to so many blocks (10 bytes each); 0: of none",
+        "record duration, attempt, worker and time of up to so many blocks (10 bytes each), of more only by region;"
+        " 0: of none",
         least=0,
     ),
     Setting("scaling", "", str, "file (YAML) with the Deployment of each pool and its limits; empty: scale nothing"),
