@@ -164,3 +164,23 @@ def test_half_of_a_large_task_must_be_done_before_stragglers_are_named():
     ((_, number, _, _),) = run.lease("w")
     run.core.handle(ev.WorkerHeard("w", ((number, 100.0),)), run.now)
     assert not run.core.status(run.now).stragglers
+
+
+def test_only_the_blocks_that_are_named_are_retried():
+    """Of those that have failed; what else has failed stays so."""
+    run = Run(6)
+    run.join("w")
+    for _ in range(4):
+        ((_, number, _, _),) = run.lease("w")
+        run.release("w", number, Outcome.FATAL)
+    run.turn()
+    failed = sorted(note.block_id for note in run.notes)
+    run.core.handle(ev.RetryRequested("work", blocks=np.array([failed[1], failed[3], 5])), run.now)
+    run.turn()
+    assert [run.core.explain("work", block, run.now).state == "failed" for block in failed] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+    assert run.core.status(run.now).tasks[0].failed == 2

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from blockyard.core.eta import Eta, whole_run
-from blockyard.core.status import RunStatus, Straggler, TaskStatus, WorkerStatus
+from blockyard.core.status import RunningBlock, RunStatus, Straggler, TaskStatus, WorkerStatus
 from blockyard.core.task import Kind, Task
 from blockyard.core.workers import Worker
 
@@ -96,22 +97,35 @@ def _stragglers(core: RunState, now: float) -> list[Straggler]:
     }
     found = []
     for worker in core.workers.values() if medians else ():
-        for number, seconds in worker.running:
-            since_heard = now - worker.heard_s
-            for grant, _, positions in core.leases.find(np.array([number])):
-                median = medians.get(grant.task) if grant is not None else None
-                if grant is None or median is None or not grant.live[positions[0]]:
-                    continue
-                if seconds + since_heard > STRAGGLER_TIMES_MEDIAN * median:
-                    task = core.tasks[grant.task]
-                    index = tuple(task.layout.indices(grant.addresses[positions[:1]])[0].tolist())
-                    found.append(
-                        Straggler(
-                            task=task.spec.id,
-                            index=index,
-                            worker=worker.id,
-                            seconds=seconds + since_heard,
-                            median_s=median,
-                        )
+        for task, address, seconds in _running(core, worker, now):
+            median = medians.get(task.number)
+            if median is not None and seconds > STRAGGLER_TIMES_MEDIAN * median:
+                found.append(
+                    Straggler(
+                        task=task.spec.id,
+                        index=task.layout.index_of(address),
+                        worker=worker.id,
+                        seconds=seconds,
+                        median_s=median,
                     )
+                )
     return found
+
+
+def running_blocks(core: RunState, worker: str, now: float) -> list[RunningBlock]:
+    """Give what a worker runs, as it said in its last heartbeat, without what it has finished since; longest first."""
+    known = core.workers.get(worker)
+    found = [
+        RunningBlock(task=task.spec.id, index=task.layout.index_of(address), seconds=seconds)
+        for task, address, seconds in (_running(core, known, now) if known is not None else ())
+    ]
+    return sorted(found, key=lambda block: -block.seconds)
+
+
+def _running(core: RunState, worker: Worker, now: float) -> Iterator[tuple[Task, int, float]]:
+    """Give (task, address, seconds since it began) of the blocks that a worker runs."""
+    for number, seconds in worker.running:
+        for grant, _, positions in core.leases.find(np.array([number])):
+            if grant is not None and grant.live[positions[0]]:
+                address = int(grant.addresses[positions[0]])
+                yield core.tasks[grant.task], address, seconds + now - worker.heard_s

@@ -83,10 +83,14 @@ class WorkerGone:
 
 @dataclass(frozen=True, slots=True)
 class RetryRequested:
-    """Failed blocks are to be tried again; their orphans become pending."""
+    """Failed blocks are to be tried again; their orphans become pending.
+
+    Those of `task` (None: of all) that write into `roi` (None: all) and are among `blocks` (ids; None: all).
+    """
 
     task: str | None = None
     roi: RoiSpec | None = None
+    blocks: Ids | None = None
 
 
 @dataclass(frozen=True, slots=True)

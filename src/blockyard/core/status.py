@@ -60,6 +60,15 @@ class WorkerStatus(msgspec.Struct, kw_only=True):
     finished: int
 
 
+class RunningBlock(msgspec.Struct, kw_only=True):
+    """A block that a worker runs now."""
+
+    task: str
+    index: tuple[int, ...]
+    seconds: float
+    """Since it began."""
+
+
 class Straggler(msgspec.Struct, kw_only=True):
     """A block that runs much longer than the others of its task."""
 

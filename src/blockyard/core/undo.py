@@ -31,6 +31,8 @@ def retry(core: RunState, event: RetryRequested) -> None:
         if event.roi is not None:
             indices = task.layout.indices(addresses)
             addresses = addresses[_writes_into(task, indices, event.roi)]
+        if event.blocks is not None:
+            addresses = addresses[np.isin(task.grid.ravel(task.layout.indices(addresses)), event.blocks)]
         if len(addresses):
             _clear(core, task, addresses)
     rebuild(core)
