@@ -1,4 +1,4 @@
-"""The HTTP side: health, metrics, the API as JSON, and the page.
+"""The HTTP side: health, metrics, what is asked of the run as JSON, and the page's files.
 
 Who may ask what: `/healthz`, `/readyz`, `/metrics` and the page's own files (which hold nothing of the run) are open.
 `/api` needs ``Authorization: Bearer TOKEN``, except that a listener on loopback answers GET without. A request that
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import logging
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,12 +20,11 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from tornado.httputil import HTTPServerRequest
 from tornado.web import HTTPError, RequestHandler, StaticFileHandler
 
-from blockyard.core.events import Event, RerunRequested, RetryRequested
 from blockyard.core.grouping import group_failures
 from blockyard.core.status import Explanation, FailureStatus, RunStatus
 from blockyard.plan.grid import Grid
 from blockyard.spec.errors import BlockyardError, SpecError, StoreError, nearest
-from blockyard.spec.model import PipelineSpec, RoiSpec
+from blockyard.spec.model import PipelineSpec
 from blockyard_scheduler.historian import Historian
 from blockyard_scheduler.leadership import Leadership
 from blockyard_scheduler.meter import Meter
@@ -62,6 +61,9 @@ class Run(Protocol):
     def throughput(self) -> Throughput:
         """Give how fast the run went."""
 
+    async def leaders_page(self) -> str:
+        """Give the address of the page of the scheduler that leads; "" while that is not known."""
+
     def explain(self, task: str, block_id: int) -> Explanation:
         """Say why a block is in the state it is in."""
 
@@ -70,13 +72,6 @@ class Run(Protocol):
 
     async def failures_of(self, task: str, block_id: int) -> list[FailureStatus]:
         """Give the failed attempts of one block."""
-
-
-class RetryBody(msgspec.Struct, forbid_unknown_fields=True):
-    """What is to be tried again, or run again; nothing: all that failed, or all of a task."""
-
-    task: str | None = None
-    roi: RoiSpec | None = None
 
 
 class DeniedError(BlockyardError):
@@ -201,14 +196,27 @@ class Metrics(Handler):
             self.finish(generate_latest(self.registry))
 
 
+class StandsBy(msgspec.Struct, kw_only=True):
+    """Why a scheduler does not answer: it does not lead."""
+
+    error: str
+    leader: str
+    """Where workers reach the scheduler that leads; "" while that is not known."""
+    page: str
+    """Its page, likewise."""
+
+
 class Api(Handler):
     """A request about the run; only the leader answers."""
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         """Check who asks, and whether we can know (called by tornado)."""
         self.guard.check(self.request)
         if self.run.turns is None:
-            self.give({"error": "this scheduler does not lead the run", "leader": self.run.leadership.leader}, 503)
+            leader = self.run.leadership.leader
+            where = f"; the one at {leader} does" if leader else ""
+            sentence = f"this scheduler does not lead the run{where}"
+            self.give(StandsBy(error=sentence, leader=leader, page=await self.run.leaders_page()), 503)
 
     @property
     def turns(self) -> Turns:
@@ -239,9 +247,11 @@ class FailuresHandler(Api):
     """What failed."""
 
     async def get(self) -> None:
-        """Answer with Failures."""
+        """Answer with Failures; with ``whole=0`` the groups only."""
         task = self.task_argument(needed=False)
-        self.give(group_failures(await self.run.failures(task)))
+        failures = await self.run.failures(task)
+        whole = self.get_query_argument("whole", "1") != "0"
+        self.give(group_failures(failures) if whole else group_failures(failures, shown=0))
 
 
 class Explain(Api):
@@ -300,88 +310,6 @@ class WorkerLog(Explain):
         self.give({"worker": worker, "pod": pod, "block_id": told.block_id, "text": text})
 
 
-class Change(Api):
-    """Steers the run."""
-
-    event: Event
-
-    def initialize(self, run: Run, guard: Guard, event: Event) -> None:  # type: ignore[override]
-        """Take what is to be told (called by tornado)."""
-        super().initialize(run, guard)
-        self.event = event
-
-    async def post(self) -> None:
-        """Tell it, and answer when it is safe in Redis."""
-        await self.turns.ask(self.event)
-        self.give({"state": self.turns.core.state})
-
-
-class Retry(Api):
-    """Tries failed blocks again."""
-
-    def body(self, what: str, *, task_needed: bool = False) -> RetryBody:
-        """Give what is asked for. Raises SpecError for what the run does not have."""
-        try:
-            body = msgspec.json.decode(self.request.body or b"{}", type=RetryBody)
-        except msgspec.DecodeError as error:
-            raise SpecError(f"the body is no {what} request: {error}") from None
-        task = check_task(self.run.pipeline, body.task, needed=task_needed)
-        if body.roi is not None:
-            check_roi(self.run.pipeline, task, body.roi)
-        return body
-
-    async def post(self) -> None:
-        """Answer with the number of blocks that wait again, orphans among them."""
-        body = self.body("retry")
-        before = self._given_up()
-        await self.turns.ask(RetryRequested(body.task, body.roi))
-        self.give({"state": self.turns.core.state, "blocks": max(before - self._given_up(), 0)})
-
-    def _given_up(self) -> int:
-        status = self.run.status()
-        return sum(task.failed + task.orphaned for task in status.tasks) if status else 0
-
-
-class ScaleBody(msgspec.Struct, forbid_unknown_fields=True):
-    """How many workers a pool shall have; None: as many as the scheduler thinks right."""
-
-    pool: str
-    workers: Annotated[int, msgspec.Meta(ge=0)] | None = None
-
-
-class Scale(Api):
-    """Scales a pool of workers."""
-
-    async def post(self) -> None:
-        """Answer with the pools when it is safe in Redis; a pool's error says why it could not be done yet."""
-        try:
-            body = msgspec.json.decode(self.request.body, type=ScaleBody)
-        except msgspec.DecodeError as error:
-            raise SpecError(f"the body is no scale request: {error}") from None
-        if self.run.scaler is None:
-            raise SpecError(
-                f"the workers of run '{self.run.pipeline.name}' are not scaled by its scheduler: start or stop them"
-                " where they run ('blockyard worker', kubectl scale), or give the scheduler --scaling"
-            )
-        await self.run.scaler.ask(body.pool, body.workers)
-        self.give({"pools": self.run.scaler.status()})
-
-
-class Rerun(Retry):
-    """Runs blocks again although they are done, with all that depends on them."""
-
-    async def post(self) -> None:
-        """Answer with the number of blocks that were over and run again, those downstream among them."""
-        body = self.body("rerun", task_needed=True)
-        before = self._over()
-        await self.turns.ask(RerunRequested(body.task, body.roi))
-        self.give({"state": self.turns.core.state, "blocks": max(before - self._over(), 0)})
-
-    def _over(self) -> int:
-        status = self.run.status()
-        return sum(task.ended for task in status.tasks) if status else 0
-
-
 def check_task(pipeline: PipelineSpec, task: str | None, *, needed: bool) -> str | None:
     """Give the task back. Raises SpecError where it is not one of the pipeline, or needed and missing."""
     known = [spec.id for spec in pipeline.tasks]
@@ -390,16 +318,6 @@ def check_task(pipeline: PipelineSpec, task: str | None, *, needed: bool) -> str
     if task is not None and task not in known:
         raise SpecError(f"run '{pipeline.name}' has no task '{task}'{nearest(task, known)}")
     return task
-
-
-def check_roi(pipeline: PipelineSpec, task: str | None, roi: RoiSpec) -> None:
-    """Raise SpecError for an ROI that does not have the axes of the tasks it is about."""
-    for spec in pipeline.tasks:
-        if task in (None, spec.id) and not len(roi.offset) == len(roi.shape) == spec.total_roi.ndim:
-            raise SpecError(
-                f"roi has {len(roi.offset)} offsets and {len(roi.shape)} sizes; task '{spec.id}' has"
-                f" {spec.total_roi.ndim} axes"
-            )
 
 
 class Page(StaticFileHandler):

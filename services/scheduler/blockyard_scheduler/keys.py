@@ -92,6 +92,11 @@ class Keys:
         return self.prefix + "history-pages"
 
     @property
+    def page(self) -> str:
+        """String: address of the leader's page, for people who come to a standby's."""
+        return self.prefix + "page"
+
+    @property
     def scaling(self) -> str:
         """Hash: pool to what a successor must know of its size (`scaling.decide.Note` in msgpack)."""
         return self.prefix + "scaling"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
+from collections.abc import Sequence
 
 import msgspec
 from tornado.iostream import StreamClosedError
 
-from blockyard.core.status import PoolStatus, RunStatus, Straggler, TaskStatus, WorkerStatus
+from blockyard.core.describe import running_blocks
+from blockyard.core.runstate import RunState
+from blockyard.core.status import PoolStatus, RunningBlock, RunStatus, Straggler, TaskStatus, WorkerStatus
 from blockyard_scheduler.http import Api, DeniedError, Run
 from blockyard_scheduler.throughput import Throughput
 
@@ -17,9 +21,13 @@ EVERY_S = 1.0
 MOST_LISTENERS = 64
 MOST_WORKERS = 100
 """Workers sent one by one; pools say all of them."""
+MOST_RUNNING = 8
+"""Blocks sent of each of them."""
 MOST_STRAGGLERS = 20
 THROUGHPUT_EVERY = 5
 """The samples go with every fifth event, and with a listener's first."""
+
+_NUMBERED = re.compile(r"(\D*)(\d*)")
 
 
 class PoolWorkers(msgspec.Struct, kw_only=True):
@@ -33,6 +41,15 @@ class PoolWorkers(msgspec.Struct, kw_only=True):
     busy: int
     leases: int
     finished: int
+
+
+class WorkerLive(WorkerStatus, kw_only=True):
+    """One worker, and what it runs."""
+
+    running: list[RunningBlock]
+    """The first of its blocks, those that run longest first, as of its last heartbeat."""
+    held: dict[str, int]
+    """Leases by task."""
 
 
 class Live(msgspec.Struct, kw_only=True):
@@ -52,21 +69,23 @@ class Live(msgspec.Struct, kw_only=True):
     pools: list[PoolWorkers]
     kubernetes: list[PoolStatus]
     """Pools that the scheduler scales there."""
-    workers: list[WorkerStatus]
-    """The first of them."""
+    workers: list[WorkerLive]
+    """The first of them, by name."""
+    n_workers: int
     stragglers: list[Straggler]
     leases_expired: int
     stale_releases: int
     throughput: Throughput | None = None
 
 
-def live_of(status: RunStatus, seq: int) -> Live:
+def live_of(status: RunStatus, core: RunState, now: float) -> Live:
     """Give the run as the page shows it."""
+    shown = sorted(status.workers, key=lambda worker: _natural(worker.id))[:MOST_WORKERS]
     return Live(
         run=status.run,
         state=status.state,
         epoch=status.epoch,
-        seq=seq,
+        seq=core.seq,
         elapsed_s=status.elapsed_s,
         eta_s=status.eta_s,
         eta_p10_s=status.eta_p10_s,
@@ -75,11 +94,24 @@ def live_of(status: RunStatus, seq: int) -> Live:
         tasks=status.tasks,
         pools=pools_of(status.workers),
         kubernetes=status.pools,
-        workers=status.workers[:MOST_WORKERS],
+        workers=[_worker(worker, core, now) for worker in shown],
+        n_workers=len(status.workers),
         stragglers=status.stragglers[:MOST_STRAGGLERS],
         leases_expired=status.leases_expired,
         stale_releases=status.stale_releases,
     )
+
+
+def _natural(name: str) -> tuple[tuple[str, int], ...]:
+    """Give what to sort names by so that worker 10 comes after worker 9."""
+    return tuple((text, int(number or 0)) for text, number in _NUMBERED.findall(name))
+
+
+def _worker(worker: WorkerStatus, core: RunState, now: float) -> WorkerLive:
+    running = running_blocks(core, worker.id, now)[:MOST_RUNNING]
+    held = {task.spec.id: core.leases.held(task.number, worker.id) for task in core.tasks}
+    held = {task: n for task, n in held.items() if n}
+    return WorkerLive(**msgspec.structs.asdict(worker), running=running, held=held)
 
 
 def pools_of(workers: list[WorkerStatus]) -> list[PoolWorkers]:
@@ -108,19 +140,22 @@ class Broadcast:
     def __init__(self, run: Run) -> None:
         self._run = run
         self.listeners = 0
-        self._number = -1
+        self._made: tuple[int, str] = (-1, "")
+        """Second and state of the run of the events at hand."""
         self._event: dict[bool, bytes] = {}
 
     def event(self, *, throughput: bool) -> bytes | None:
         """Give the event of this second; None when this scheduler does not lead any more."""
-        number = int(time.monotonic() / EVERY_S)
-        if number != self._number:
-            self._number, self._event = number, {}
+        turns = self._run.turns
+        if turns is None:
+            return None
+        made = int(time.monotonic() / EVERY_S), turns.core.state
+        if made != self._made:
+            self._made, self._event = made, {}
         if throughput not in self._event:
             status = self._run.status()
-            if status is None or self._run.turns is None:
-                return None
-            live = live_of(status, self._run.turns.core.seq)
+            assert status is not None  # it leads
+            live = live_of(status, turns.core, time.monotonic())
             live.throughput = self._run.throughput() if throughput else None
             self._event[throughput] = b"event: run\ndata: " + msgspec.json.encode(live) + b"\n\n"
         return self._event[throughput]
@@ -153,13 +188,24 @@ class Events(Api):
 
     async def _tell(self) -> None:
         number = 0
+        over = self.turns.run_over
         with contextlib.suppress(StreamClosedError):
             while (event := self.broadcast.event(throughput=number % THROUGHPUT_EVERY == 0)) is not None:
                 self.write(event)
                 await self.flush()
-                number += 1
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(EVERY_S):
-                        await self._left.wait()
+                # The end is told at once: a scheduler that ends with its run is gone before the second is.
+                ended = over.is_set()
+                await _first_of([self._left, *([] if ended else [over])], EVERY_S)
+                number = 0 if over.is_set() != ended else number + 1
                 if self._left.is_set():
                     return
+
+
+async def _first_of(events: Sequence[asyncio.Event], most_s: float) -> None:
+    """Return when one of the events is set, or the time is over."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, timeout=most_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waiting:
+            one.cancel()

@@ -14,7 +14,6 @@ from tornado.web import Application
 
 from blockyard.core.events import CancelRequested, PauseRequested, ResumeRequested
 from blockyard_scheduler.http import (
-    Change,
     Explain,
     FailuresHandler,
     Guard,
@@ -23,16 +22,14 @@ from blockyard_scheduler.http import (
     NotFound,
     Page,
     Readyz,
-    Rerun,
-    Retry,
     Run,
-    Scale,
     Status,
     WorkerLog,
 )
 from blockyard_scheduler.live import Broadcast, Events
 from blockyard_scheduler.map import Blocks, Map, Tasks
 from blockyard_scheduler.record import RecordHandler
+from blockyard_scheduler.steer import Change, Rerun, Retry, Scale
 from blockyard_scheduler.tls import Certificate
 
 log = logging.getLogger(__name__)

@@ -10,6 +10,7 @@ Start-up, main and shutdown read top to bottom::
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import resource
@@ -188,6 +189,9 @@ class SchedulerService:
         log.info("leading run '%s' in epoch %d, from record %d on", self._name, self.leadership.epoch, core.seq)
         if settings.run_dir is not None:
             write_json(settings.run_dir / ADDRESS, self._address())
+        if self._http is not None:
+            with contextlib.suppress(StoreError):  # nothing depends on it
+                await self._store.write_page(settings.page(self._port, self._http_port))
 
     def _address(self) -> Address:
         settings = self.settings
@@ -260,7 +264,7 @@ class SchedulerService:
                 if self.scaler is not None and self.turns.core.is_over != self.scaler.at_rest.is_set():
                     self.scaler.look_now()
                 self.meter.take_durations(self.turns.core.measures.durations)
-                self._recorder.add(finished_by_task(self.turns.core), time.monotonic())
+                self._record_throughput(self.turns.core)
                 self._note_quiet(self.turns.core.quiet.left_s(time.monotonic()))
 
     def _note_quiet(self, left_s: float) -> None:
@@ -390,8 +394,18 @@ class SchedulerService:
     def throughput(self) -> Throughput:
         """Give how fast the run went since this scheduler leads."""
         if self.turns is not None:
-            self._recorder.add(finished_by_task(self.turns.core), time.monotonic())
+            self._record_throughput(self.turns.core)
         return self._recorder.give()
+
+    def _record_throughput(self, core: Scheduler) -> None:
+        self._recorder.add(finished_by_task(core), core.measures.voxels, time.monotonic())
+
+    async def leaders_page(self) -> str:
+        """Give the address of the page of the scheduler that leads; "" while that is not known."""
+        try:
+            return await self._store.read_page()
+        except StoreError:
+            return ""
 
     def explain(self, task: str, block_id: int) -> Explanation:
         """Say why a block is in the state it is in. Only while this scheduler leads."""

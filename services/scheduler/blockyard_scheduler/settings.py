@@ -68,6 +68,13 @@ class Settings:
         host = socket.gethostname() if self.host in ("", "0.0.0.0", "::") else self.host  # noqa: S104 - recognised, not bound
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
+    def page(self, port: int, http_port: int) -> str:
+        """Give the address of this scheduler's page for a person who comes from another one's; ports as `address`."""
+        everywhere = self.http_host in ("", "0.0.0.0", "::")  # noqa: S104 - recognised, not bound
+        host = self.address(port).rpartition(":")[0] if everywhere else self.http_host
+        bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        return f"{'https' if self.http_tls else 'http'}://{bracketed}:{http_port}/"
+
 
 def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """Give the settings of a command line. Raises SpecError with a sentence for what cannot be meant."""

@@ -326,6 +326,15 @@ class Store:
             raise self._refused(writer)
         return int(last)
 
+    async def read_page(self) -> str:
+        """Give the address of the leader's page; "" for none."""
+        page = await self._ask(self._redis.get(self.keys.page))
+        return "" if page is None else page.decode()
+
+    async def write_page(self, address: str) -> None:
+        """Say where the leader's page is. Nothing depends on it."""
+        await self._ask(self._redis.set(self.keys.page, address))
+
     async def read_notes(self) -> dict[str, bytes]:
         """Give what is kept about the size of pools, by pool."""
         kept = await self._ask(self._redis.hgetall(self.keys.scaling))

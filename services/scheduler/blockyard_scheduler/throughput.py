@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -11,12 +11,14 @@ FIRST_BUCKET_S = 1.0
 
 
 class Throughput(msgspec.Struct, kw_only=True):
-    """Blocks finished in each interval, as the page draws them."""
+    """What was finished in each interval, by task, oldest first; the last interval is not over yet."""
 
     bucket_s: float
     """Length of an interval."""
-    tasks: dict[str, list[int]]
-    """For each task the blocks done or skipped in each interval, oldest first; the last one is not over yet."""
+    blocks: dict[str, list[int]]
+    """Done or skipped."""
+    voxels: dict[str, list[int]]
+    """Written."""
 
 
 class Recorder:
@@ -25,18 +27,18 @@ class Recorder:
     def __init__(self) -> None:
         self._bucket_s = FIRST_BUCKET_S
         self._began_s: float | None = None
-        self._ends: list[dict[str, int]] = []
-        """Counts at the end of each interval; those of the last one so far."""
+        self._ends: list[tuple[dict[str, int], dict[str, int]]] = []
+        """Blocks and voxels at the end of each interval; those of the last one so far."""
 
-    def add(self, counts: Mapping[str, int], now: float) -> None:
+    def add(self, blocks: Mapping[str, int], voxels: Mapping[str, int], now: float) -> None:
         """Take what each task has finished in all until `now`; counts only grow."""
         if self._began_s is None:
             self._began_s = now
         while (place := int((now - self._began_s) / self._bucket_s)) >= MOST_SAMPLES:
             self._halve()
-        last = self._ends[-1] if self._ends else dict.fromkeys(counts, 0)
+        last = self._ends[-1] if self._ends else (dict.fromkeys(blocks, 0), {})
         self._ends += [last] * (place - len(self._ends))  # nobody looked meanwhile: it counts now
-        self._ends[place:] = [dict(counts)]
+        self._ends[place:] = [(dict(blocks), dict(voxels))]
 
     def _halve(self) -> None:
         """Make two intervals one; an odd last one goes on as the first half of its interval."""
@@ -45,10 +47,18 @@ class Recorder:
         self._bucket_s *= 2
 
     def give(self) -> Throughput:
-        """Give the counts of each interval."""
-        names = self._ends[-1] if self._ends else {}
-        tasks = {}
-        for name in names:
-            ends = [counts.get(name, 0) for counts in self._ends]
-            tasks[name] = [now - before for before, now in zip([0, *ends], ends, strict=False)]
-        return Throughput(bucket_s=self._bucket_s, tasks=tasks)
+        """Give what was finished in each interval."""
+        names = list(self._ends[-1][0]) if self._ends else []
+        return Throughput(
+            bucket_s=self._bucket_s,
+            blocks=_differences([blocks for blocks, _ in self._ends], names),
+            voxels=_differences([voxels for _, voxels in self._ends], names),
+        )
+
+
+def _differences(ends: Sequence[Mapping[str, int]], names: Sequence[str]) -> dict[str, list[int]]:
+    by_name = {name: [counts.get(name, 0) for counts in ends] for name in names}
+    return {
+        name: [now - before for before, now in zip([0, *totals], totals, strict=False)]
+        for name, totals in by_name.items()
+    }

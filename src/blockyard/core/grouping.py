@@ -16,7 +16,7 @@ def group_failures(failures: Sequence[FailureStatus], shown: int = FAILURES_SHOW
     """Group attempts by task, kind and message without its numbers; the most frequent first, `shown` attempts whole."""
     found: dict[tuple[str, str, str], list[FailureStatus]] = {}
     for failure in failures:
-        found.setdefault((failure.task, failure.kind, NUMBER.sub("#", failure.message)), []).append(failure)
+        found.setdefault((failure.task, *_cause(failure.kind, failure.message)), []).append(failure)
     groups = [_group(members) for members in found.values()]
     groups.sort(key=lambda group: (-group.failed, -group.attempts, group.task, group.message))
     return Failures(
@@ -25,6 +25,18 @@ def group_failures(failures: Sequence[FailureStatus], shown: int = FAILURES_SHOW
         groups=groups,
         failures=list(failures[:shown]),
     )
+
+
+def failed_like(failures: Iterable[FailureStatus], kind: str, message: str) -> list[int]:
+    """Give the ids of blocks that failed for good by this error, whatever the numbers in its message are."""
+    cause = _cause(kind, message)
+    return sorted(
+        {failure.block_id for failure in failures if failure.final and _cause(failure.kind, failure.message) == cause}
+    )
+
+
+def _cause(kind: str, message: str) -> tuple[str, str]:
+    return kind, NUMBER.sub("#", message)
 
 
 def _group(members: Sequence[FailureStatus]) -> FailureGroup:

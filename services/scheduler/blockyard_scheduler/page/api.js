@@ -4,15 +4,17 @@ const KEY = "blockyard-token:" + location.pathname;
 const brought = /[#&]token=([^&]+)/.exec(location.hash);
 if (brought) {
   sessionStorage.setItem(KEY, decodeURIComponent(brought[1]));
-  history.replaceState(null, "", location.pathname + location.search);
+  const rest = location.hash.slice(1).split("&").filter((part) => !part.startsWith("token="));
+  history.replaceState(null, "", location.pathname + location.search + (rest.length ? `#${rest.join("&")}` : ""));
 }
 
 export const needsToken = new EventTarget();
 
 export class Refused extends Error {
-  constructor(status, sentence) {
-    super(sentence);
+  constructor(status, answer) {
+    super(answer.error ?? `the scheduler answered ${status}`);
     this.status = status;
+    this.page = answer.page ?? ""; // of the scheduler that leads, where this one does not
   }
 }
 
@@ -27,12 +29,9 @@ function headers(more) {
 
 async function answered(answer) {
   if (answer.ok) return answer;
-  let sentence = `the scheduler answered ${answer.status}`;
-  try {
-    sentence = (await answer.json()).error ?? sentence;
-  } catch { /* a proxy's own page */ }
+  const said = await answer.json().catch(() => ({})); // a proxy's own page is no JSON
   if (answer.status === 401) needsToken.dispatchEvent(new Event("asked"));
-  throw new Refused(answer.status, sentence);
+  throw new Refused(answer.status, said);
 }
 
 export async function get(path, parameters = {}, options = {}) {

@@ -1,34 +1,27 @@
 // The chosen cell or block: where it is, how it stands and why.
 import { getJson } from "./api.js";
-import { MEANING, chip, count, element } from "./format.js";
+import { MEANING, blockLink, chip, count, element } from "./format.js";
 
-const place = () => document.getElementById("detail");
+const place = document.getElementById("detail");
 
 export function showHint() {
-  place().replaceChildren(
+  place.replaceChildren(
     element("h3", {}, "Blocks"),
     element("p", { className: "faint" }, "Choose a cell of the map to see its blocks: what they read and write, why they wait, what went wrong."));
 }
 
 function failing(error) {
-  place().replaceChildren(element("p", {}, error.message));
+  place.replaceChildren(element("p", {}, error.message));
 }
 
 // A cell of many blocks: how many of each state, and the first of them.
-export async function showCell(task, from, to, counts, showBlock) {
+export async function showCell(task, from, to, counts, show) {
   try {
     const found = await getJson("blocks", { task, from: from.join(","), to: to.join(","), limit: 6, states: "failed,leased,orphaned,ready,pending,done,skipped,outside" });
-    const parts = Object.entries(found).map(([state, blocks]) => {
-      const links = blocks.map((block) => {
-        const made = element("button", { type: "button", className: "link" }, block.index.join(", "));
-        made.addEventListener("click", () => showBlock(task, block.block_id));
-        return made;
-      });
-      return element("div", {},
-        element("p", {}, chip(state), ` ${counts[state] === undefined ? "" : count(counts[state])} ${MEANING[state]}`),
-        element("div", { className: "blocks" }, ...links, counts[state] > blocks.length ? "\u2026" : ""));
-    });
-    place().replaceChildren(
+    const parts = Object.entries(found).map(([state, blocks]) => element("div", {},
+      element("p", {}, chip(state), ` ${counts[state] === undefined ? "" : count(counts[state])} ${MEANING[state]}`),
+      element("div", { className: "blocks" }, ...blocks.map((block) => blockLink(task, block.index, show)), counts[state] > blocks.length ? "\u2026" : "")));
+    place.replaceChildren(
       element("h3", {}, `Blocks from ${from.join(", ")} to ${to.map((n) => n - 1).join(", ")}`),
       element("p", { className: "faint" }, `of task ${task}; the first of each state:`), ...parts);
   } catch (error) {
@@ -38,7 +31,7 @@ export async function showCell(task, from, to, counts, showBlock) {
 
 // "[0:20, -16:1024]" as offset and shape.
 function roiOf(text) {
-  const axes = text.slice(1, -1).split(", ").map((axis) => axis.split(":").map(Number));
+  const axes = text.slice(1, text.indexOf("]")).split(", ").map((axis) => axis.split(":").map(Number));
   return { offset: axes.map(([begin]) => begin), shape: axes.map(([begin, end]) => end - begin) };
 }
 
@@ -48,31 +41,59 @@ function failure(attempt) {
     attempt.traceback ? element("pre", { tabIndex: 0 }, attempt.traceback) : null);
 }
 
-export async function showBlock(task, id, acts) {
+const ATTEMPT = { leased: "attempt", done: "done at attempt", failed: "failed at attempt" };
+
+function facts(block) {
+  const worker = block.worker || block.failures.at(-1)?.worker;
+  const attempt = ATTEMPT[block.state] ?? (block.attempt > 1 ? "next attempt" : "");
+  return [
+    ["state", element("span", {}, chip(block.state), ` ${MEANING[block.state]}`)], ["writes", block.write_roi], ["reads", block.read_roi],
+    ...(attempt && block.attempt ? [[attempt, block.attempt]] : []), ...(worker ? [["worker", worker]] : []), ["block id", block.block_id],
+  ];
+}
+
+// A button that runs the block again, where it is over.
+function again(block, acts) {
+  const failed = block.state === "failed";
+  const made = element("button", { type: "button", hidden: !["failed", "done", "skipped"].includes(block.state) },
+    failed ? "Retry this block" : "Run it again");
+  made.addEventListener("click", async () => {
+    made.disabled = true;
+    const asked = await (failed ? acts.retry : acts.rerun)({ task: block.task, roi: roiOf(block.write_roi) });
+    if (asked === null) made.disabled = false;
+    else showBlock(block.task, block.index, acts);
+  });
+  return made;
+}
+
+// "block (0, 0, 1) of smooth, ready", as a link to it.
+function named(text, acts) {
+  const [, index, task, rest] = /^block \(([-\d, ]+?),?\) of (.+?), (.*)$/.exec(text) ?? [];
+  return index ? element("li", {}, blockLink(task, index.split(", ").map(Number), acts.show), ` of ${task}, ${rest}`) : element("li", {}, text);
+}
+
+const sentence = (block) => block.text.replace(/^block \(.*?\) of \S+ /, "It ") + ".";
+const standing = (block) => JSON.stringify([block.task, block.block_id, block.state, block.attempt, block.waits_for, block.failures.length]);
+let shown = "";
+
+// Gives whether there is such a block. What has not changed stays, with what is open in it.
+export async function showBlock(task, index, acts) {
   try {
-    const block = await getJson("explain", { task, block: id });
-    const worker = block.worker || block.failures.at(-1)?.worker;
-    const facts = [
-      ["state", element("span", {}, chip(block.state), ` ${block.state}`)], ["writes", block.write_roi], ["reads", block.read_roi],
-      ["attempt", block.attempt], ["block id", block.block_id], ...(worker ? [["worker", worker]] : []),
-    ];
-    const failed = block.state === "failed";
-    const over = failed || block.state === "done" || block.state === "skipped";
-    const again = element("button", { type: "button", hidden: !over }, failed ? "Retry this block" : "Run it again");
-    again.addEventListener("click", async () => {
-      again.disabled = true;
-      await (failed ? acts.retry : acts.rerun)({ task, roi: roiOf(block.write_roi) });
-      showBlock(task, id, acts);
-    });
-    place().replaceChildren(
+    const block = await getJson("explain", { task, index: index.join(",") });
+    if (shown === standing(block) && place.querySelector("dl")) {
+      place.querySelector("p").textContent = sentence(block);
+      return true;
+    }
+    place.replaceChildren(
       element("h3", {}, `Block ${block.index.join(", ")} of ${task}`),
-      element("p", {}, block.text.replace(/^block \(.*?\) of \S+ /, "It ") + "."),
-      element("dl", {}, ...facts.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),
-      block.waits_for.length ? element("div", {}, "Waits for:", element("ul", {}, ...block.waits_for.map((text) => element("li", {}, text)))) : "",
-      ...block.failures.toReversed().map(failure), again);
-    return block;
+      element("p", {}, sentence(block)),
+      element("dl", {}, ...facts(block).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),
+      block.waits_for.length ? element("div", {}, "Waits for:", element("ul", {}, ...block.waits_for.map((text) => named(text, acts)))) : "",
+      ...block.failures.toReversed().map(failure), again(block, acts));
+    shown = standing(block);
+    return true;
   } catch (error) {
     failing(error);
-    return null;
+    return false;
   }
 }

@@ -1,35 +1,43 @@
 // What failed, grouped by what is wrong.
 import { getJson } from "./api.js";
-import { count, element } from "./format.js";
+import { blockLink, count, counted, element, keep, text } from "./format.js";
 
-let open = new Set();
-
-function group(found, show, retry) {
-  const key = `${found.task} ${found.kind} ${found.message}`;
-  const example = found.example;
-  const blocks = found.blocks.map((id) => {
-    const made = element("button", { type: "button", className: "link" }, `block ${id}`);
-    made.addEventListener("click", () => show(found.task, id));
-    return made;
-  });
-  const again = element("button", { type: "button", hidden: !found.failed }, `Retry all failed of ${found.task}`);
-  again.addEventListener("click", () => retry({ task: found.task }));
-  const failed = found.failed ? `, ${count(found.failed)} ${found.failed === 1 ? "block" : "blocks"} failed for good` : ", all tried again";
-  const made = element("details", { className: "failure", open: open.has(key) },
-    element("summary", {}, element("b", {}, found.kind), ` in ${found.task}: ${found.message} `,
-      element("span", { className: "faint" }, `(${count(found.attempts)} ${found.attempts === 1 ? "attempt" : "attempts"}${failed})`)),
-    element("p", { className: "faint" }, `For example block ${example.index.join(", ")}, attempt ${example.attempt}` +
-      (example.worker ? `, on ${example.worker}` : "") + (example.log ? `; its log: ${example.log}` : "")),
-    example.traceback ? element("pre", { tabIndex: 0 }, example.traceback) : null,
-    element("div", { className: "blocks" }, ...blocks),
-    element("p", {}, again));
-  made.addEventListener("toggle", () => (made.open ? open.add(key) : open.delete(key)));
-  return made;
+function group(acts) {
+  return (found) => {
+    const again = element("button", { type: "button" });
+    again.addEventListener("click", async () => {
+      again.disabled = true;
+      await acts.retry({ task: found.task, error: { kind: found.kind, message: found.message } });
+      again.disabled = false;
+    });
+    return element("details", { className: "failure" },
+      element("summary", {}, element("b", {}, found.kind), element("span"), element("span", { className: "faint" })),
+      element("p", { className: "faint" }), element("pre", { tabIndex: 0 }), element("div", { className: "blocks" }), element("p", {}, again));
+  };
 }
 
-export async function showFailures(show, retry) {
-  const found = await getJson("failures");
-  const groups = found.groups.map((each) => group(each, show, retry));
-  document.getElementById("failures").replaceChildren(
-    ...(groups.length ? groups : [element("p", { className: "faint" }, "No attempt at any block has failed.")]));
+function update(made, found, acts) {
+  const [summary, example, traceback, blocks, last] = made.children;
+  const first = found.example;
+  text(summary.children[1], ` in ${found.task}: ${found.message} `);
+  text(summary.children[2], `(${counted(found.attempts, "attempt")}, ` +
+    (found.failed ? `${counted(found.failed, "block")} failed for good)` : "all tried again)"));
+  text(example, `For example block ${first.index.join(", ")}, attempt ${first.attempt}` +
+    (first.worker ? `, on ${first.worker}` : "") + (first.log ? `; its log: ${first.log}` : ""));
+  text(traceback, first.traceback);
+  traceback.hidden = !first.traceback;
+  const indices = found.blocks.map((id) => acts.indexOf(found.task, id)).filter(Boolean);
+  keep(blocks, [...indices, null], (index) => String(index),
+    (index) => (index ? blockLink(found.task, index, acts.show) : element("span", { className: "faint" })),
+    (child, index) => { if (!index) text(child, indices.length === 20 ? "and others" : ""); });
+  last.hidden = !found.failed;
+  text(last.firstChild, `Retry ${found.failed === 1 ? "this block" : `these ${count(found.failed)} blocks`}`);
+}
+
+// `acts` retries, shows a block on the map, and gives the index of a block's id.
+export async function showFailures(acts) {
+  const found = await getJson("failures", { whole: 0 });
+  keep(document.getElementById("failures"), found.groups, (each) => `${each.task} ${each.kind} ${each.message}`, group(acts),
+    (made, each) => update(made, each, acts));
+  document.getElementById("no-failures").hidden = found.groups.length > 0;
 }

@@ -2,31 +2,39 @@
 // they changed.
 import { Refused, getJson, listen, needsToken, post, setToken } from "./api.js";
 import { showFailures } from "./failures.js";
+import { count, element } from "./format.js";
+import { showKubernetes } from "./kubernetes.js";
 import { BlockMap } from "./map.js";
-import { showHeadline, showKubernetes, showTasks, showThroughput, showWorkers } from "./tables.js";
+import { isOver, showHeadline, showTasks } from "./overview.js";
+import { showThroughput } from "./throughput.js";
+import { showWorkers } from "./workers.js";
+
+const FAILURES_AGAIN_MS = 2000; // they are asked for no more often
 
 const message = document.getElementById("message");
 const tokenForm = document.getElementById("token");
 const map = new BlockMap({ retry, rerun });
 let last = null;
-let failuresOf = "";
+let failures = { of: "", askedMs: -Infinity };
 let known = "";
 let listening = null;
 
-function say(text, bad = false) {
-  message.hidden = !text;
-  message.textContent = text;
+function say(words, { bad = false, connection = false } = {}) {
+  message.hidden = !words;
+  message.replaceChildren(words);
   message.classList.toggle("bad", bad);
+  message.dataset.about = connection ? "connection" : "";
 }
 
 async function act(path, value) {
   try {
     const answer = await post(path, value);
+    const again = answer.blocks === 1 ? "1 block waits" : `${count(answer.blocks ?? 0)} blocks wait`;
     say(answer.pools ? "Kubernetes is asked for it." : answer.blocks === undefined ? `The run is ${answer.state}.`
-      : `${answer.blocks} blocks wait to be run again; the run is ${answer.state}.`);
+      : `${again} to be run again; the run is ${answer.state}.`);
     return answer;
   } catch (error) {
-    say(error.message, true);
+    say(error instanceof Refused ? error.message : "The scheduler does not answer.", { bad: true });
     return null;
   }
 }
@@ -41,32 +49,42 @@ function rerun(what) {
 }
 
 async function heard(live) {
-  if (last === null || message.dataset.about === "connection") {
-    say("");
-    delete message.dataset.about;
-  }
+  if (last === null || message.dataset.about === "connection") say("");
+  document.body.classList.remove("stale");
   last = live;
   showHeadline(live);
-  showTasks(live, map.task, (task) => map.choose(task));
-  showWorkers(live);
+  showTasks(live, map.task, (task) => map.chooseTask(task));
+  showWorkers(live, isOver(live), map.acts.show);
   showKubernetes(live, (what) => act("scale", what));
   showThroughput(live.throughput);
   const names = live.tasks.map((task) => `${task.id}:${task.total}`).join();
   try {
     if (names !== known) {
       known = names;
-      map.setTasks(await getJson("tasks"));
+      map.setTasks(await getJson("tasks"), usualTask(live.tasks));
     } else {
       map.live(live.seq);
     }
-    const troubles = live.tasks.map((task) => `${task.failed}:${task.retries}`).join();
-    if (troubles !== failuresOf) {
-      failuresOf = troubles;
-      await showFailures((task, id) => map.find(task, id), retry);
-    }
+    await followFailures(live);
   } catch (error) {
-    say(error.message, true);
+    if (error instanceof Refused) say(error.message, { bad: true }); // no answer at all: the connection says so
   }
+}
+
+// What is shown before anything is chosen: the task that works.
+function usualTask(tasks) {
+  return (tasks.find((task) => task.leased) ?? tasks.find((task) => !task.over) ?? tasks.at(-1))?.id ?? null;
+}
+
+async function followFailures(live) {
+  const of = live.tasks.map((task) => `${task.failed}:${task.retries}`).join();
+  if (of === failures.of || performance.now() - failures.askedMs < FAILURES_AGAIN_MS) return;
+  failures = { of, askedMs: performance.now() };
+  await showFailures({ retry, show: map.acts.show, indexOf: (task, id) => indexOf(map.tasks.get(task)?.shape, id) });
+}
+
+function indexOf(shape, id) {
+  return shape?.toReversed().map((size) => { const at = id % size; id = Math.floor(id / size); return at; }).toReversed();
 }
 
 async function follow() {
@@ -76,34 +94,48 @@ async function follow() {
     listening = new AbortController();
     try {
       await listen("events", (live) => { wait = 1000; heard(live); }, listening.signal);
-      lost("The scheduler has ended this connection");
+      lost("The scheduler has ended this connection; trying again.");
     } catch (error) {
       if (listening.signal.aborted) continue;
       if (error instanceof Refused && error.status === 401) {
         await new Promise((given) => tokenForm.addEventListener("submit", given, { once: true }));
         continue;
       }
-      lost(error instanceof Refused ? error.message : "The scheduler does not answer");
+      if (error instanceof Refused) refused(error);
+      else lost("The scheduler does not answer; trying again.");
     }
     await new Promise((done) => setTimeout(done, wait));
     wait = Math.min(wait * 2, 15000);
   }
 }
 
+function mark(state, words) {
+  const badge = document.getElementById("state");
+  badge.textContent = words;
+  badge.dataset.state = state;
+}
+
 function lost(why) {
-  message.dataset.about = "connection";
-  const over = last && !["running", "paused"].includes(last.state);
-  say(over ? "The run is over and its scheduler has ended; this is how it stood." : `${why}; trying again.`, !over);
-  if (!over) {
-    const badge = document.getElementById("state");
-    badge.textContent = "no connection";
-    badge.dataset.state = "lost";
-  }
+  if (last && isOver(last)) return say("The run is over and its scheduler has ended; this is how it stood.", { connection: true });
+  const when = new Date().toLocaleTimeString();
+  if (!document.body.classList.contains("stale")) say(last ? `${why} This is how the run stood at ${when}.` : why, { bad: true, connection: true });
+  document.body.classList.toggle("stale", last !== null);
+  mark("lost", "no connection");
+}
+
+// The scheduler answers, but does not lead: it stands by, or comes to lead in a moment.
+function refused(error) {
+  const words = element("span", {}, `${error.message[0].toUpperCase()}${error.message.slice(1)}. `);
+  if (error.page) words.append("Its page: ", element("a", { href: error.page }, error.page), ". ");
+  words.append("This page shows the run as soon as this scheduler leads.");
+  say(words, { connection: true });
+  document.body.classList.toggle("stale", last !== null);
+  mark("standby", "stands by");
 }
 
 needsToken.addEventListener("asked", () => {
   tokenForm.hidden = false;
-  say("The scheduler asks for its token.", true);
+  say("The scheduler asks for its token.", { bad: true });
 });
 tokenForm.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -114,8 +146,8 @@ tokenForm.addEventListener("submit", (event) => {
 document.addEventListener("visibilitychange", () => { if (document.hidden) listening?.abort(); });
 document.getElementById("pause").addEventListener("click", () => act("pause"));
 document.getElementById("resume").addEventListener("click", () => act("resume"));
-document.getElementById("retry").addEventListener("click", () => act("retry"));
+document.getElementById("retry").addEventListener("click", () => retry({}));
 document.getElementById("cancel").addEventListener("click", () => {
-  if (window.confirm("End this run? Blocks that are running are thrown away.")) act("cancel");
+  if (window.confirm("End this run? Blocks that are running are thrown away; what is done stays done.")) act("cancel");
 });
 follow();

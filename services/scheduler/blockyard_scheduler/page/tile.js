@@ -2,6 +2,7 @@
 import { STATES } from "./format.js";
 
 const ITEMS = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array };
+const SPAN_LINEAR = 10;
 const LEAST_SEEN = 0.45; // of a cell's colour is a running or orphaned block's, so that one among many is seen
 
 export function colours() {
@@ -15,7 +16,7 @@ export function colours() {
 // Of the means: nothing known, least, most. From light to dark (in the dark: from dark to light), so without hue too.
 export function rampColours() {
   const style = getComputedStyle(document.documentElement);
-  return ["--outside", "--least", "--most"].map((name) => {
+  return ["--unknown", "--least", "--most"].map((name) => {
     const hex = style.getPropertyValue(name).trim();
     return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
   });
@@ -76,15 +77,19 @@ export class Tile {
     pen.putImageData(pixels, 0, 0);
   }
 
-  // Colours by the means of another answer for the same cells; cells of which nothing is known keep a quiet colour.
-  colour(buffer, ramp, least, most) {
+  // Colours by the means of another answer for the same cells; cells of which nothing is known keep a quiet colour. The
+  // scale is that of the whole picture; where it spans more than one order of magnitude it is logarithmic.
+  colour(buffer, [unknown, low, high], { least, most, together }) {
     const length = new DataView(buffer).getUint32(0, true);
     this.values = new Float32Array(buffer, 4 + length, this.n);
+    const logarithmic = least > 0 && most > SPAN_LINEAR * least;
+    this.scale = { least, most, together, logarithmic };
+    const on = (value) => (logarithmic ? Math.log(value) : value);
     const pen = this.image.getContext("2d");
     const pixels = pen.createImageData(this.image.width, this.image.height);
     this.values.forEach((value, cell) => {
-      const at = most > least ? (value - least) / (most - least) : 0.5;
-      const [r, g, b] = isNaN(value) ? ramp[0] : ramp[1].map((low, i) => low + (ramp[2][i] - low) * Math.min(Math.max(at, 0), 1));
+      const at = most > least ? Math.min(Math.max((on(value) - on(least)) / (on(most) - on(least)), 0), 1) : 0.5;
+      const [r, g, b] = isNaN(value) ? unknown : low.map((from, i) => from + (high[i] - from) * at);
       pixels.data.set([r, g, b, 255], 4 * cell);
     });
     pen.putImageData(pixels, 0, 0);
@@ -101,6 +106,13 @@ export class Tile {
   // The place of a cell in the picture.
   placeOf(cell) {
     return [this.left + (cell % this.columns) * this.stepX, this.top + Math.floor(cell / this.columns) * this.stepY];
+  }
+
+  // The place of a block.
+  placeOfIndex(index) {
+    const { shown, step, begin } = this.header;
+    if (this.folded) return this.placeOf(Math.floor((index[shown[0]] - begin[0]) / step[0]));
+    return [index[shown[1]], index[shown[0]]];
   }
 
   counts(cell) {

@@ -1,0 +1,141 @@
+"""What steers the run over HTTP: pause, resume, cancel, retry, rerun, scale."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+import msgspec
+import numpy as np
+
+from blockyard.core.events import Event, RerunRequested, RetryRequested
+from blockyard.core.grouping import failed_like
+from blockyard.spec.errors import SpecError
+from blockyard.spec.model import PipelineSpec, RoiSpec
+from blockyard_scheduler.http import Api, Guard, Run, check_task
+
+
+class Change(Api):
+    """Steers the run."""
+
+    event: Event
+
+    def initialize(self, run: Run, guard: Guard, event: Event) -> None:  # type: ignore[override]
+        """Take what is to be told (called by tornado)."""
+        super().initialize(run, guard)
+        self.event = event
+
+    async def post(self) -> None:
+        """Tell it, and answer when it is safe in Redis."""
+        await self.turns.ask(self.event)
+        self.give({"state": self.turns.core.state})
+
+
+class Region(msgspec.Struct, forbid_unknown_fields=True):
+    """Blocks of a task, or of all, that write into an ROI, or all of them."""
+
+    task: str | None = None
+    roi: RoiSpec | None = None
+
+
+class Cause(msgspec.Struct, forbid_unknown_fields=True):
+    """What went wrong, as a group of failures says it."""
+
+    kind: str
+    message: str
+
+
+class RetryBody(Region, forbid_unknown_fields=True):
+    """What is to be tried again."""
+
+    error: Cause | None = None
+    """Only blocks whose last attempt failed like this, whatever numbers its message has."""
+
+
+B = TypeVar("B", bound=Region)
+
+
+class OnBlocks(Api):
+    """Steers some of the blocks."""
+
+    def body(self, kind: type[B], what: str, *, task_needed: bool) -> B:
+        """Give what is asked for. Raises SpecError for what the run does not have."""
+        try:
+            body = msgspec.json.decode(self.request.body or b"{}", type=kind)
+        except msgspec.DecodeError as error:
+            raise SpecError(f"the body is no {what} request: {error}") from None
+        task = check_task(self.run.pipeline, body.task, needed=task_needed)
+        if body.roi is not None:
+            check_roi(self.run.pipeline, task, body.roi)
+        return body
+
+
+class Retry(OnBlocks):
+    """Tries failed blocks again."""
+
+    async def post(self) -> None:
+        """Answer with the number of blocks that wait again, orphans among them."""
+        body = self.body(RetryBody, "retry", task_needed=False)
+        blocks = None
+        if body.error is not None:
+            if body.task is None:
+                raise SpecError(f"say of which task the blocks are that failed with {body.error.kind}")
+            blocks = failed_like(await self.run.failures(body.task), body.error.kind, body.error.message)
+        before = self._given_up()
+        await self.turns.ask(
+            RetryRequested(body.task, body.roi, None if blocks is None else np.array(blocks, np.int64))
+        )
+        self.give({"state": self.turns.core.state, "blocks": max(before - self._given_up(), 0)})
+
+    def _given_up(self) -> int:
+        status = self.run.status()
+        return sum(task.failed + task.orphaned for task in status.tasks) if status else 0
+
+
+class ScaleBody(msgspec.Struct, forbid_unknown_fields=True):
+    """How many workers a pool shall have; None: as many as the scheduler thinks right."""
+
+    pool: str
+    workers: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+class Scale(Api):
+    """Scales a pool of workers."""
+
+    async def post(self) -> None:
+        """Answer with the pools when it is safe in Redis; a pool's error says why it could not be done yet."""
+        try:
+            body = msgspec.json.decode(self.request.body, type=ScaleBody)
+        except msgspec.DecodeError as error:
+            raise SpecError(f"the body is no scale request: {error}") from None
+        if self.run.scaler is None:
+            raise SpecError(
+                f"the workers of run '{self.run.pipeline.name}' are not scaled by its scheduler: start or stop them"
+                " where they run ('blockyard worker', kubectl scale), or give the scheduler --scaling"
+            )
+        await self.run.scaler.ask(body.pool, body.workers)
+        self.give({"pools": self.run.scaler.status()})
+
+
+class Rerun(OnBlocks):
+    """Runs blocks again although they are done, with all that depends on them."""
+
+    async def post(self) -> None:
+        """Answer with the number of blocks that were over and run again, those downstream among them."""
+        body = self.body(Region, "rerun", task_needed=True)
+        before = self._over()
+        await self.turns.ask(RerunRequested(body.task, body.roi))
+        self.give({"state": self.turns.core.state, "blocks": max(before - self._over(), 0)})
+
+    def _over(self) -> int:
+        status = self.run.status()
+        return sum(task.ended for task in status.tasks) if status else 0
+
+
+def check_roi(pipeline: PipelineSpec, task: str | None, roi: RoiSpec) -> None:
+    """Raise SpecError for an ROI that does not have the axes of the tasks it is about."""
+    for spec in pipeline.tasks:
+        if task in (None, spec.id) and not len(roi.offset) == len(roi.shape) == spec.total_roi.ndim:
+            raise SpecError(
+                f"roi has {len(roi.offset)} offsets and {len(roi.shape)} sizes; task '{spec.id}' has"
+                f" {spec.total_roi.ndim} axes"
+            )
