@@ -72,7 +72,9 @@ async def opened(chromium, base, link="/", expected=("401",), **options):
             page.on("request", lambda asked: outside.append(asked.url) if not asked.url.startswith(base) else None)
             await page.goto(base + link)
             yield page
-            assert (outside, [said for said in wrong if not any(part in said for part in expected)]) == ([], [])
+            errors = [said for said in wrong if not any(part in said for part in expected)]
+            assert outside == []
+            assert errors == []
         finally:
             await browser.close()
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import numpy as np
 import pytest
+from kubernetes_api import pod
 from page_rig import Prefixed, grid_task, mixed, opened, shots_in
 from playwright.async_api import expect
 from scheduler_rig import Worker, run_of, until
+from test_scaling import NAME, scaled
 from test_scheduler_http import on_http
 
 from blockyard.wire.messages import Heartbeat, Outcome, Running
+from blockyard_scheduler import live
+from blockyard_scheduler.scaling import autoscaler
 
 pytestmark = pytest.mark.program("chromium")
 
@@ -183,3 +188,79 @@ def test_workers_are_shown_one_by_one(redis_url, run_name, chromium):
             await expect(rows.nth(1)).to_contain_text("not connected")
 
     on_http(run_of(run_name, grid_task(), grid_task("train", pool="gpu")), redis_url, test)
+
+
+def test_a_done_block_is_run_again_after_a_question(redis_url, run_name, chromium):
+    """With what depends on it; a no changes nothing."""
+
+    async def test(service, http):
+        async with Worker(service, slots=10) as worker, opened(chromium, http.base) as page:
+            await worker.join()
+            await mixed(worker)
+            done = service.status().tasks[0].done
+            await choose_block(page, "0, 0, 0")
+            await expect(page.locator("#detail dl")).to_contain_text("done at attempt")
+            asked = []
+            page.once("dialog", lambda dialog: asked.append(dialog.message) or dialog.dismiss())
+            await page.locator("#detail").get_by_role("button", name="Run it again").click()
+            assert "and all that depends on it?" in asked[0]
+            await expect(page.locator("#detail").get_by_role("button", name="Run it again")).to_be_enabled()
+            assert service.status().tasks[0].done == done
+            page.once("dialog", lambda dialog: dialog.accept())
+            await page.locator("#detail").get_by_role("button", name="Run it again").click()
+            await expect(page.locator("#message")).to_contain_text("1 block waits to be run again")
+            await expect(page.locator("#detail dl")).not_to_contain_text("done at attempt")
+            assert service.status().tasks[0].done == done - 1
+
+    on_http(run_of(run_name, grid_task(max_retries=0)), redis_url, test)
+
+
+def test_throughput_is_drawn_by_task_in_blocks_or_voxels(redis_url, run_name, chromium, monkeypatch):
+    """Each task by itself, and all together."""
+    monkeypatch.setattr(live, "THROUGHPUT_EVERY", 1)
+
+    async def test(service, http):
+        async with Worker(service, slots=10) as worker, opened(chromium, http.base) as page:
+            await worker.join()
+            await worker.released((await worker.take(5))[0])
+            rows = page.locator("#throughput .speed")
+            await expect(rows).to_have_count(3)
+            await expect(rows.nth(0)).to_contain_text(re.compile("all tasks.* / s at most"))
+            await expect(rows.nth(1)).to_contain_text(re.compile("smooth.* on average"))
+            await expect(rows.nth(2)).to_contain_text("othernothing yet")
+            inked = "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, 4).data.some(byte => byte)"
+            assert await rows.nth(1).locator("canvas").evaluate(inked)  # its highest point is at the top
+            assert not await rows.nth(2).locator("canvas").evaluate(inked)
+            await page.locator("#throughput-unit").select_option("voxels")
+            await expect(rows.nth(1)).to_contain_text(re.compile(r"smooth[\d.]+( k)? voxels / s now"))
+
+    on_http(run_of(run_name, grid_task(), grid_task("other", requires=("smooth",))), redis_url, test)
+
+
+def test_pools_on_kubernetes_are_shown_and_scaled(redis_url, run_name, chromium, monkeypatch, shots):
+    """Pods asked for and ready, why others are missing, a person's number, and back to the scheduler's."""
+
+    monkeypatch.setattr(autoscaler, "LOOK_EVERY_S", 0.05)
+
+    async def main():
+        async with scaled(redis_url, run_name, monkeypatch, min=1) as (api, service):
+            unschedulable = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+            conditions = [unschedulable | {"message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."}]
+            api.pods["w-1"] = pod("w-1", phase="Pending", conditions=conditions)
+            async with opened(chromium, f"http://127.0.0.1:{service._http_port}") as page:
+                pool = page.locator("#kubernetes form")
+                await expect(pool).to_contain_text("Pool default on Kubernetes: 8 pods asked for")
+                await expect(pool).to_contain_text("Decided by the scheduler.")
+                await expect(pool.locator("li")).to_contain_text("3 Insufficient nvidia.com/gpu")
+                await expect(pool).to_contain_text("1 cannot start yet")
+                await page.screenshot(path=shots / "kubernetes.png", full_page=True)
+                await pool.locator("input").fill("3")
+                await pool.get_by_role("button", name="Scale").click()
+                await expect(page.locator("#message")).to_contain_text("Kubernetes is asked for it")
+                await expect(pool).to_contain_text("3 pods asked for")
+                await expect(pool).to_contain_text("Decided by a person.")
+                assert api.replicas(NAME) == 3
+                await pool.get_by_role("button", name="Let the scheduler decide").click()
+                await expect(pool).to_contain_text("Decided by the scheduler.")
+
+    asyncio.run(main())

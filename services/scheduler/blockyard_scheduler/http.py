@@ -46,6 +46,8 @@ class Run(Protocol):
     scaler: Autoscaler | None
     historian: Historian | None
     meter: Meter
+    listeners: int
+    """Pages that are open."""
 
     @property
     def pipeline(self) -> PipelineSpec:

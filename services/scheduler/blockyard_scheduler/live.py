@@ -139,7 +139,6 @@ class Broadcast:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self.listeners = 0
         self._made: tuple[int, str] = (-1, "")
         """Second and state of the run of the events at hand."""
         self._event: dict[bool, bytes] = {}
@@ -176,15 +175,15 @@ class Events(Api):
 
     async def get(self) -> None:
         """Send events."""
-        if self.broadcast.listeners >= MOST_LISTENERS:
+        if self.run.listeners >= MOST_LISTENERS:
             raise DeniedError(503, f"{MOST_LISTENERS} pages are open on this run already; close one")
         self.set_header("Content-Type", "text/event-stream")
         self.set_header("X-Accel-Buffering", "no")  # a proxy is not to collect them
-        self.broadcast.listeners += 1
+        self.run.listeners += 1
         try:
             await self._tell()
         finally:
-            self.broadcast.listeners -= 1
+            self.run.listeners -= 1
 
     async def _tell(self) -> None:
         number = 0

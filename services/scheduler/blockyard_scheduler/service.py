@@ -59,6 +59,8 @@ TICK_S = 0.5
 REPORT_S = 10.0
 LINGER_S = 10.0
 """How long a scheduler that ends with its run waits for the workers to take that in."""
+LAST_LOOK_S = 1.0
+"""How long it waits for open pages to ask for the map as it is at the end."""
 CLOSING_S = 3.0
 """How long each step of shutdown may take that needs somebody else: all of them less than the 30 s that a pod gets."""
 
@@ -85,6 +87,7 @@ class SchedulerService:
         self.run_spec = settings.run
         self.meter = Meter([task.id for task in settings.run.pipeline.tasks])
         self.loop_lag_s = 0.0
+        self.listeners = 0
         self._recorder = Recorder()
         self._quiet = False
         self.store_durable = True
@@ -246,6 +249,8 @@ class SchedulerService:
                 await self._blocks.deserted()
         except TimeoutError:
             log.info("%d workers have not left; not waiting for them", self._blocks.n_connections)
+        if self.listeners:
+            await asyncio.sleep(LAST_LOOK_S)
         if self.scaler is not None:
             await self._within(self.scaler.rested(), "scaling the pools to zero")
 

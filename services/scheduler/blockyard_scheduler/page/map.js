@@ -26,7 +26,8 @@ export class BlockMap {
     this.cuts = new Map(); // axis not shown -> index, or null: looked through
     this.block = null; // index of the chosen one
     this.loading = false;
-    this.seq = -1;
+    this.seq = -1; // of what is shown
+    this.wanted = -1; // of the last event that there is
     this.askedMs = 0;
     this.palette = colours();
     this.sight = new Sight(this.canvas, () => this.refine());
@@ -118,6 +119,7 @@ export class BlockMap {
     at("map-axis").replaceChildren(...shape.map((_, axis) => element("option", { value: axis }, `axis ${axis}`)));
     at("map-axis").value = this.axis;
     at("axis-label").hidden = shape.length < 3;
+    at("find-index").placeholder = shape.map((size) => size >> 1).join(", ");
     const axes = [...this.cuts.keys()].filter((axis) => shape[axis] > 0);
     const key = [this.task, ...axes].join(" ");
     if (at("cuts").dataset.of !== key) {
@@ -153,11 +155,12 @@ export class BlockMap {
     this.loaded = this.load();
   }
 
-  // Called with each event: nothing is asked for where nothing has changed.
-  live(seq) {
-    if (seq === this.seq || this.loading || this.task === null) return;
-    this.load();
-    if (this.block && performance.now() - this.askedMs > AGAIN_MS) this.showChosen();
+  // Called with each event: nothing is asked for where nothing has changed. `last`: there may be no other.
+  live(seq, last) {
+    this.wanted = last ? seq : -1;
+    if (seq === this.seq || this.task === null) return;
+    if (!this.loading) this.load();
+    if (this.block && (last || performance.now() - this.askedMs > AGAIN_MS)) this.showChosen();
   }
 
   async load() {
@@ -177,11 +180,12 @@ export class BlockMap {
       sight.draw();
       this.describe();
       this.point(sight.cursor);
+      if (this.seq < this.wanted) this.load(); // the last event came meanwhile
     } catch (error) {
-      if (ticket === this.ticket) text(at("map-text"), error.message);
-    } finally {
-      if (ticket === this.ticket) this.loading = false;
+      // A picture that there is stays, when the scheduler goes.
+      if (ticket === this.ticket && (!sight.tile || error.status === 400)) text(at("map-text"), error.message);
     }
+    if (ticket === this.ticket) this.loading = false;
   }
 
   async fetchTile(window = []) {

@@ -34,7 +34,8 @@ async function act(path, value) {
       : `${again} to be run again; the run is ${answer.state}.`);
     return answer;
   } catch (error) {
-    say(error instanceof Refused ? error.message : "The scheduler does not answer.", { bad: true });
+    if (error instanceof Refused) say(error.message, { bad: true });
+    else say("The scheduler does not answer.", { bad: true, connection: true });
     return null;
   }
 }
@@ -63,11 +64,12 @@ async function heard(live) {
       known = names;
       map.setTasks(await getJson("tasks"), usualTask(live.tasks));
     } else {
-      map.live(live.seq);
+      map.live(live.seq, isOver(live));
     }
     await followFailures(live);
   } catch (error) {
-    if (error instanceof Refused) say(error.message, { bad: true }); // no answer at all: the connection says so
+    // Where nobody answers, or nobody leads, the connection says so.
+    if (error instanceof Refused && error.status !== 503) say(error.message, { bad: true });
   }
 }
 
@@ -78,7 +80,8 @@ function usualTask(tasks) {
 
 async function followFailures(live) {
   const of = live.tasks.map((task) => `${task.failed}:${task.retries}`).join();
-  if (of === failures.of || performance.now() - failures.askedMs < FAILURES_AGAIN_MS) return;
+  const soon = performance.now() - failures.askedMs < FAILURES_AGAIN_MS && !isOver(live);
+  if (of === failures.of || soon) return;
   failures = { of, askedMs: performance.now() };
   await showFailures({ retry, show: map.acts.show, indexOf: (task, id) => indexOf(map.tasks.get(task)?.shape, id) });
 }
