@@ -53,7 +53,7 @@ KEPT_ATTEMPTS = 4
 WHOLE_ERRORS = 10_000
 """After so many errors only final ones are kept, without traceback: a run that fails everywhere must not fill Redis."""
 MESSAGE_CHARACTERS, TRACEBACK_CHARACTERS, SHORT_CHARACTERS = 2000, 8000, 200
-PASSING = ("OOM", "MISCONF", "READONLY", "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS")
+PASSING = ("OOM", "MISCONF", "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS")
 """Beginnings of answers that a person or time can cure; the command had no effect."""
 NO_ENTRY = (errors.AuthenticationError, errors.AuthorizationError, errors.NoPermissionError)
 """Refusals that no waiting cures; the first comes wrapped in a ConnectionError."""
@@ -570,13 +570,7 @@ class Store:
             return await answer
         except errors.NoScriptError:
             raise
-        except errors.ReadOnlyError as error:
-            # A primary that became a replica: behind the address there may be another one for who connects anew.
-            self.errors_seen += 1
-            await self._line.close()
-            await self._redis.connection_pool.disconnect(inuse_connections=False)
-            raise Uncertain(f"Redis at {self.place}: {error}") from error
-        except (errors.ConnectionError, errors.TimeoutError, errors.OutOfMemoryError) as error:
+        except (errors.ConnectionError, errors.TimeoutError) as error:
             self.errors_seen += 1
             if isinstance(error, NO_ENTRY) or isinstance(error.__cause__, NO_ENTRY):
                 raise StoreError(
@@ -590,7 +584,11 @@ class Store:
             self.errors_seen += 1
             if isinstance(error, NO_ENTRY):
                 raise StoreError(f"Redis at {self.place} does not let us do this ({error})") from error
-            if any(word in str(error) for word in PASSING):
+            demoted = isinstance(error, errors.ReadOnlyError) or "READONLY" in str(error)  # the latter in a script
+            if demoted:  # to a replica: who connects anew may find another primary behind the address
+                await self._line.close()
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
+            if demoted or isinstance(error, errors.OutOfMemoryError) or any(word in str(error) for word in PASSING):
                 raise Uncertain(f"Redis at {self.place}: {error}") from error
             raise StoreError(f"Redis at {self.place} refused a command: {error}") from error
 

@@ -24,7 +24,8 @@ def prepare(_: str, parser: argparse.ArgumentParser) -> Callable[[argparse.Names
         "Runs a pipeline of two chained tasks with halos that writes a real zarr, with schedulers, workers and a Redis"
         " of its own on this machine, and kills (-9) and freezes them at random. Then compares the output byte by byte"
         " with an undisturbed run, and what the slots wrote down with the promises of docs/guarantees.md. Exit status 0"
-        " only if nothing was lost, doubled, or different."
+        " only if nothing was lost, doubled, or different. The pipeline is its own and not yours: its blocks write down"
+        " when they begin, write and end, which is how their order is checked, and its output can be made afresh."
     )
     parser.epilog = (
         "examples:\n  blockyard chaos\n  blockyard chaos --seconds 300 --seed 7 --json\n"

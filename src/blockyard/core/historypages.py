@@ -144,8 +144,8 @@ class Keeper:
         batches = self._history.take(at_s, now, seq)
         packed = msgspec.msgpack.encode(batches) if batches else b""
         self._bytes += len(packed)
-        if not self._round and (all_pages or self._bytes >= EVERY_BYTES or at_s - self._round_s >= EVERY_S):
-            self._begin_round(at_s)
+        if not self._round and (all_pages or self._bytes >= EVERY_BYTES or now - self._round_s >= EVERY_S):
+            self._begin_round(now)
         pages = tuple(self._pages(seq))
         if not packed and not pages:
             return None
@@ -163,7 +163,7 @@ class Keeper:
             task.changed_since[recorded] = self._seq + 1
         self._round, self._round_s = False, float("-inf")
 
-    def _begin_round(self, at_s: float) -> None:
+    def _begin_round(self, now: float) -> None:
         found = []
         for number, task in self._history.tasks.items():
             chunks = np.flatnonzero(task.changed_since)
@@ -175,7 +175,7 @@ class Keeper:
         self._queue = deque((number, page) for _, number, page in sorted(found))
         self._round = bool(found)
         if found:
-            self._round_s, self._bytes = at_s, 0
+            self._round_s, self._bytes = now, 0
 
     def _pages(self, seq: int) -> Iterator[Page]:
         for _ in range(min(len(self._queue), PAGES_A_PIECE)):
