@@ -149,6 +149,23 @@ class Worker:
         self.say(Heartbeat(sent_s))
 
 
+@contextlib.asynccontextmanager
+async def beating(*workers):
+    """Meanwhile these workers send heartbeats."""
+
+    async def beat():
+        while True:
+            for worker in workers:
+                await worker.beat()
+            await asyncio.sleep(0.3)
+
+    beats = asyncio.ensure_future(beat())
+    try:
+        yield
+    finally:
+        beats.cancel()
+
+
 def pack(numbers):
     return np.asarray(numbers, "<i8").tobytes()
 
