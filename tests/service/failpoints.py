@@ -1,4 +1,4 @@
-"""A run of real processes that is killed at one point: before or after its n-th word to Redis or between the two.
+"""A run of real processes, one of which is killed at one point: before or after its n-th word to Redis or the other.
 
 Nothing of the product knows of it. What scheduler and Redis, and worker and scheduler, say to each other passes through
 this process, which counts and, when it is time, ends one of them by `kill -9`; then it is started again, as a cluster
@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -118,9 +118,13 @@ class Site:
         (self.folder / "run.json").write_bytes(msgspec.json.encode(self.spec))
         self._port = free_port()
         with EmbeddedRedis(self.folder / "redis", more={"auto-aof-rewrite-percentage": "0"}) as redis:
-            store = await asyncio.start_unix_server(self._between_store, self.folder / "store.sock")
+            parts = urlsplit(redis.url)
+            self._redis = Path(parts.path)
+            between = self._redis.with_name("store.sock")
+            self._redis_url = f"unix://:{parts.password}@{between}?{parts.query}"
+            store = await asyncio.start_unix_server(self._between_store, between)
             block = await asyncio.start_server(self._between_worker, "127.0.0.1", 0)
-            self._redis, self._block_port = urlsplit(redis.url), block.sockets[0].getsockname()[1]
+            self._block_port = block.sockets[0].getsockname()[1]
             self._children = {}
             try:
                 await asyncio.wait_for(self._live(), LIMIT_S)
@@ -158,12 +162,10 @@ class Site:
             argv = ["blockyard_scheduler", "--run-spec", self.folder / "run.json", "--port", self._port]
             argv += ["--lease-s", lease_s, "--grace-s", 0.3, "--heartbeat-s", heartbeat_s, "--retry-backoff-s", 0.05]
             argv += ["--exit-when-done"]
-        database = parse_qs(self._redis.query).get("db", ["0"])[0]
-        url = f"unix://:{self._redis.password}@{self.folder / 'store.sock'}?db={database}"
         with (self.folder / f"{name}.log").open("ab") as log:
             self._children[name] = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", *map(str, argv), "--http-port", "-1",
-                env=os.environ | {"BLOCKYARD_REDIS_URL": url}, stdout=log, stderr=log,
+                env=os.environ | {"BLOCKYARD_REDIS_URL": self._redis_url}, stdout=log, stderr=log,
             )  # fmt: skip
 
     def last_words(self):
@@ -173,59 +175,67 @@ class Site:
     # --- what passes -------------------------------------------------------------------------------------------
 
     async def _between_store(self, reader, writer):
-        redis = asyncio.open_unix_connection(self._redis.path)
-        await self._pass_on(reader, writer, redis, ("store", _command), (None, None))
+        doomed = asyncio.Event()
+        await self._join(
+            (reader, writer),
+            asyncio.open_unix_connection(self._redis),
+            lambda said, on: self._pass_words("store", _command, said, on, doomed),
+            lambda said, on: self._pass_answers(said, on, doomed),
+        )
 
     async def _between_worker(self, reader, writer):
-        scheduler = asyncio.open_connection("127.0.0.1", self._port)
-        await self._pass_on(reader, writer, scheduler, ("agent", _frame), ("worker", _frame))
+        await self._join(
+            (reader, writer),
+            asyncio.open_connection("127.0.0.1", self._port),
+            lambda said, on: self._pass_words("agent", _frame, said, on),
+            lambda said, on: self._pass_words("worker", _frame, said, on),
+        )
 
-    async def _pass_on(self, reader, writer, connecting, forth, back):
-        """Pass on what one says to the other, until either ends or the point is reached."""
+    async def _join(self, here, connecting, forth, back):
+        """Pass on what both sides of a connection say, until either ends or the point is reached."""
         try:
-            there_reader, there_writer = await connecting
+            there = await connecting
         except OSError:  # a scheduler that was killed is not back yet
-            writer.close()
+            here[1].close()
             return
-        answered = asyncio.Event()
-        ways = [
-            asyncio.ensure_future(self._one_way(reader, there_writer, *forth, answered)),
-            asyncio.ensure_future(self._one_way(there_reader, writer, *back, answered)),
-        ]
+        ways = [asyncio.ensure_future(forth(here[0], there[1])), asyncio.ensure_future(back(there[0], here[1]))]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            for end in (writer, there_writer):
+            for _, end in (here, there):
                 end.close()
 
-    async def _one_way(self, reader, writer, side, split, answered):
+    async def _pass_words(self, side, split, reader, writer, doomed=None):
+        """Pass on word by word, and kill at the point; `doomed` is set where that waits for the answer of a command."""
         held = b""
         with contextlib.suppress(OSError):
             while data := await reader.read(2**20):
-                if side is None:
-                    if answered.is_set():  # of the command after which the scheduler dies
-                        await self._kill(side="store")
-                        return
-                    writer.write(data)
-                    continue
                 held += data
-                while message := split(held):
-                    held = held[len(message) :]
+                while word := split(held):
+                    held = held[len(word) :]
                     self.counts[side] += 1
                     here = self.point is not None and (self.point.side, self.point.n) == (side, self.counts[side])
                     if here and self.point.when == "before":
                         await self._kill(side)
                         return
-                    if here and side == "store":
-                        answered.set()
-                    writer.write(message)
-                    if here and side != "store":
+                    if here and doomed is not None:
+                        doomed.set()
+                    writer.write(word)
+                    if here and doomed is None:
                         await writer.drain()
                         await self._kill(side)
                         return
+
+    async def _pass_answers(self, reader, writer, doomed):
+        with contextlib.suppress(OSError):
+            while data := await reader.read(2**20):
+                if doomed.is_set():
+                    await self._kill("store")
+                    return
+                writer.write(data)
 
     async def _kill(self, side):
         child = self._children["agent" if side == "agent" else "scheduler"]

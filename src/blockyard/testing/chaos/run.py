@@ -25,7 +25,7 @@ BLOCK_S = 0.05
 BUSY = 0.7
 """Share of the time that slots are thought to be at work, so that the blocks last about as long as the faults."""
 PATIENCE_S = 120.0
-"""Within this after the last fault the run must end."""
+"""After the last fault the run must end, and must not stand still for so long before it does."""
 MOST_SHOWN = 20
 
 
@@ -84,8 +84,8 @@ def disturb(cluster: Cluster, follower: Follower, plan: Plan, say: Callable[[str
         cluster.strike(fault)
     cluster.settle()
     say("no more faults; waiting for the end")
-    until = time.monotonic() + PATIENCE_S
-    while not follower.over and time.monotonic() < until:
+    settled_s = time.monotonic()
+    while not follower.over and time.monotonic() < max(settled_s, follower.grew_s[-1]) + PATIENCE_S:
         cluster.look_after(time.monotonic() + 0.1)
 
 
