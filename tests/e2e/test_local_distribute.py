@@ -146,6 +146,28 @@ def test_a_worker_of_the_users_own_that_raises_costs_its_block_a_retry_and_the_r
     assert "own [4]: ValueError: block 4 says no" in caplog.text
 
 
+def test_blocks_that_kill_a_worker_of_the_users_own_have_failed_after_three_and_the_rest_is_done(out, caplog):
+    """Whichever of many processes they meet; each end is charged to the block that ran, with how it was."""
+
+    def worker():
+        client = Client()
+        while (block := client.acquire_block()) is not None:
+            with Path(out, str(block.block_id)).open("a") as file:
+                file.write("x")
+            if block.block_id == 4:
+                os._exit(3)
+            if block.block_id == 9:
+                os.kill(os.getpid(), signal.SIGKILL)
+            client.release_block(block, 0)
+
+    assert not run_blockwise(TOTAL, WRITE, WRITE, worker, num_workers=8, read_write_conflict=False, task_id="own")
+    assert "own [4]: exit: the worker of task 'own' ended with exit status 3" in caplog.text
+    assert "own [9]: exit: the worker of task 'own' was killed by SIGKILL" in caplog.text
+    assert "own: failed, 10 of 12 blocks" in caplog.text
+    assert sorted(marks(out)) == sorted(map(str, range(12)))
+    assert [Path(out, name).read_text() for name in ("4", "9")] == ["xxx"] * 2
+
+
 def test_a_worker_of_the_users_own_that_starts_another_process(out, tmp_path):
     """The client finds its scheduler by the environment, also in a program that the worker starts."""
     program = tmp_path / "program.py"

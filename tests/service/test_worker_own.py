@@ -1,14 +1,16 @@
 """A user's own worker: the agent keeps its processes running, and says how they end."""
 
+import os
 import signal
+from pathlib import Path
 
 import pytest
-from worker_peer import AgentProcess, FakeScheduler, block_task, finish_run, is_alive, wait_for
+from worker_peer import AgentProcess, FakeScheduler, block_task, finish_run, is_alive, unpack, wait_for
 
 from blockyard.wire.messages import Bye, Gone, Hello, Outcome, RunOver, TaskOver
 
 MODULE = '''
-import os, pathlib, subprocess, sys, time
+import ctypes, multiprocessing, os, pathlib, signal, subprocess, sys, time
 from blockyard import Client, Context
 
 HERE = pathlib.Path(__file__).parent
@@ -21,9 +23,31 @@ def loop():
             if block is None: break
 
 def crash():
+    """Some blocks end the process, each in a way that Python does not see."""
     client = Client()
     while (block := client.acquire_block()) is not None:
+        (HERE / "running").write_text(str(os.getpid()))
         if block.block_id == 1: os._exit(9)
+        if block.block_id == 2: ctypes.string_at(0)
+        if block.block_id == 3: os.kill(os.getpid(), signal.SIGKILL)
+        if block.block_id == 4: time.sleep(60)
+        client.release_block(block, 0)
+
+def between():
+    """Ends badly while it has no block, though blocks are leased to it."""
+    client = Client()
+    client.release_block(client.acquire_block(), 0)
+    os._exit(9)
+
+def grandchild_crash():
+    subprocess.run([sys.executable, "-c", "import own; own.crash()"], check=True, cwd=HERE)
+
+def pool():
+    """Forked processes that end by SIGTERM before they have done anything."""
+    client = Client()
+    while (block := client.acquire_block()) is not None:
+        for _ in range(20):
+            with multiprocessing.get_context("fork").Pool(1): pass
         client.release_block(block, 0)
 
 def waits():
@@ -51,6 +75,16 @@ def early():
 def folder(tmp_path):
     (tmp_path / "own.py").write_text(MODULE)
     return tmp_path
+
+
+def is_pending(pid, number):
+    """Whether a signal has been sent to a process that has not got it yet."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    (pending,) = [line.split()[1] for line in status.splitlines() if line.startswith("ShdPnd")]
+    return bool(int(pending, 16) >> number - 1 & 1)
 
 
 def scheduler_for(function):
@@ -82,16 +116,77 @@ def test_a_process_that_the_worker_starts_may_use_the_client_too(folder):
         assert finish_run(scheduler, agent) == 0
 
 
-def test_a_bad_end_is_told_and_is_evidence_once_it_is_certain_which_block_it_was(folder):
-    """The first end comes from a worker that may have had a batch; the next ones lease block by block."""
+@pytest.mark.parametrize(("block", "end"), [(1, "exit status 9"), (2, "SIGSEGV"), (3, "SIGKILL")])
+def test_a_process_that_dies_without_a_word_is_charged_for_the_block_that_it_ran(folder, block, end):
+    """Its agent knows which one of a batch that was, and says how it ended; the others are for somebody else."""
     with scheduler_for("crash") as scheduler, AgentProcess(scheduler, folder, "--task", "work") as agent:
+        scheduler.add("work", [0, 0, 0, 0, block, 0, 0])
+        (gone,) = scheduler.wait(lambda: scheduler.messages(Gone))
+        assert finish_run(scheduler, agent) == 0
+    assert gone.killed
+    assert end in gone.reason
+    assert unpack(gone.ran) == [scheduler.lease_of(block)]
+
+
+def test_a_process_that_dies_between_blocks_is_evidence_against_none(folder):
+    """What it had leased and not begun is returned."""
+    with scheduler_for("between") as scheduler, AgentProcess(scheduler, folder, "--task", "work") as agent:
+        scheduler.add("work", range(9))
+        gone = scheduler.wait(lambda: scheduler.messages(Gone))
+        assert finish_run(scheduler, agent) == 0
+    assert unpack(gone[0].ran) == []
+
+
+def test_sigterm_to_a_process_is_no_evidence(folder):
+    """A batch system sends it to all processes, in any order; the second one ends the process in its block."""
+    with scheduler_for("crash") as scheduler, AgentProcess(scheduler, folder, "--task", "work") as agent:
+        scheduler.add("work", [4])
+        pid = int(wait_for(lambda: (folder / "running").exists() and (folder / "running").read_text()))
+        for _ in range(2):
+            os.kill(pid, signal.SIGTERM)
+            wait_for(lambda: not is_pending(pid, signal.SIGTERM))
+        (gone,) = scheduler.wait(lambda: scheduler.messages(Gone))
+        assert finish_run(scheduler, agent) == 0
+    assert "SIGTERM" in gone.reason
+    assert not gone.killed
+    assert unpack(gone.ran) == [scheduler.lease_of(4)]
+
+
+def test_a_process_that_ends_since_its_leases_are_lost_is_evidence_against_none(folder):
+    """It was no fault of the block."""
+    with (
+        scheduler_for("waits") as scheduler,
+        AgentProcess(scheduler, folder, "--task", "work") as agent,
+    ):
+        scheduler.lease_s = 1.0
+        scheduler.add("work", [0])
+        wait_for((folder / "running").exists)
+        scheduler.answering = False
+        gone = scheduler.wait(lambda: scheduler.messages(Gone))
+        agent.signal(signal.SIGTERM)
+    assert "exit status 70" in gone[0].reason
+    assert unpack(gone[0].ran) == []
+
+
+def test_a_pool_of_forked_processes_ends(folder):
+    """It sends them SIGTERM and waits; they must not take that for themselves as the worker does."""
+    with scheduler_for("pool") as scheduler, AgentProcess(scheduler, folder, "--task", "work", slots=2) as agent:
+        scheduler.add("work", range(4))
+        assert set(scheduler.finish(range(4))) == {Outcome.SUCCESS}
+        assert finish_run(scheduler, agent) == 0
+
+
+def test_the_bad_end_of_a_program_that_it_started_is_evidence_once_it_is_certain_which_block_it_was(folder):
+    """The first end comes from a program that may have had a batch; the next ones lease block by block."""
+    with scheduler_for("grandchild_crash") as scheduler, AgentProcess(scheduler, folder, "--task", "work") as agent:
         scheduler.add("work", [0, 1])
         scheduler.result(0)
         (first,) = scheduler.wait(lambda: scheduler.messages(Gone))
         scheduler.add("work", [1])
         _, second = scheduler.wait(lambda: len(scheduler.messages(Gone)) > 1 and scheduler.messages(Gone)[:2])
         assert finish_run(scheduler, agent) == 0
-    assert "exit status 9" in first.reason
+    assert "exit status 1" in first.reason
+    assert first.ran is None
     assert (first.killed, second.killed) == (False, True)
     assert first.worker.endswith("/")
     owners = {hello.worker for hello in scheduler.messages(Hello) if hello.own}
@@ -138,6 +233,7 @@ def test_a_loop_that_does_not_end_in_time_is_killed(folder):
         assert not is_alive(pid)
         (gone,) = scheduler.wait(lambda: scheduler.messages(Gone))
         assert not gone.killed
+        assert gone.ran == b""  # returned: also no loss without a reason
 
 
 def test_an_agent_that_is_killed_takes_its_processes_along(folder):

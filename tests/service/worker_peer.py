@@ -100,7 +100,8 @@ class FakeScheduler:
         self.changed = threading.Condition()
         self.peers = []
         self.leases = {}
-        self._number = 0
+        self._number = 1
+        self._over = None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
@@ -129,8 +130,9 @@ class FakeScheduler:
             self._grant_all()
 
     def say(self, message):
-        """Send a message to every worker."""
+        """Send a message to every worker; the end of the run also to those that come later."""
         with self.changed:
+            self._over = message if isinstance(message, RunOver) else None
             for peer in self.peers:
                 if peer.open and peer.hello is not None:
                     peer.send(message)
@@ -211,6 +213,8 @@ class FakeScheduler:
             case Hello():
                 peer.hello = message
                 peer.send(self._welcome())
+                if self._over is not None:
+                    peer.send(self._over)
             case Want(n):
                 peer.want = n
             case Heartbeat() if self.answering:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import os
 import random
 import signal
 import sys
@@ -19,7 +20,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+from blockyard.client import inhand
 from blockyard.client.context import Context
+from blockyard.client.inhand import InHand
 from blockyard.logs import say_always
 from blockyard.spec.errors import nearest
 from blockyard.spec.model import TaskSpec
@@ -35,6 +38,7 @@ from blockyard.wire.session import (
     split_address,
 )
 from blockyard_worker.agent import ACKS_S, EXIT_OK, EXIT_REFUSED, AgentSettings
+from blockyard_worker.board import shared_fd
 from blockyard_worker.guarding import Guard
 from blockyard_worker.http import Facts
 from blockyard_worker.link import Link
@@ -44,7 +48,7 @@ from blockyard_worker.slots import SlotSettings
 FIRST_RESTART_S = 0.2
 LONGEST_RESTART_S = 10.0
 STEADY_S = 10.0
-"""A process that lived this long is started again without delay."""
+"""A process that lived this long is started again without delay, as is one that had blocks."""
 LAST_WORDS_S = 30.0
 """How long processes may take to end by themselves once their task is over."""
 NOT_OWN = -1
@@ -61,10 +65,12 @@ class Place:
     process: ChildProcess | None = None
     prefix: str = ""
     """What the worker ids of the process begin with, without the slash."""
+    in_hand: InHand | None = None
+    """The leases that the process runs."""
     failures: int = 0
-    """Ends in a row that came soon after the start."""
+    """Ends in a row that came soon after the start, before any block."""
     careful: bool = False
-    """Whether its Clients lease one block at a time, since a process before it ended badly."""
+    """Whether its Clients lease one block at a time, since a process before it ended badly of unknown blocks."""
 
 
 class OwnAgent:
@@ -215,14 +221,20 @@ class OwnAgent:
         if self._hello.token and not self.token_file:
             variables["BLOCKYARD_TOKEN"] = self._hello.token
         assert self.task.worker is not None
-        command = [sys.executable, "-m", "blockyard_worker.userloop", self.task.worker]
-        place.process = ChildProcess(
-            command + ([settings.pickle_dir] if settings.pickle_dir else []),
-            mark=mark,
-            environment=child_environment(mark, settings.module_path, settings.environ, **variables),
-            log=log_file,
-            ended=lambda exit_: self._ended(place, exit_),
-        )
+        page_fd = shared_fd("blockyard-in-hand", inhand.SIZE_BYTES)
+        command = [sys.executable, "-m", "blockyard_worker.userloop", str(page_fd), self.task.worker]
+        try:
+            place.in_hand = InHand(page_fd)
+            place.process = ChildProcess(
+                command + ([settings.pickle_dir] if settings.pickle_dir else []),
+                mark=mark,
+                environment=child_environment(mark, settings.module_path, settings.environ, **variables),
+                fds=(page_fd,),
+                log=log_file,
+                ended=lambda exit_: self._ended(place, exit_),
+            )
+        finally:
+            os.close(page_fd)
         self.turn()
 
     def _tls(self) -> list[tuple[str, object]]:
@@ -232,20 +244,33 @@ class OwnAgent:
 
     def _ended(self, place: Place, exit_: Exit) -> None:
         assert place.process is not None
-        lived_s = time.monotonic() - place.process.started_s
+        assert place.in_hand is not None
+        worked, lived_s = place.in_hand.worked, time.monotonic() - place.process.started_s
         reason = exit_.sentence(f"the worker of task '{self.task_id}'")
-        # Clients lease fast blocks in batches, so only a careful one's end says which block it was.
-        evidence = exit_.bad and place.careful and not self.drained
-        self.session.gone(Gone(place.prefix + "/", killed=evidence, reason=reason))
-        place.careful = place.careful or exit_.bad
+        self.session.gone(self._obituary(place, exit_, reason))
         place.process = None
         self._changed.set()
         if not self.ending:
-            place.failures = 0 if lived_s > STEADY_S else place.failures + 1
+            place.failures = 0 if worked or lived_s > STEADY_S else place.failures + 1
             delay = min(FIRST_RESTART_S * 2.0 ** (place.failures - 1), LONGEST_RESTART_S) if place.failures else 0.0
             log.log(logging.WARNING if exit_.bad else logging.INFO, "%s; another starts in %.1f s", reason, delay)
             self._loop.call_later(delay, self._start, place)
         self.turn()
+
+    def _obituary(self, place: Place, exit_: Exit, reason: str) -> Gone:
+        """Say what the end of a process is evidence of: nothing where somebody had told it to stop."""
+        assert place.in_hand is not None
+        worker, ran = place.prefix + "/", place.in_hand.numbers()
+        if self.drained:
+            return Gone(worker, reason=reason, ran=b"")
+        evidence = exit_.bad and not exit_.asked
+        if ran is not None:
+            return Gone(worker, killed=evidence, reason=reason, ran=ran.astype("<i8").tobytes())
+        # Other processes that it started leased the blocks, fast ones in batches: only of a careful one is it certain
+        # which block it was.
+        certain = place.careful
+        place.careful = certain or evidence
+        return Gone(worker, killed=evidence and certain, reason=reason)
 
     # ----- leaving ----------------------------------------------------------------------------------------------
 

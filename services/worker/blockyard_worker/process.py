@@ -39,6 +39,11 @@ class Exit:
         """Whether it ended by a signal or with a status that is not 0."""
         return self.status != 0
 
+    @property
+    def asked(self) -> bool:
+        """Whether it ended by the signal with which batch systems and people tell a process to end."""
+        return self.status == -signal.SIGTERM
+
     def sentence(self, who: str) -> str:
         """Say how it ended."""
         if self.status >= 0:

@@ -1,7 +1,8 @@
 """A user's own worker: the process that calls a function of no argument, which drives `blockyard.Client` itself.
 
-Started by the agent as ``python -m blockyard_worker.userloop REFERENCE [PICKLE_DIR]``. SIGTERM has its Clients give
-None after the block that runs, so that an ordinary loop ends by itself; a second one ends the process.
+Started by the agent as ``python -m blockyard_worker.userloop PAGE_FD REFERENCE [PICKLE_DIR]``. SIGTERM has its Clients
+give None after the block that runs, so that an ordinary loop ends by itself; a second one ends the process. What they
+run is noted in the page behind PAGE_FD, where the agent finds it if the process dies.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 
+from blockyard.client import inhand
 from blockyard.logs import say_always
 from blockyard.spec.errors import BlockyardError
 from blockyard.spec.functions import has_call, load_function
@@ -25,13 +28,39 @@ def stop(_number: int, _frame: FrameType | None) -> None:
     request_stop()
 
 
+class Forks:
+    """Lets SIGTERM end a process that user code forks: a multiprocessing.Pool ends its processes so, and waits.
+
+    The signal is held back during the fork, or one that comes before the new process has undone our handler is lost.
+    """
+
+    def __init__(self) -> None:
+        self._masks = threading.local()
+        os.register_at_fork(before=self._begin, after_in_parent=self._end, after_in_child=self._forked)
+
+    def _begin(self) -> None:
+        self._masks.old = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+    def _forked(self) -> None:
+        if signal.getsignal(signal.SIGTERM) is stop:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._end()
+
+    def _end(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.old)
+
+
 def main(argv: list[str]) -> int:
-    """Call the user's function: ``REFERENCE [PICKLE_DIR]``."""
+    """Call the user's function: ``PAGE_FD REFERENCE [PICKLE_DIR]``."""
+    page_fd, reference, *pickle_dir = int(argv[0]), *argv[1:3]
+    inhand.watch(page_fd)
+    os.close(page_fd)
     signal.signal(signal.SIGTERM, stop)
+    Forks()
     process_output(os.environ).install()
     say_always(run=os.environ.get("BLOCKYARD_RUN", ""))
     try:
-        function = load_function(argv[0], pickle_dir=argv[1] if len(argv) > 1 else None)
+        function = load_function(reference, pickle_dir=pickle_dir[0] if pickle_dir else None)
     except BlockyardError as error:
         sys.stderr.write(f"blockyard worker: {error}\n")
         return 2

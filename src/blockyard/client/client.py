@@ -33,7 +33,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from blockyard.client import output
+from blockyard.client import inhand, output
 from blockyard.client.acquired import AcquiredBlock, NoBlock, ProgramEndedError
 from blockyard.client.calls import BlockFailedError, Checks, describe_exception, load_checks
 from blockyard.client.connection import SessionThread, software_version
@@ -94,6 +94,10 @@ class Client:
         self.address = f"{_needed(self.context, 'hostname')}:{_needed(self.context, 'port')}"
         self._on_lost_lease = on_lost_lease
         self._pid = os.getpid()
+        if (in_hand := inhand.ours()) is not None:
+            in_hand.open()
+        self._in_hand = in_hand
+        """Where our agent sees what we run; None without an agent."""
         self._waiting: deque[tuple[int, int, int]] = deque()
         """(lease, block id, attempt) of blocks that nobody has acquired yet."""
         self._active: dict[int, float] = {}
@@ -243,6 +247,8 @@ class Client:
                 return None
             number, block_id, attempt = self._waiting.popleft()
             self._active[number] = time.monotonic()
+            if self._in_hand is not None:
+                self._in_hand.take(number)
             self._ask()
             return number, block_id, attempt
 
@@ -261,6 +267,8 @@ class Client:
         with self._changed:
             now = time.monotonic()
             started = self._active.pop(block.lease, now)
+            if self._in_hand is not None:
+                self._in_hand.drop(block.lease)
             self._pace.saw(now - started, 1)
             output.ended(now - started)
             first = not self._done
@@ -334,6 +342,13 @@ class Client:
         for lease, started in self._active.items():
             outcome, note = (Outcome.LOST, None) if error is None else self._failure(lease, error)
             self._done.append((lease, int(outcome), time.monotonic() - started, note))
+        self._forget_active()
+
+    def _forget_active(self) -> None:
+        """What the user still has runs on no lease of ours."""
+        if self._in_hand is not None:
+            for lease in self._active:
+                self._in_hand.drop(lease)
         self._active.clear()
 
     def __enter__(self) -> Self:
@@ -397,7 +412,7 @@ class Client:
         """Nobody has answered for the lease time: what runs must end, what waits is forgotten."""
         had = bool(self._active)
         self._waiting.clear()
-        self._active.clear()
+        self._forget_active()
         if not had:
             return
         sentence = f"no scheduler has answered {self.worker} for the lease time; its blocks may have been given away"
