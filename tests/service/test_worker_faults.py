@@ -1,6 +1,7 @@
 """Slots that crash, hang and are replaced; agents that are killed, frozen, cut off or told to stop."""
 
 import contextlib
+import os
 import signal
 from pathlib import Path
 
@@ -342,6 +343,20 @@ def test_what_does_not_finish_in_time_is_killed_and_handed_back(folder):
         assert scheduler.result(2).outcome is Outcome.RETURNED
         assert agent.exit_status() == 0
         assert not is_alive(pid)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_slot_that_is_told_to_end_is_no_evidence_against_its_block(folder, number):
+    """Batch systems signal all processes of a job, in any order: that is a loss, and spends nothing."""
+    with (
+        FakeScheduler((block_task(function="user_code:hang"),), batch=1) as scheduler,
+        AgentProcess(scheduler, folder, "--drain-s", "0.2") as agent,
+    ):
+        scheduler.add("work", [2])
+        os.kill(int(read_when_there(folder / "pid-2")), number)
+        assert scheduler.result(2).outcome is Outcome.LOST
+        assert scheduler.result(2).error is None
+        assert finish_run(scheduler, agent) == 0
 
 
 def test_an_idle_worker_leaves_at_once(folder):

@@ -333,10 +333,14 @@ class Crew:
         if number in self._revoked:
             return
         numbers = np.array([number], np.int64)
-        if slot.doomed_kind == "drained":
+        assert slot.exit is not None
+        asked = slot.exit.asked and not slot.doomed
+        if slot.doomed_kind == "drained" or (asked and self.draining):
             self.results.add_same(numbers, Outcome.RETURNED, seconds)
             return
-        assert slot.exit is not None
+        if asked:  # a batch system tells all processes at once, and ours has not heard of it yet
+            self.results.add_same(numbers, Outcome.LOST, seconds)
+            return
         failed = slot.doomed_kind == "timeout"
         kind = slot.doomed_kind or ("signal" if slot.exit.status < 0 else "exit")
         message = slot.doomed or slot.exit.sentence("the process of the block")

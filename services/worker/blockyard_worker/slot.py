@@ -36,7 +36,7 @@ from blockyard_worker.board import MASK, PLACE, STARTED, STATE, Board, SlotState
 from blockyard_worker.channel import Failure, HandBack, HandedBack, Learn, Ran, Ready, Run, Stop, ToSlot
 from blockyard_worker.process import process_output
 
-SUCCESS = int(Outcome.SUCCESS)
+SUCCESS, LOST = int(Outcome.SUCCESS), int(Outcome.LOST)
 
 
 class Slot:
@@ -140,6 +140,8 @@ class Slot:
             try:
                 result = call(block)
                 outcome = SUCCESS if result is None else self._judge(place, result)
+            except KeyboardInterrupt:  # a batch system that ends all processes sends it too: no fault of the block
+                outcome = LOST
             except BaseException as error:  # noqa: BLE001 - whatever user code raises fails its block, not the slot
                 outcome = self._failed(place, error)
             at = place & MASK
