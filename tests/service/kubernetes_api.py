@@ -56,7 +56,7 @@ class Api:
     def __init__(self):
         self.deployments, self.pods = {}, {}
         self.logs = {}
-        """What a pod's container wrote, by pod."""
+        """What a pod's container wrote, by pod; the one before it, by pod and "before"."""
         self.token = "good"
         self.denied = set()
         """(verb, resource) that the Role lacks."""
@@ -168,16 +168,24 @@ class _Handler(RequestHandler):
         if path.startswith(apps):
             self.give(self.api.deployments, path.removeprefix(apps), "get", "deployments")
         elif path.startswith(core + "/") and path.endswith("/log"):
-            name = path.removeprefix(core + "/").removesuffix("/log")
-            if name in self.api.logs:
-                self.set_header("Content-Type", "text/plain")
-                self.finish(self.api.logs[name])
-            else:
-                self.refuse(404, f'pods "{name}" not found')
+            self.log(path.removeprefix(core + "/").removesuffix("/log"))
         elif path == core and not self.forbidden("list", "pods"):
             wanted = dict(part.split("=") for part in self.get_query_argument("labelSelector").split(","))
             found = [pod for pod in self.api.pods.values() if wanted.items() <= pod["metadata"]["labels"].items()]
             self.finish({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": found})
+
+    def log(self, name):
+        if self.forbidden("get", "pods/log"):
+            return
+        previous = self.get_query_argument("previous", "false") == "true"
+        assert self.get_query_argument("container") == "worker"
+        key = (name, "before") if previous else name
+        if key not in self.api.logs:
+            self.refuse(404, f'pods "{name}" not found')
+            return
+        self.set_header("Content-Type", "text/plain")
+        most = int(self.get_query_argument("limitBytes"))
+        self.finish(self.api.logs[key].encode()[:most])
 
     def give(self, kind, name, verb, resource):
         if self.forbidden(verb, resource):

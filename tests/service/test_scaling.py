@@ -13,7 +13,6 @@ from scaling_rig import NAME, pool_of, scaled
 from scheduler_rig import Worker, run_of, serving, settings_of, task, until
 from tornado.httpclient import AsyncHTTPClient
 
-from blockyard.cli import main
 from blockyard.wire.messages import Outcome
 from blockyard_scheduler.scaling import autoscaler as autoscaler_module
 from blockyard_scheduler.scaling.cluster import COST
@@ -389,29 +388,6 @@ def test_a_fault_of_ours_does_not_end_the_run(redis_url, run_name, monkeypatch, 
         assert not service.life.done()
 
     run(test, redis_url, run_name, monkeypatch)
-
-
-def test_what_a_pod_logged_about_a_block_is_found(redis_url, run_name, monkeypatch, capsys):
-    """`blockyard logs` by the scheduler's address: the lines that name the block; a pod that is gone is a sentence."""
-
-    async def test(api, service):
-        async with Worker(service, f"{NAME}-abc-0-7-00000000") as worker:
-            await worker.join()
-            numbers, (block,) = await worker.take(1)
-            await worker.released(numbers)
-            lines = [{"task": "work", "block": n, "message": f"block {n}"} for n in (block, block + 1)]
-            api.logs[f"{NAME}-abc-0"] = "printed\n" + "".join(json.dumps(line) + "\n" for line in lines)
-            where = f"127.0.0.1:{service._http_port}"
-            loop = asyncio.get_running_loop()
-            assert await loop.run_in_executor(None, main, ["logs", "work", str(block), where]) == 0
-            told = capsys.readouterr().out
-            assert f"pod {NAME}-abc-0, 1 of its last 3 lines" in told
-            assert f'"message": "block {block}"' in told
-            api.logs.clear()
-            assert await loop.run_in_executor(None, main, ["logs", "work", str(block), where]) == 2
-            assert "404" in capsys.readouterr().err
-
-    run(test, redis_url, run_name, monkeypatch, blocks=4)
 
 
 def test_why_pods_are_missing_is_in_the_status(redis_url, run_name, monkeypatch):

@@ -298,18 +298,20 @@ def _block_of_index(grid: Grid, text: str) -> int:
 
 
 class WorkerLog(Explain):
-    """What the worker of a block wrote, from Kubernetes."""
+    """What a block wrote, from the logs of the pods that ran it."""
 
     async def get(self) -> None:
-        """Answer with ``{"worker": ..., "pod": ..., "block_id": ..., "text": ...}``."""
+        """Answer with ``{"block_id": ..., "namespace": ..., "left": ..., "pods": [{"pod": ..., "text": ...}]}``."""
         told, failures = await self.explained()
-        worker = told.worker or (failures[-1].worker if failures else "")
-        if not worker:
-            raise SpecError(f"{told.text}; which worker ran it is not known")
+        workers = [name for name in (told.worker, *(failure.worker for failure in reversed(failures))) if name]
+        if told.state in ("pending", "ready", "outside", "orphaned") and told.attempt <= 1 and not workers:
+            raise SpecError(f"{told.text}; nothing has run it")
         if self.run.scaler is None:
-            raise SpecError(f"{told.text}; its log is where worker {worker} runs, which is not on Kubernetes")
-        pod, text = await self.run.scaler.log_of(worker)
-        self.give({"worker": worker, "pod": pod, "block_id": told.block_id, "text": text})
+            where = f"where worker {workers[0]} runs" if workers else "where its worker ran"
+            raise SpecError(f"{told.text}; its log is {where}, which is not on Kubernetes")
+        pool = next(task.pool for task in self.run.pipeline.tasks if task.id == told.task)
+        found = await self.run.scaler.logs_of(pool, told.task, told.block_id, workers, told.attempt)
+        self.give({"block_id": told.block_id, **msgspec.structs.asdict(found)})
 
 
 def check_task(pipeline: PipelineSpec, task: str | None, *, needed: bool) -> str | None:

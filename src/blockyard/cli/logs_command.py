@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from blockyard.cli.app import DONE, FAILED
 from blockyard.cli.find import add_where, place_of, reach, spec_in
+from blockyard.cli.pod_logs import show
 from blockyard.cli.watch_commands import index_of
 from blockyard.client.output import Section, sections_of
 from blockyard.plan.grid import Grid
@@ -24,7 +24,7 @@ def prepare(_: str, parser: argparse.ArgumentParser) -> Callable[[argparse.Names
     """Describe the command; give its handler."""
     parser.description = (
         "Prints what a block wrote (print, logging, programs that it started) in its last attempts; exit status 1 where"
-        " it wrote nothing. Of a run on Kubernetes: those lines of JSON from the pod that ran it."
+        " it wrote nothing. Of a run on Kubernetes: those lines of JSON from the pods that ran it."
     )
     parser.epilog = "examples:\n  blockyard logs smooth 0,3,4\n  blockyard logs smooth 0,3,4 --last 1"
     parser.add_argument("task", metavar="TASK", help="id of the task")
@@ -84,25 +84,5 @@ def _show(log: Path, section: Section, index: tuple[int, ...]) -> None:
 
 
 def _elsewhere(place: str, arguments: argparse.Namespace) -> int:
-    """Print what the pod that ran the block says about it: lines of JSON that name task and block."""
     with reach(place, arguments) as control:
-        told = control.worker_log(arguments.task, arguments.index)
-    lines = told["text"].splitlines()
-    found = [line for line in lines if _is_about(line, arguments.task, told["block_id"])]
-    print(f"--- pod {told['pod']}, {len(found):,} of its last {len(lines):,} lines")
-    print("".join(f"{line}\n" for line in found), end="")
-    if not found:
-        print(
-            f"none of them says that it is about this block (its lines do where --log-format is json); all of"
-            f" them: kubectl logs {told['pod']}"
-        )
-    return DONE if found else FAILED
-
-
-def _is_about(line: str, task: str, block: int) -> bool:
-    """Whether a line of a log is JSON that names the block."""
-    try:
-        said = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(said, dict) and (said.get("task"), said.get("block")) == (task, block)
+        return show(control.worker_log(arguments.task, arguments.index))

@@ -59,7 +59,11 @@ class Control:
             raise ConnectError(f"{self.url} gives no record that this version can read: {error}") from error
 
     def worker_log(self, task: str, index: Sequence[int]) -> dict[str, Any]:
-        """Give ``worker``, ``pod``, ``block_id`` and the last lines (``text``) of the worker that ran a block."""
+        """Find what a block wrote in the logs of the pods that may have run it.
+
+        Gives ``block_id``, ``namespace``, ``pods`` (each with ``pod``, ``lines`` that were read, the ``text`` about the
+        block, whether it was ``cut``, and an ``error``), and how many pods were ``left`` unread.
+        """
         return self._get("log", {"task": task, "index": ",".join(map(str, index))}, dict[str, Any])
 
     def retry(self, task: str | None = None, roi: RoiSpec | None = None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from blockyard.core.scheduler import Scheduler
 from blockyard.core.status import PoolStatus
 from blockyard.spec.errors import BlockyardError, SpecError, nearest
 from blockyard_scheduler.leadership import Leadership
+from blockyard_scheduler.scaling.block_log import BlockLogs, Found, is_about
 from blockyard_scheduler.scaling.cluster import Cluster, ClusterError, Deployment, Pod
 from blockyard_scheduler.scaling.config import Scaling
 from blockyard_scheduler.scaling.costs import Costs
@@ -97,6 +98,7 @@ class Autoscaler:
         """The note of each pool that is in Redis."""
         self._seen: dict[str, _Seen] = {}
         self._troubles = Troubles()
+        self._logs = BlockLogs(cluster, scaling.namespace)
         self._costs = Costs()
         self._departures = Departures()
         self._bell = asyncio.Event()
@@ -290,10 +292,10 @@ class Autoscaler:
             self._failed("scale", pool, ClusterError("the Kubernetes API is slow to answer"))
         self._bell.set()
 
-    async def log_of(self, worker: str) -> tuple[str, str]:
-        """Give the pod of a worker, and the last lines of its log. Raises ClusterError where they can't be had."""
-        pod = pod_of(worker)
-        return pod, await self._cluster.log(pod)
+    async def logs_of(self, pool: str, task: str, block: int, workers: Sequence[str], attempts: int) -> Found:
+        """Find what a block of `pool` wrote, in any of its `attempts`; `workers`: that had it, the latest first."""
+        pods = await self._pods() or []
+        return await self._logs.find(is_about(task, block), workers, [p for p in pods if p.pool == pool], attempts)
 
     async def rested(self) -> None:
         """Return when the run is over and all pools are as they should be then."""

@@ -7,10 +7,12 @@ retries: the caller comes again anyway.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,7 +24,9 @@ from blockyard_scheduler.scaling.rights import Right, needed
 T = TypeVar("T")
 
 CONNECT_S, ANSWER_S = 5.0, 10.0
-LOG_LINES = 5000
+LOG_BYTES = 2**26
+"""Read of one container's log; the kubelet gives its newest file, of 10 MiB unless it was told otherwise."""
+KEPT_BYTES = 2**20
 COST = "controller.kubernetes.io/pod-deletion-cost"
 MANAGER = "blockyard-scheduler"
 """By this name the API server notes that we set the number of pods."""
@@ -74,6 +78,18 @@ class Pod:
     """Why it does not run, in Kubernetes' words."""
 
 
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What was found in a container's log."""
+
+    lines: int
+    """So many were read."""
+    text: str
+    """Those that were wanted."""
+    cut: bool
+    """Whether there was more to read, or to keep."""
+
+
 class Cluster:
     """The release in its cluster."""
 
@@ -87,6 +103,8 @@ class Cluster:
         self._scaling = scaling
         self._configure = configure or _configuration
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kubernetes")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="kubernetes-log")
+        """Another, so that a long log does not hold up the pools."""
         self._connect()
 
     def _connect(self) -> None:
@@ -99,8 +117,9 @@ class Cluster:
         self._rights = client.AuthorizationV1Api(api)
 
     def close(self) -> None:
-        """End the thread; a call that is under way is not waited for."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """End the threads; a call that is under way is not waited for."""
+        for thread in (self._thread, self._reader):
+            thread.shutdown(wait=False, cancel_futures=True)
 
     # --- calls -------------------------------------------------------------------------------------------------
 
@@ -143,10 +162,30 @@ class Cluster:
             patch = {"path": "/metadata/annotations", "value": {COST: value}}
         await self._call("patch", self._core.patch_namespaced_pod, pod.name, body=[{"op": "add", **patch}])
 
-    async def log(self, pod: str) -> str:
-        """Give the last lines that a pod's container wrote."""
-        arguments: dict[str, Any] = {"container": "worker", "tail_lines": LOG_LINES}
-        return str(await self._call("get", self._core.read_namespaced_pod_log, pod, **arguments))
+    async def log(self, pod: str, wanted: Callable[[bytes], bool], until_s: float, *, previous: bool = False) -> Log:
+        """Read what a pod's container wrote, and keep the lines that are `wanted`.
+
+        `until_s` (monotonic): when to stop at the latest; `previous`: of the container before it, which was ended.
+        """
+        read = functools.partial(self._read_log, wanted=wanted, until_s=until_s, previous=previous)
+        return await self._call("get", read, pod, thread=self._reader)
+
+    def _read_log(
+        self,
+        pod: str,
+        namespace: str,
+        *,
+        wanted: Callable[[bytes], bool],
+        until_s: float,
+        previous: bool,
+        _request_timeout: tuple[float, float],
+    ) -> Log:
+        response: Any = self._core.read_namespaced_pod_log(
+            pod, namespace, container="worker", previous=previous, limit_bytes=LOG_BYTES,
+            _preload_content=False, _request_timeout=_request_timeout,
+        )  # fmt: skip
+        with contextlib.closing(response):
+            return _lines_of(response.stream(2**16), wanted, until_s)
 
     async def missing(self) -> list[Right]:
         """Ask the API server which of the rights that we need it would not grant."""
@@ -163,12 +202,18 @@ class Cluster:
         return found
 
     async def _call(
-        self, verb: str, method: Callable[..., T], *names: Any, of_all: bool = False, **arguments: Any
+        self,
+        verb: str,
+        method: Callable[..., T],
+        *names: Any,
+        of_all: bool = False,
+        thread: ThreadPoolExecutor | None = None,
+        **arguments: Any,
     ) -> T:
         places = names if of_all else (*names, self._scaling.namespace)
         call = functools.partial(method, *places, **arguments, _request_timeout=(CONNECT_S, ANSWER_S))
         try:
-            answer = await asyncio.get_running_loop().run_in_executor(self._thread, call)
+            answer = await asyncio.get_running_loop().run_in_executor(thread or self._thread, call)
         except Exception as error:  # the client raises its own errors and those of urllib3, ssl and socket
             code, failed = _failure(error, verb)
             self.requests[verb, code] += 1
@@ -239,6 +284,23 @@ def _is_theirs(deployment: Any, replicas: int) -> bool:
         for entry in deployment.metadata.managed_fields or []
         if "f:replicas" in (entry.fields_v1 or {}).get("f:spec", {})
     )
+
+
+def _lines_of(chunks: Iterable[bytes], wanted: Callable[[bytes], bool], until_s: float) -> Log:
+    """Go through a log that comes in pieces of any length."""
+    kept, rest, lines, size, cut = bytearray(), b"", 0, 0, False
+    for chunk in chunks:
+        size += len(chunk)
+        *whole, rest = (rest + chunk).split(b"\n")
+        lines += len(whole)
+        kept += b"".join(line + b"\n" for line in whole if wanted(line))
+        cut = size >= LOG_BYTES or len(kept) > KEPT_BYTES
+        if cut or time.monotonic() >= until_s:
+            return Log(lines, kept.decode(errors="replace"), cut=True)
+    if rest:
+        lines += 1
+        kept += rest + b"\n" if wanted(rest) else b""
+    return Log(lines, kept.decode(errors="replace"), cut)
 
 
 def _pod(item: Any) -> Pod:

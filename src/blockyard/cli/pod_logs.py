@@ -1,0 +1,37 @@
+"""What a block of a run on Kubernetes wrote: printed from what its scheduler found in the logs of pods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blockyard.cli.app import DONE, FAILED
+
+
+def show(told: dict[str, Any]) -> int:
+    """Print what each pod wrote about the block; give the exit status: 1 where nothing was found."""
+    pods = told["pods"]
+    for pod in pods:
+        if pod["text"]:
+            n = pod["text"].count("\n")
+            print(
+                f"--- pod {pod['pod']}, {n:,} of {pod['lines']:,} lines{' (cut: there are more)' if pod['cut'] else ''}"
+            )
+            print(pod["text"], end="")
+    if any(pod["text"] for pod in pods):
+        return DONE
+    for pod in pods:
+        none = f"none of {pod['lines']:,} lines is about this block" + (", and there are more" if pod["cut"] else "")
+        print(f"--- pod {pod['pod']}: {pod['error'] or none}")
+    print(_why_nothing(told))
+    return FAILED
+
+
+def _why_nothing(told: dict[str, Any]) -> str:
+    pods = told["pods"]
+    if not pods:
+        return "no pod that may have run it is there; a log goes with its pod"
+    left = f"{told['left']:,} more pods of its pool were not read. " if told["left"] else ""
+    return (
+        f"{left}A block's lines are known where --log-format is json; it may have written nothing, or in a pod that is"
+        f" gone. All that one wrote: kubectl logs -n {told['namespace']} {pods[0]['pod']}"
+    )
