@@ -1,6 +1,6 @@
 """A Kubernetes API server as far as scaling needs it, over HTTP, as Kubernetes documents it; with faults to order.
 
-Deployments with their `scale` and who set it, pods with label selectors, SelfSubjectAccessReviews, JSON patches (and
+Deployments with their `scale`, pods with label selectors, SelfSubjectAccessReviews, JSON patches (and
 no other ones), resource versions, Status objects for errors, bearer tokens. `fail` makes the next requests go wrong.
 """
 
@@ -21,22 +21,13 @@ _uids = itertools.count(1)
 
 
 def deployment(name, replicas=1):
-    """One that was just made; nobody has set its `replicas`."""
+    """One that was just made."""
     return {
         "apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": {"name": name, "namespace": NAMESPACE, "resourceVersion": "1", "uid": f"uid-{next(_uids)}"},
         "spec": {"replicas": replicas, "selector": {"matchLabels": {}}, "template": {"spec": {"containers": []}}},
         "status": {"readyReplicas": replicas},
     }  # fmt: skip
-
-
-def set_replicas(found, replicas, manager="kubectl"):
-    """What `kubectl scale` does with a Deployment; who did it is noted where the number changes."""
-    if found["spec"]["replicas"] != replicas:
-        fields = {"f:spec": {"f:replicas": {}}}
-        entry = {"manager": manager, "operation": "Update", "subresource": "scale", "fieldsV1": fields}
-        found["metadata"]["managedFields"] = [entry]
-    found["spec"]["replicas"] = replicas
 
 
 def pod(name, pool="default", phase="Running", **status):
@@ -105,9 +96,9 @@ class Api:
 
     def scale(self, name, replicas):
         """What somebody does by `kubectl scale`."""
-        set_replicas(self.deployments[name], replicas)
+        self.deployments[name]["spec"]["replicas"] = replicas
 
-    def scaled(self, name, patch, manager):
+    def scaled(self, name, patch):
         """Patch a Scale; like Kubernetes' own it has no `replicas` where they are 0."""
         meanwhile, self.meanwhile = self.meanwhile, None
         if meanwhile is not None:
@@ -116,7 +107,7 @@ class Api:
         scale = {"metadata": found["metadata"], "spec": {"replicas": n} if n else {}}
         if error := self.patched(scale, patch):
             return error
-        set_replicas(found, scale["spec"]["replicas"], manager)
+        found["spec"]["replicas"] = scale["spec"]["replicas"]
         return None
 
     def patched(self, target, patch):
@@ -208,7 +199,7 @@ class _Handler(RequestHandler):
             if name not in self.api.deployments:
                 self.refuse(404, f'deployments "{name}" not found')
                 return
-            if error := self.api.scaled(name, patch, self.get_query_argument("fieldManager", "unknown")):
+            if error := self.api.scaled(name, patch):
                 self.refuse(422, error)
                 return
             spec = {"replicas": self.api.replicas(name)}

@@ -122,11 +122,8 @@ def test_what_a_person_asks_for_while_our_own_number_is_under_way_wins():
         assert successor.target(100, 2.0, over=False) == (3 if seen != 3 else None)
 
 
-def test_who_scaled_before_the_first_look_decides():
-    """Where there is no note to compare with, Kubernetes' word counts; the note is there from then on."""
-    pool = PoolScaler(PoolScaling("d", max=20))
-    pool.observe(5, 0.0, uid="a", theirs=True)
-    assert (pool.decides, pool.target(1, 1.0, over=False)) == ("person", None)
+def test_the_first_look_is_the_first_note():
+    """From then on, a number that is not ours is a person's."""
     pool = PoolScaler(PoolScaling("d", max=20))
     pool.observe(1, 0.0, uid="a")
     assert pool.note == Note((1,), uid="a")

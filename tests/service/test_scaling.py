@@ -8,7 +8,7 @@ import math
 
 import msgspec
 import pytest
-from kubernetes_api import deployment, pod, set_replicas
+from kubernetes_api import deployment, pod
 from scaling_rig import NAME, pool_of, scaled
 from scheduler_rig import Worker, run_of, serving, settings_of, task, until
 from tornado.httpclient import AsyncHTTPClient
@@ -110,28 +110,6 @@ def test_a_person_wins_until_automation_is_asked_for(redis_url, run_name, monkey
     asyncio.run(main())
 
 
-def test_a_person_who_scaled_before_the_scheduler_ever_looked_wins(redis_url, run_name, monkeypatch):
-    """Kubernetes knows who set the number: images may take minutes to come, and nobody waits for them."""
-
-    async def main():
-        found = deployment(NAME)
-        set_replicas(found, 3)
-        async with scaled(redis_url, run_name, monkeypatch, found=found) as (api, service):
-            await until(lambda: pool_of(service).decides == "person")
-            await until(lambda: len(api.asked) > 20)
-            assert api.replicas(NAME) == 3
-        async with scaled(redis_url, run_name + "-again", monkeypatch, found=found) as (api, service):
-            await until(lambda: pool_of(service).decides == "person")
-            await service.scaler.ask("default", None)
-            await until(lambda: api.replicas(NAME) == 8)
-        # Ours, and of a run that Redis does not know any more.
-        async with scaled(redis_url, run_name + "-anew", monkeypatch, found=found, max=5) as (api, service):
-            await until(lambda: api.replicas(NAME) == 6)
-            assert pool_of(service).decides == "auto"
-
-    asyncio.run(main())
-
-
 def test_what_was_answered_is_kept_although_the_scheduler_dies(redis_url, run_name, monkeypatch):
     """`POST /api/v1/scale` answers when it is noted: a successor does what could not be done."""
 
@@ -151,7 +129,7 @@ def test_what_was_answered_is_kept_although_the_scheduler_dies(redis_url, run_na
 
 
 def test_a_note_that_cannot_be_read_is_as_none(redis_url, run_name, monkeypatch, caplog):
-    """Another version may have kept something else; Kubernetes still knows who set the number."""
+    """Another version may have kept something else: it begins anew."""
 
     async def main():
         async with scaled(redis_url, run_name, monkeypatch, blocks=2) as (api, service):
@@ -173,7 +151,7 @@ def test_a_first_look_is_noted(redis_url, run_name, monkeypatch):
         async with scaled(redis_url, run_name, monkeypatch, blocks=2) as (api, service):
             await until(lambda: service.scaler._kept.get("default") is not None)
         found = api.deployments[NAME]
-        found["spec"]["replicas"] = 4  # by something that leaves no name
+        found["spec"]["replicas"] = 4
         async with scaled(redis_url, run_name, monkeypatch, blocks=2, found=found) as (api, service):
             await until(lambda: pool_of(service).decides == "person")
             assert api.replicas(NAME) == 4

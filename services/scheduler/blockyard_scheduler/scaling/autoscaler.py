@@ -205,7 +205,7 @@ class Autoscaler:
         deployment = await self._cluster.deployment(name)
         self._seen[name] = _Seen(deployment, pods)
         by_person, over = scaler.note.person, self._turns.core.is_over
-        scaler.observe(deployment.replicas, now, uid=deployment.uid, theirs=deployment.theirs)
+        scaler.observe(deployment.replicas, now, uid=deployment.uid)
         if scaler.note.person and not by_person:
             log.info(
                 "pool '%s' was scaled to %d by somebody else, who keeps it until 'blockyard scale %s --auto'",

@@ -28,8 +28,6 @@ LOG_BYTES = 2**26
 """Read of one container's log; the kubelet gives its newest file, of 10 MiB unless it was told otherwise."""
 KEPT_BYTES = 2**20
 COST = "controller.kubernetes.io/pod-deletion-cost"
-MANAGER = "blockyard-scheduler"
-"""By this name the API server notes that we set the number of pods."""
 MANAGED_COST = "karpenter.sh/managed-deletion-cost"
 """Set by Karpenter on pods whose cost is its own business."""
 
@@ -52,8 +50,6 @@ class Deployment:
     ready: int
     uid: str = ""
     """Another one when it was deleted and made again."""
-    theirs: bool = False
-    """Whether somebody else set `replicas`, as far as Kubernetes knows."""
     troubles: tuple[str, ...] = ()
     """Why pods can't be made, in Kubernetes' words (a quota, say)."""
 
@@ -134,7 +130,6 @@ class Cluster:
             replicas=replicas,
             ready=found.status.ready_replicas or 0,
             uid=found.metadata.uid or "",
-            theirs=_is_theirs(found, replicas),
             troubles=tuple(troubles),
         )
 
@@ -152,7 +147,7 @@ class Cluster:
         body = [{"op": "add", "path": "/spec/replicas", "value": replicas}]
         if seen:
             body.insert(0, {"op": "test", "path": "/spec/replicas", "value": seen})
-        await self._call("patch", self._apps.patch_namespaced_deployment_scale, name, body=body, field_manager=MANAGER)
+        await self._call("patch", self._apps.patch_namespaced_deployment_scale, name, body=body)
 
     async def set_cost(self, pod: Pod, cost: int) -> None:
         """Say how bad it would be to delete a pod."""
@@ -272,18 +267,6 @@ def _said(error: Exception) -> str:
 def _reason(error: Exception) -> str:
     cause = getattr(error, "reason", None) or error
     return f"{type(cause).__name__}: {str(cause)[:200]}" if str(cause) else type(cause).__name__
-
-
-def _is_theirs(deployment: Any, replicas: int) -> bool:
-    """Whether another than us set the number of pods.
-
-    The chart sets none, and Kubernetes' default is 1: where it is that, only a request to scale was meant to set it.
-    """
-    return any(
-        entry.manager != MANAGER and (replicas != 1 or entry.subresource == "scale")
-        for entry in deployment.metadata.managed_fields or []
-        if "f:replicas" in (entry.fields_v1 or {}).get("f:spec", {})
-    )
 
 
 def _lines_of(chunks: Iterable[bytes], wanted: Callable[[bytes], bool], until_s: float) -> Log:

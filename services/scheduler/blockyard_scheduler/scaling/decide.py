@@ -56,32 +56,31 @@ class PoolScaler:
         """Who decides: ``auto``, ``person``, or ``nobody`` where automation is off."""
         return "person" if self.note.person else "auto" if self.pool.autoscale else "nobody"
 
-    def observe(self, replicas: int, now: float, *, uid: str = "", theirs: bool = False) -> None:
-        """Take what the Deployment `uid` asks for; a number that is not ours is a person's.
-
-        `theirs`: Kubernetes knows that somebody else set it, which decides where there is no note to compare with.
-        """
+    def observe(self, replicas: int, now: float, *, uid: str = "") -> None:
+        """Take what the Deployment `uid` asks for; a number that is not ours is a person's."""
         if replicas != self.seen:  # also at a successor's first look: it has not seen yet what was wanted before
             self._changed_s = now
         self.seen = replicas
         note = self.note
         if not note.known or note.uid != uid:
-            self.note = self._met(replicas, uid, theirs=theirs)
+            self.note = self._met(replicas, uid)
         elif replicas in (*note.known, note.next):
             due = note.next if replicas != note.next else None
             self.note = msgspec.structs.replace(note, known=(replicas,), next=due)
         else:
             self.note = msgspec.structs.replace(note, known=(replicas,), next=None, person=True)
 
-    def _met(self, replicas: int, uid: str, *, theirs: bool) -> Note:
-        """Note a Deployment that is new to us: what it asks for is a default of Kubernetes, unless it is `theirs`."""
+    def _met(self, replicas: int, uid: str) -> Note:
+        """Note a Deployment that is new to us: what it asks for is Kubernetes' default, which nobody decided.
+
+        (Who set `replicas` is not to be had: the API server tracks no owner of a field that no manifest has.)
+        """
         note = self.note
         self._begun = False
+        due = None if self.pool.autoscale else self.pool.workers
         if note.person:  # made again: what a person set before is set again
-            due = note.next if note.next is not None or theirs else note.known[-1]
-        else:
-            due = None if self.pool.autoscale or theirs else self.pool.workers
-        return Note((replicas,), due if due != replicas else None, note.person or theirs, uid=uid)
+            due = note.next if note.next is not None else note.known[-1]
+        return Note((replicas,), due if due != replicas else None, note.person, uid=uid)
 
     def wanted(self, runnable: int) -> int:
         """Give the pods that `runnable` blocks could use, between the limits."""
