@@ -110,7 +110,10 @@ def test_what_cannot_be_found_is_said(redis_url, run_name, monkeypatch, capsys):
         told = capsys.readouterr().out
         assert f'--- pod {PODS[0]}: Kubernetes does not have it (404: pods "{PODS[0]}" not found)' in told
         assert f"--- pod {PODS[1]}: none of 2 lines is about this block\n" in told
-        assert f"kubectl logs -n lab {PODS[0]}" in told
+        assert f"kubectl logs -n lab {PODS[1]}" in told
+        api.pods.clear()
+        assert await asked(service, block) == 1
+        assert "No log of a pod that may have run it can be read" in capsys.readouterr().out
         assert await asked(service, 3) == 2
         assert "nothing has run it" in capsys.readouterr().err
 

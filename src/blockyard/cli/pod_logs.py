@@ -27,11 +27,11 @@ def show(told: dict[str, Any]) -> int:
 
 
 def _why_nothing(told: dict[str, Any]) -> str:
-    pods = told["pods"]
-    if not pods:
-        return "no pod that may have run it is there; a log goes with its pod"
     left = f"{told['left']:,} more pods of its pool were not read. " if told["left"] else ""
+    there = [pod["pod"] for pod in told["pods"] if not pod["error"]]
+    if not there:
+        return f"{left}No log of a pod that may have run it can be read; a log goes with its pod."
     return (
         f"{left}A block's lines are known where --log-format is json; it may have written nothing, or in a pod that is"
-        f" gone. All that one wrote: kubectl logs -n {told['namespace']} {pods[0]['pod']}"
+        f" gone. All that one wrote: kubectl logs -n {told['namespace']} {there[0]}"
     )
