@@ -10,13 +10,12 @@ import pytest
 from kubernetes_api import pod
 from page_rig import Prefixed, grid_task, mixed, opened, shots_in
 from playwright.async_api import expect
+from scaling_rig import NAME, scaled
 from scheduler_rig import Worker, run_of, until
-from test_scaling import NAME, scaled
 from test_scheduler_http import on_http
 
 from blockyard.wire.messages import Heartbeat, Outcome, Running
 from blockyard_scheduler import live
-from blockyard_scheduler.scaling import autoscaler
 
 pytestmark = pytest.mark.program("chromium")
 
@@ -239,8 +238,6 @@ def test_throughput_is_drawn_by_task_in_blocks_or_voxels(redis_url, run_name, ch
 
 def test_pools_on_kubernetes_are_shown_and_scaled(redis_url, run_name, chromium, monkeypatch, shots):
     """Pods asked for and ready, why others are missing, a person's number, and back to the scheduler's."""
-
-    monkeypatch.setattr(autoscaler, "LOOK_EVERY_S", 0.05)
 
     async def main():
         async with scaled(redis_url, run_name, monkeypatch, min=1) as (api, service):

@@ -219,6 +219,7 @@ def test_the_page_shows_a_hundred_million_blocks(redis_url, run_name, chromium, 
             await page.locator("#cuts input[type=number]").fill("0")
             await page.keyboard.press("Tab")
             await expect(page.locator("#map-at")).to_contain_text(re.compile(r"Block 0, \d+, \d+: "))
+            await expect(page.locator("#failures summary")).to_contain_text("2 blocks failed for good")
             await page.screenshot(path=shots / "large-zoomed.png", full_page=True)
 
     on_http(run_of(run_name, grid_task(shape=(464, 464, 464), max_retries=0)), redis_url, test)

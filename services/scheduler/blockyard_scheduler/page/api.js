@@ -34,10 +34,20 @@ async function answered(answer) {
   throw new Refused(answer.status, said);
 }
 
-export async function get(path, parameters = {}, options = {}) {
+// Status 0: nobody answers.
+async function ask(url, options) {
+  let answer;
+  try {
+    answer = await fetch(url, { cache: "no-store", ...options });
+  } catch (error) {
+    throw error.name === "AbortError" ? error : new Refused(0, { error: "the scheduler does not answer" });
+  }
+  return answered(answer);
+}
+
+export function get(path, parameters = {}, options = {}) {
   const query = new URLSearchParams(parameters).toString();
-  const url = `api/v1/${path}${query ? "?" + query : ""}`;
-  return answered(await fetch(url, { headers: headers({}), cache: "no-store", ...options }));
+  return ask(`api/v1/${path}${query ? "?" + query : ""}`, { headers: headers({}), ...options });
 }
 
 export async function getJson(path, parameters) {
@@ -45,12 +55,12 @@ export async function getJson(path, parameters) {
 }
 
 export async function post(path, value = {}) {
-  const answer = await fetch(`api/v1/${path}`, {
+  const answer = await ask(`api/v1/${path}`, {
     method: "POST",
     headers: headers({ "Content-Type": "application/json", "X-Blockyard": "1" }),
     body: JSON.stringify(value),
   });
-  return (await answered(answer)).json();
+  return answer.json();
 }
 
 // Server-sent events by fetch, since an EventSource can send no token. Ends, or throws, when the connection does.

@@ -1,5 +1,5 @@
 // The chosen cell or block: where it is, how it stands and why.
-import { getJson } from "./api.js";
+import { Refused, getJson } from "./api.js";
 import { MEANING, blockLink, chip, count, element } from "./format.js";
 
 const place = document.getElementById("detail");
@@ -11,7 +11,8 @@ export function showHint() {
 }
 
 function failing(error) {
-  place.replaceChildren(element("p", {}, error.message));
+  if (!(error instanceof Refused)) throw error;
+  place.replaceChildren(element("p", {}, `${error.message[0].toUpperCase()}${error.message.slice(1)}.`));
 }
 
 // A cell of many blocks: how many of each state, and the first of them.

@@ -7,7 +7,7 @@ export const STATES = ["done", "skipped", "leased", "ready", "pending", "failed"
 export const SIGNS = { done: "", skipped: "\u2013", leased: "\u25cf", ready: "\u25cb", pending: "", failed: "\u00d7", orphaned: "/", outside: "" };
 export const MEANING = {
   done: "done", skipped: "skipped: was done already", leased: "with a worker", ready: "ready to run",
-  pending: "waits", failed: "failed for good", orphaned: "never runs: waits for a failed block", outside: "not in this run",
+  pending: "waiting", failed: "failed for good", orphaned: "never runs: waits for a failed block", outside: "not in this run",
 };
 
 export const count = (n) => WHOLE.format(n);

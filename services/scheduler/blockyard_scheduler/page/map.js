@@ -1,5 +1,5 @@
 // The map: the grid of a task, cut or looked through along the axes that are not shown.
-import { get } from "./api.js";
+import { Refused, get } from "./api.js";
 import { onMove, readView, writeView } from "./address.js";
 import { MEANING, STATES, chip, count, counted, element, seconds, share, text } from "./format.js";
 import { listenOn } from "./hands.js";
@@ -103,12 +103,19 @@ export class BlockMap {
     });
   }
 
+  cut(axis, index, push) {
+    this.choose(() => {
+      this.cuts.set(axis, index);
+      if (!this.block) showHint(); // a cell of another slice was chosen, if any
+    }, { push });
+  }
+
   slice(by) {
     const axis = this.cuts.keys().next().value;
     if (axis === undefined) return;
     const now = this.cuts.get(axis);
     const most = this.grid.shape[axis] - 1;
-    this.choose(() => this.cuts.set(axis, now === null ? most >> 1 : Math.min(Math.max(now + by, 0), most)), { push: false });
+    this.cut(axis, now === null ? most >> 1 : Math.min(Math.max(now + by, 0), most), false);
   }
 
   // The controls say what is shown.
@@ -134,8 +141,8 @@ export class BlockMap {
     const on = element("input", { type: "checkbox", id: `cut-${axis}` });
     const range = element("input", { type: "range", min: 0, max: most, value: most >> 1, ariaLabel: `Slice of axis ${axis}` });
     const number = element("input", { type: "number", min: 0, max: most, value: most >> 1, ariaLabel: `Slice of axis ${axis}, as a number` });
-    const set = (value, push) => this.choose(() => this.cuts.set(axis, Math.min(Math.max(Math.round(Number(value)) || 0, 0), most)), { push });
-    on.addEventListener("change", () => (on.checked ? set(range.value, true) : this.choose(() => this.cuts.set(axis, null))));
+    const set = (value, push) => this.cut(axis, Math.min(Math.max(Math.round(Number(value)) || 0, 0), most), push);
+    on.addEventListener("change", () => (on.checked ? set(range.value, true) : this.cut(axis, null, true)));
     range.addEventListener("input", () => set(range.value, false));
     number.addEventListener("change", () => set(number.value, false));
     const control = element("fieldset", { className: "cut" }, element("label", { htmlFor: on.id }, on, ` slice of axis ${axis}`), range, number);
@@ -182,6 +189,7 @@ export class BlockMap {
       this.point(sight.cursor);
       if (this.seq < this.wanted) this.load(); // the last event came meanwhile
     } catch (error) {
+      if (!(error instanceof Refused)) throw error;
       // A picture that there is stays, when the scheduler goes.
       if (ticket === this.ticket && (!sight.tile || error.status === 400)) text(at("map-text"), error.message);
     }
@@ -255,7 +263,8 @@ export class BlockMap {
     const { least, most, together, logarithmic } = this.sight.tile.scale;
     const [key, words] = at("ramp").children;
     key.hidden = least === null;
-    const range = `mean ${this.colour} of a cell, from ${this.inUnits(least)} to ${this.inUnits(most)}${logarithmic ? " (logarithmic)" : ""}`;
+    const [low, high] = [this.inUnits(least), this.inUnits(most)];
+    const range = `mean ${this.colour} of a cell, ${low === high ? `${low} everywhere` : `from ${low} to ${high}`}${logarithmic ? " (logarithmic)" : ""}`;
     const regions = together.length ? `; blocks that are done are recorded by regions of ${together.join(" \u00d7 ")}` : "";
     text(words, least === null ? `Nothing is recorded yet of the ${this.colour} of these blocks.` : range + regions);
   }

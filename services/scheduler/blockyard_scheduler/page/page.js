@@ -9,13 +9,13 @@ import { isOver, showHeadline, showTasks } from "./overview.js";
 import { showThroughput } from "./throughput.js";
 import { showWorkers } from "./workers.js";
 
-const FAILURES_AGAIN_MS = 2000; // they are asked for no more often
+const FAILURES_PAUSE = 5; // times what they took the last time, before they are asked for again
 
 const message = document.getElementById("message");
 const tokenForm = document.getElementById("token");
 const map = new BlockMap({ retry, rerun });
 let last = null;
-let failures = { of: "", askedMs: -Infinity };
+let failures = { of: "", nextMs: 0 };
 let known = "";
 let listening = null;
 
@@ -34,11 +34,12 @@ async function act(path, value) {
       : `${again} to be run again; the run is ${answer.state}.`);
     return answer;
   } catch (error) {
-    if (error instanceof Refused) say(error.message, { bad: true });
-    else say("The scheduler does not answer.", { bad: true, connection: true });
+    say(sentence(error), { bad: true, connection: error.status === 0 });
     return null;
   }
 }
+
+const sentence = (error) => `${error.message[0].toUpperCase()}${error.message.slice(1)}.`;
 
 function retry(what) {
   return act("retry", what);
@@ -51,13 +52,13 @@ function rerun(what) {
 
 async function heard(live) {
   if (last === null || message.dataset.about === "connection") say("");
-  document.body.classList.remove("stale");
+  document.body.classList.remove("stale", "empty");
   last = live;
   showHeadline(live);
   showTasks(live, map.task, (task) => map.chooseTask(task));
   showWorkers(live, isOver(live), map.acts.show);
   showKubernetes(live, (what) => act("scale", what));
-  showThroughput(live.throughput);
+  showThroughput(live.throughput, isOver(live));
   const names = live.tasks.map((task) => `${task.id}:${task.total}`).join();
   try {
     if (names !== known) {
@@ -68,8 +69,9 @@ async function heard(live) {
     }
     await followFailures(live);
   } catch (error) {
+    if (!(error instanceof Refused)) throw error;
     // Where nobody answers, or nobody leads, the connection says so.
-    if (error instanceof Refused && error.status !== 503) say(error.message, { bad: true });
+    if (error.status !== 0 && error.status !== 503) say(sentence(error), { bad: true });
   }
 }
 
@@ -80,10 +82,14 @@ function usualTask(tasks) {
 
 async function followFailures(live) {
   const of = live.tasks.map((task) => `${task.failed}:${task.retries}`).join();
-  const soon = performance.now() - failures.askedMs < FAILURES_AGAIN_MS && !isOver(live);
-  if (of === failures.of || soon) return;
-  failures = { of, askedMs: performance.now() };
-  await showFailures({ retry, show: map.acts.show, indexOf: (task, id) => indexOf(map.tasks.get(task)?.shape, id) });
+  const now = performance.now();
+  if (of === failures.of || (now < failures.nextMs && !isOver(live))) return;
+  failures = { of, nextMs: Infinity };
+  try {
+    await showFailures({ retry, show: map.acts.show, indexOf: (task, id) => indexOf(map.tasks.get(task)?.shape, id) });
+  } finally {
+    failures.nextMs = performance.now() + FAILURES_PAUSE * (performance.now() - now);
+  }
 }
 
 function indexOf(shape, id) {
@@ -100,11 +106,11 @@ async function follow() {
       lost("The scheduler has ended this connection; trying again.");
     } catch (error) {
       if (listening.signal.aborted) continue;
-      if (error instanceof Refused && error.status === 401) {
+      if (error.status === 401) {
         await new Promise((given) => tokenForm.addEventListener("submit", given, { once: true }));
         continue;
       }
-      if (error instanceof Refused) refused(error);
+      if (error.status > 0) refused(error);
       else lost("The scheduler does not answer; trying again.");
     }
     await new Promise((done) => setTimeout(done, wait));
@@ -119,7 +125,10 @@ function mark(state, words) {
 }
 
 function lost(why) {
-  if (last && isOver(last)) return say("The run is over and its scheduler has ended; this is how it stood.", { connection: true });
+  if (last && isOver(last)) {
+    document.body.classList.add("ended");
+    return say("The run is over and its scheduler has ended; this is how it stood. 'blockyard report' keeps it in a file.", { connection: true });
+  }
   const when = new Date().toLocaleTimeString();
   if (!document.body.classList.contains("stale")) say(last ? `${why} This is how the run stood at ${when}.` : why, { bad: true, connection: true });
   document.body.classList.toggle("stale", last !== null);
@@ -128,9 +137,9 @@ function lost(why) {
 
 // The scheduler answers, but does not lead: it stands by, or comes to lead in a moment.
 function refused(error) {
-  const words = element("span", {}, `${error.message[0].toUpperCase()}${error.message.slice(1)}. `);
+  const words = element("span", {}, `${sentence(error)} `);
   if (error.page) words.append("Its page: ", element("a", { href: error.page }, error.page), ". ");
-  words.append("This page shows the run as soon as this scheduler leads.");
+  words.append("This one shows the run as soon as this scheduler leads.");
   say(words, { connection: true });
   document.body.classList.toggle("stale", last !== null);
   mark("standby", "stands by");

@@ -37,7 +37,8 @@ export class Sight {
     this.draw();
   }
 
-  zoom(factor, at = [this.canvas.clientWidth / 2, this.canvas.clientHeight / 2]) {
+  // Around a point of the canvas: by default the cursor, where it is in sight, or else the middle.
+  zoom(factor, at = this.middle()) {
     const { view } = this;
     const allowed = Math.min(factor, LARGEST / Math.max(view.sx, view.sy));
     view.x += at[0] / view.sx - at[0] / (view.sx * allowed);
@@ -45,6 +46,13 @@ export class Sight {
     view.sx *= allowed;
     view.sy *= allowed;
     this.move();
+  }
+
+  middle() {
+    const { view, canvas, cursor } = this;
+    const [x, y] = cursor ? [(cursor[0] + 0.5 - view.x) * view.sx, (cursor[1] + 0.5 - view.y) * view.sy] : [-1, -1];
+    const inSight = x >= 0 && y >= 0 && x <= canvas.clientWidth && y <= canvas.clientHeight;
+    return inSight ? [x, y] : [canvas.clientWidth / 2, canvas.clientHeight / 2];
   }
 
   drag(dx, dy) {

@@ -4,12 +4,14 @@ import { duration, element, keep, rate, text, voxels } from "./format.js";
 const place = document.getElementById("throughput");
 const unit = document.getElementById("throughput-unit");
 let samples = null;
+let ended = false; // the run is over: nothing is "now"
 new ResizeObserver(() => showThroughput()).observe(place);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => showThroughput());
 unit.addEventListener("change", () => showThroughput());
 
-export function showThroughput(throughput) {
+export function showThroughput(throughput, over = ended) {
   samples = throughput ?? samples;
+  ended = over;
   if (!samples) return;
   const lists = Object.entries(samples[unit.value]);
   const length = Math.max(0, ...lists.map(([, list]) => list.length));
@@ -25,7 +27,7 @@ export function showThroughput(throughput) {
     draw(made.children[1], whole.length > 1 ? whole : [...whole, ...whole]);
   });
   text(document.getElementById("throughput-text"), total.some((n) => n)
-    ? `From ${duration(total.length * samples.bucket_s)} ago until now, in intervals of ${duration(samples.bucket_s)}; each line has its own height.`
+    ? `The last ${duration(total.length * samples.bucket_s)}, in intervals of ${duration(samples.bucket_s)}; each line has its own height.`
     : "Nothing has finished since this scheduler began to lead.");
 }
 
@@ -40,7 +42,7 @@ function inWords(values) {
   if (!most) return "nothing yet";
   const recent = values.slice(-Math.max(1, Math.round(10 / samples.bucket_s)));
   const mean = (list) => list.reduce((a, b) => a + b, 0) / list.length;
-  return `${said(mean(recent))} now, ${said(mean(values))} on average, ${said(most)} at most`;
+  return `${ended ? "" : `${said(mean(recent))} now, `}${said(mean(values))} on average, ${said(most)} at most`;
 }
 
 function draw(canvas, values) {

@@ -88,7 +88,7 @@ export class Tile {
     const pen = this.image.getContext("2d");
     const pixels = pen.createImageData(this.image.width, this.image.height);
     this.values.forEach((value, cell) => {
-      const at = most > least ? Math.min(Math.max((on(value) - on(least)) / (on(most) - on(least)), 0), 1) : 0.5;
+      const at = most > least ? Math.min(Math.max((on(value) - on(least)) / (on(most) - on(least)), 0), 1) : 0;
       const [r, g, b] = isNaN(value) ? unknown : low.map((from, i) => from + (high[i] - from) * at);
       pixels.data.set([r, g, b, 255], 4 * cell);
     });

@@ -37,9 +37,9 @@ export function showWorkers(live, over, show) {
   keep(workers.querySelector("tbody"), live.workers, (worker) => worker.id, cells(WORKER), (row, worker) => {
     fill(row, [
       worker.id, worker.pool, `${count(worker.busy)} of ${count(worker.slots)}`, null, count(worker.finished),
-      worker.connected ? (worker.heard_s_ago < 5 ? "now" : `${duration(worker.heard_s_ago)} ago`) : `${duration(worker.heard_s_ago)} ago, not connected`,
+      over && !worker.connected ? "has left" : heard(worker),
     ]);
-    row.classList.toggle("lost", !worker.connected);
+    row.classList.toggle("lost", !worker.connected && !over);
     runs(row.children[3], worker, show);
   });
   const hidden = live.n_workers - live.workers.length;
@@ -49,6 +49,11 @@ export function showWorkers(live, over, show) {
   keep(slow, live.stragglers, (block) => `${block.task} ${block.index}`,
     (block) => element("li", {}, blockLink(block.task, block.index, show), element("span")),
     (item, block) => text(item.lastChild, ` of ${block.task} runs for ${duration(block.seconds)} on ${block.worker} (usual: ${duration(block.median_s)})`));
+}
+
+function heard(worker) {
+  const ago = worker.heard_s_ago < 5 ? "now" : `${duration(worker.heard_s_ago)} ago`;
+  return worker.connected ? ago : `${ago}, not connected`;
 }
 
 // The blocks that a worker runs, each with the time since it began.
