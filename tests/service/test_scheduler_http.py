@@ -229,6 +229,31 @@ def test_a_retry_brings_failed_blocks_and_their_orphans_back(redis_url, run_name
     on_http(run, redis_url, test)
 
 
+def test_a_retry_may_name_an_error(redis_url, run_name):
+    """Only blocks that failed like that, whatever the numbers in its message are."""
+    run = run_of(run_name, task(blocks=3, max_retries=0))
+
+    async def test(service, http):
+        async with Worker(service, slots=3) as worker:
+            await worker.join()
+            for message in ("voxel 1 is NaN", "voxel 2 is NaN", "the disk is full"):
+                await worker.released((await worker.take(1))[0], Outcome.FAILED, message=message)
+            error = {"kind": "ValueError", "message": "voxel 7 is NaN"}
+            answer = await http.post("/api/v1/retry", {"task": "work", "error": error})
+            assert msgspec.json.decode(answer.body) == {"state": "running", "blocks": 2}
+            groups = msgspec.json.decode((await http("/api/v1/failures?whole=0")).body, type=Failures)
+            assert [(group.message, group.failed) for group in groups.groups] == [
+                ("the disk is full", 1),
+                ("voxel 1 is NaN", 0),
+            ]
+            assert groups.failures == []
+            error["kind"] = "KeyError"
+            answer = await http.post("/api/v1/retry", {"task": "work", "error": error})
+            assert msgspec.json.decode(answer.body)["blocks"] == 0
+
+    on_http(run, redis_url, test)
+
+
 def test_a_rerun_runs_done_blocks_again_and_what_depends_on_them(redis_url, run_name):
     """Leases on them end first, and their releases are stale; what was done elsewhere stays done."""
     run = run_of(run_name, task("up", 4), task("down", 4, requires=("up",)))
@@ -259,6 +284,8 @@ def test_a_rerun_runs_done_blocks_again_and_what_depends_on_them(redis_url, run_
     [
         ({"taks": "work"}, "unknown field `taks`"),
         ({"task": "wrok"}, "did you mean 'work'"),
+        ({"error": {"kind": "KeyError", "message": ""}}, "say of which task the blocks are that failed with KeyError"),
+        ({"error": {"kind": "KeyError"}}, "missing required field `message`"),
         ({"roi": {"offset": [0, 0], "shape": [1, 1]}}, "task 'work' has 1 axes"),
     ],
 )
