@@ -15,7 +15,6 @@ from scheduler_rig import Worker, run_of, until
 from test_scheduler_http import on_http
 
 from blockyard.wire.messages import Heartbeat, Outcome, Running
-from blockyard_scheduler import live
 
 pytestmark = pytest.mark.program("chromium")
 
@@ -214,9 +213,8 @@ def test_a_done_block_is_run_again_after_a_question(redis_url, run_name, chromiu
     on_http(run_of(run_name, grid_task(max_retries=0)), redis_url, test)
 
 
-def test_throughput_is_drawn_by_task_in_blocks_or_voxels(redis_url, run_name, chromium, monkeypatch):
+def test_throughput_is_drawn_by_task_in_blocks_or_voxels(redis_url, run_name, chromium):
     """Each task by itself, and all together."""
-    monkeypatch.setattr(live, "THROUGHPUT_EVERY", 1)
 
     async def test(service, http):
         async with Worker(service, slots=10) as worker, opened(chromium, http.base) as page:

@@ -24,8 +24,10 @@ MOST_WORKERS = 100
 MOST_RUNNING = 8
 """Blocks sent of each of them."""
 MOST_STRAGGLERS = 20
+YOUNG_S = 60.0
+"""The samples of a run that is younger go with every event,"""
 THROUGHPUT_EVERY = 5
-"""The samples go with every fifth event, and with a listener's first."""
+"""later with every fifth, and with a listener's first and last."""
 
 _NUMBERED = re.compile(r"(\D*)(\d*)")
 
@@ -187,9 +189,13 @@ class Events(Api):
 
     async def _tell(self) -> None:
         number = 0
-        over = self.turns.run_over
+        over, began_s = self.turns.run_over, self.turns.core.started_s
         with contextlib.suppress(StreamClosedError):
-            while (event := self.broadcast.event(throughput=number % THROUGHPUT_EVERY == 0)) is not None:
+            while True:
+                young = time.monotonic() - began_s < YOUNG_S
+                event = self.broadcast.event(throughput=young or number % THROUGHPUT_EVERY == 0)
+                if event is None:
+                    return
                 self.write(event)
                 await self.flush()
                 # The end is told at once: a scheduler that ends with its run is gone before the second is.
