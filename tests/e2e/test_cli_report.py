@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -9,7 +10,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from blockyard.cli.report.figures import TaskFigures, busy, intervals
+from blockyard.cli.report.figures import RegionFigures, TaskFigures, busy, intervals
+from blockyard.cli.report.page import report
+from blockyard.core.status import Failures, Record, RegionsRecord, RunStatus
 
 PIPELINE = """
 name: p
@@ -114,3 +117,39 @@ def test_all_time_in_blocks_is_somewhere():
     seconds = rng.uniform(0.0, 5.0, 500)
     worked = busy([figures(seconds, ended_s, rng.integers(0, 3, 500))], 3, float(np.float32(ended_s).max()))
     assert worked.sum() * (np.float32(ended_s).max() / worked.shape[1]) == pytest.approx(seconds.sum(), rel=1e-3)
+
+
+def test_a_task_recorded_by_region_is_in_the_report():
+    """Its mean, where it was slow, and that no more is known; nothing pretends to know its blocks."""
+    regions = RegionsRecord(
+        id="smooth",
+        side=(16, 16),
+        regions=(2, 3),
+        blocks=np.array([256, 256, 128, 0, 10, 0], "<i4").tobytes(),
+        seconds=np.array([25.6, 25.6, 128.0, 0.0, 0.5, 0.0], "<f8").tobytes(),
+        retries=np.array([0, 3, 0, 0, 1, 0], "<i4").tobytes(),
+    )
+    record = Record(run="r", software="1", began_s=0.0, workers=[], tasks=[], regions=[regions], wasted_s={})
+    status = RunStatus(
+        run="r",
+        state="running",
+        epoch=1,
+        elapsed_s=1.0,
+        eta_s=None,
+        tasks=[],
+        workers=[],
+        stale_releases=0,
+        leases_expired=0,
+        leases_granted=0,
+    )
+    reader = Reader()
+    reader.feed(report(status, record, Failures(attempts=0, failed=0, groups=[], failures=[]), 0.0))
+    text = " ".join(reader.text)
+    assert "Of smooth only sums by region of the grid are recorded" in text
+    assert "650 blocks of 0.276 s on average, in regions of 16 x 16 blocks" in text
+    assert "Slowest blocks" not in text
+    assert "needed 4 attempts beyond their first" in text
+    assert re.search(r"Slowest regions.*smooth \(0, 32\) 1 s 128 smooth \(0, 16\) 0.1 s 256", text)
+    assert RegionFigures.of(regions).map() == pytest.approx(
+        np.array([[0.1, 0.1, 1.0], [np.nan, 0.05, np.nan]]), nan_ok=True
+    )

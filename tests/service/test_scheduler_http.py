@@ -6,12 +6,13 @@ import asyncio
 import re
 
 import msgspec
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from scheduler_rig import Worker, pack, run_of, serving, settings_of, task, work_off
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 
-from blockyard.core.status import Explanation, Failures, RunStatus
+from blockyard.core.status import Explanation, Failures, Record, RunStatus
 from blockyard.wire.messages import Outcome, Revoke, Want
 
 NAMES = [
@@ -135,6 +136,25 @@ def test_failures_are_grouped_by_error(redis_url, run_name):
         assert "did you mean 'right'" in error_of(await http("/api/v1/failures?task=rihgt"))
 
     on_http(run, redis_url, test)
+
+
+@pytest.mark.parametrize("most", [10, 1000])
+def test_the_record_is_by_block_or_by_region(redis_url, run_name, most):
+    """Where a task is too large to be recorded block by block, its regions have the sums."""
+
+    async def test(service, http):
+        async with Worker(service, slots=4) as worker:
+            await worker.join()
+            numbers = []
+            while len(numbers) < 4:
+                numbers += (await worker.take(4 - len(numbers)))[0]
+            await worker.released(numbers, seconds=0.5)
+        record = msgspec.msgpack.decode((await http("/api/v1/record")).body, type=Record)
+        assert (len(record.tasks), len(record.regions)) == ((0, 1) if most == 10 else (1, 0))
+        packed, kind = (record.regions[0].seconds, "<f8") if most == 10 else (record.tasks[0].seconds, "<f4")
+        assert np.frombuffer(packed, kind).sum() == pytest.approx(2.0, rel=1e-3)
+
+    on_http(run_of(run_name, task(blocks=100)), redis_url, test, history_blocks=most)
 
 
 def test_explain_says_why_by_index_and_by_block(redis_url, run_name):

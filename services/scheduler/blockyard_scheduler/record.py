@@ -1,4 +1,4 @@
-"""`GET /api/v1/record`: the record of the run, for `blockyard report` (msgpack; 20 bytes a block)."""
+"""`GET /api/v1/record`: the record of the run, for `blockyard report` (msgpack; 19 bytes a block, 16 a region)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from blockyard.core import durations
 from blockyard.core.history import TaskHistory
 from blockyard.core.scheduler import Scheduler
-from blockyard.core.status import Record, TaskRecord
+from blockyard.core.status import Record, RegionsRecord, TaskRecord
 from blockyard.core.task import Task
 from blockyard_scheduler.http import Api
 
@@ -31,20 +31,29 @@ class RecordHandler(Api):
 
 def encode(core: Scheduler, wasted_s: dict[str, float]) -> bytes:
     """Give the record of a run as bytes."""
-    tasks = []
-    for task in core.tasks:
-        history = core.history.tasks.get(task.number)
-        if history is not None and history.rows is not None:
-            tasks.append(_task(task, history))
+    recorded = [(task, core.history.tasks[task.number]) for task in core.tasks if task.number in core.history.tasks]
     record = Record(
         run=core.run.pipeline.name,
         software=version("blockyard"),
         began_s=core.history.began_s or 0.0,
         workers=list(core.history.workers),
-        tasks=tasks,
+        tasks=[_task(task, history) for task, history in recorded if history.rows is not None],
+        regions=[_regions(task, history) for task, history in recorded if history.rows is None],
         wasted_s=wasted_s,
     )
     return msgspec.msgpack.encode(record)
+
+
+def _regions(task: Task, history: TaskHistory) -> RegionsRecord:
+    sums = history.sums
+    return RegionsRecord(
+        id=task.spec.id,
+        side=task.layout.side,
+        regions=task.layout.counts,
+        blocks=sums["blocks"].tobytes(),
+        seconds=sums["seconds"].tobytes(),
+        retries=sums["retries"].tobytes(),
+    )
 
 
 def _task(task: Task, history: TaskHistory) -> TaskRecord:

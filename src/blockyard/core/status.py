@@ -188,6 +188,22 @@ class TaskRecord(msgspec.Struct, kw_only=True):
     """Seconds since `Record.began_s`, ``<f4``."""
 
 
+class RegionsRecord(msgspec.Struct, kw_only=True):
+    """What is recorded of a task by region of its grid: arrays of one entry a region, in C order, as bytes."""
+
+    id: str
+    side: tuple[int, ...]
+    """Blocks of a region on each axis; fewer at the end of the grid."""
+    regions: tuple[int, ...]
+    """Regions on each axis."""
+    blocks: bytes
+    """How many blocks are recorded, ``<i4``."""
+    seconds: bytes
+    """Of all of them together, ``<f8``."""
+    retries: bytes
+    """Their attempts beyond the first, ``<i4``."""
+
+
 class Record(msgspec.Struct, kw_only=True):
     """The record of a run, as `/api/v1/record` gives it."""
 
@@ -199,6 +215,8 @@ class Record(msgspec.Struct, kw_only=True):
     workers: list[str]
     tasks: list[TaskRecord]
     """Those that are recorded block by block."""
+    regions: list[RegionsRecord] = []
+    """The others: those that are too large for that."""
     wasted_s: dict[str, float]
     """Seconds of attempts that came to nothing, by reason, since this scheduler leads."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from blockyard.core.status import Record, TaskRecord
+from blockyard.core.status import Record, RegionsRecord, TaskRecord
 
 MOST_INTERVALS = 120
 SHORTEST_S = 0.5
@@ -72,14 +72,61 @@ class TaskFigures:
 
     def map(self) -> Floats:
         """Give the mean seconds of blocks projected on the last two axes, shape (rows, columns); NaN where none is."""
-        index = np.unravel_index(self.blocks, self.shape)
-        row, rows = (index[-2], self.shape[-2]) if len(self.shape) > 1 else (np.zeros_like(self.blocks), 1)
-        cells = min(rows, MOST_CELLS), min(self.shape[-1], MOST_CELLS)
-        bins = [row * cells[0] // rows, index[-1] * cells[1] // self.shape[-1]]
-        place = bins[0] * cells[1] + bins[1]
-        sums = np.bincount(place, self.seconds, minlength=cells[0] * cells[1])
-        counts = np.bincount(place, minlength=cells[0] * cells[1])
-        return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0).reshape(cells)
+        return _projected(self.blocks, self.shape, self.seconds.astype(np.float64), np.ones(len(self.blocks)))
+
+
+@dataclass(frozen=True, slots=True)
+class RegionFigures:
+    """What is recorded of one task by region of its grid, as arrays of one entry a region."""
+
+    id: str
+    side: tuple[int, ...]
+    regions: tuple[int, ...]
+    blocks: npt.NDArray[np.int32]
+    seconds: Floats
+    retries: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(cls, task: RegionsRecord) -> RegionFigures:
+        """Read what the scheduler gave."""
+        return cls(
+            task.id,
+            task.side,
+            task.regions,
+            np.frombuffer(task.blocks, "<i4"),
+            np.frombuffer(task.seconds, "<f8"),
+            np.frombuffer(task.retries, "<i4"),
+        )
+
+    @property
+    def mean_s(self) -> float:
+        """Mean seconds of a block."""
+        return float(self.seconds.sum() / self.blocks.sum())
+
+    def slowest(self) -> list[tuple[tuple[int, ...], float, int]]:
+        """Give (index of the first block, mean seconds of a block, recorded blocks) of the slowest regions."""
+        means = np.divide(self.seconds, self.blocks, out=np.zeros(len(self.blocks)), where=self.blocks > 0)
+        order = np.argsort(means)[::-1][:SLOWEST]
+        order = order[self.blocks[order] > 0]
+        begins = (np.stack(np.unravel_index(order, self.regions), axis=-1) * np.array(self.side)).tolist()
+        rows = zip(begins, means[order], self.blocks[order], strict=True)
+        return [(tuple(begin), float(mean), int(n)) for begin, mean, n in rows]
+
+    def map(self) -> Floats:
+        """Give the mean seconds of blocks as `TaskFigures.map` does; cells are regions, or several of them."""
+        return _projected(np.arange(len(self.blocks)), self.regions, self.seconds, self.blocks.astype(np.float64))
+
+
+def _projected(ids: npt.NDArray[np.int64], shape: tuple[int, ...], sums: Floats, counts: Floats) -> Floats:
+    """Give sum over count of what lies behind one another along all axes but the last two, in at most so many cells."""
+    index = np.unravel_index(ids, shape)
+    row, rows = (index[-2], shape[-2]) if len(shape) > 1 else (np.zeros_like(ids), 1)
+    cells = min(rows, MOST_CELLS), min(shape[-1], MOST_CELLS)
+    place = row * cells[0] // rows * cells[1] + index[-1] * cells[1] // shape[-1]
+    size = cells[0] * cells[1]
+    counted = np.bincount(place, counts, minlength=size)
+    summed = np.bincount(place, sums, minlength=size)
+    return np.divide(summed, counted, out=np.full(size, np.nan), where=counted > 0).reshape(cells)
 
 
 def intervals(end_s: float) -> int:
@@ -90,6 +137,11 @@ def intervals(end_s: float) -> int:
 def figures(record: Record) -> list[TaskFigures]:
     """Give the tasks of which any block is recorded."""
     return [found for found in map(TaskFigures.of, record.tasks) if len(found.blocks)]
+
+
+def region_figures(record: Record) -> list[RegionFigures]:
+    """Give the tasks recorded by region of which anything is recorded."""
+    return [found for found in map(RegionFigures.of, record.regions) if found.blocks.any()]
 
 
 def busy(tasks: list[TaskFigures], workers: int, end_s: float) -> Floats:

@@ -9,7 +9,15 @@ from html import escape
 import numpy as np
 
 from blockyard.cli.report import svg
-from blockyard.cli.report.figures import MOST_WORKERS, SLOWEST, TaskFigures, busy, figures
+from blockyard.cli.report.figures import (
+    MOST_WORKERS,
+    SLOWEST,
+    RegionFigures,
+    TaskFigures,
+    busy,
+    figures,
+    region_figures,
+)
 from blockyard.core.report import counted, duration
 from blockyard.core.status import Failures, Record, RunStatus
 
@@ -40,15 +48,17 @@ rect.c5{fill:var(--c5)}rect.c6{fill:var(--c6)}rect.c7{fill:var(--c7)}.bar{stroke
 
 def report(status: RunStatus, record: Record, failures: Failures, made_s: float) -> str:
     """Give the file; `made_s` is the time it is made, in Unix seconds."""
-    tasks = figures(record)
+    tasks, regions = figures(record), region_figures(record)
     end_s = max((float(task.ended_s.max()) for task in tasks), default=0.0) or 1.0
     parts = [_head(status, record, made_s), _overview(status)]
     if tasks:
         parts += [_throughput(tasks, end_s), _workers(tasks, record, end_s), _durations(tasks)]
         parts += [_where(tasks), _slowest(tasks, record)]
-    else:
-        parts.append("<p>No block is recorded: none has been done yet, or the tasks are too large to be recorded.</p>")
-    parts += [_waste(record, tasks), _failures(failures)]
+    if regions:
+        parts.append(_regions(regions))
+    if not tasks and not regions:
+        parts.append("<p>No block is recorded: none has been done yet, or nothing was to be recorded.</p>")
+    parts += [_waste(record, tasks, regions), _failures(failures)]
     title = escape(f"{status.run}: {status.state}")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
@@ -132,12 +142,35 @@ def _slowest(tasks: list[TaskFigures], record: Record) -> str:
     return "<h2>Slowest blocks</h2>" + _table(heads, [row for _, row in rows[:SLOWEST]])
 
 
-def _waste(record: Record, tasks: list[TaskFigures]) -> str:
+def _regions(tasks: list[RegionFigures]) -> str:
+    names = ", ".join(escape(task.id) for task in tasks)
+    note = (
+        f"Of {names} only sums by region of the grid are recorded: --history-blocks is how many blocks are, one by one."
+    )
+    parts = [f'<h2>Large tasks, by region</h2><p class="soft">{note}</p>']
+    rows = []
+    for task in tasks:
+        side = " x ".join(map(str, task.side))
+        spread = (
+            f"{int(task.blocks.sum()):,} blocks of {svg.number(task.mean_s)} s on average, in regions of {side} blocks"
+        )
+        parts.append(f'<h3>{escape(task.id)}</h3><p class="soft">{spread}</p>' + svg.heat(task.map(), "mean of a cell"))
+        rows += [(mean, (task.id, str(begin), f"{svg.number(mean)} s", f"{n:,}")) for begin, mean, n in task.slowest()]
+    rows.sort(key=lambda row: -row[0])
+    heads = ("task", "region from block", "mean of a block", "blocks")
+    return "".join(parts) + "<h3>Slowest regions</h3>" + _table(heads, [row for _, row in rows[:SLOWEST]])
+
+
+def _waste(record: Record, tasks: list[TaskFigures], regions: list[RegionFigures]) -> str:
     useful = sum(float(task.seconds.sum(dtype=np.float64)) for task in tasks)
+    useful += sum(float(task.seconds.sum()) for task in regions)
     again = sum(int((task.attempts > 1).sum()) for task in tasks)
     rows = [("blocks that were done", duration(useful))]
     rows += [(f"attempts that were in vain: {reason}", duration(s)) for reason, s in record.wasted_s.items() if s]
     note = f"{again:,} blocks needed more than one attempt. Vain attempts count since the scheduler leads."
+    if regions:
+        retries = sum(int(task.retries.sum()) for task in regions)
+        note += f" Blocks that are recorded by region needed {counted(retries, 'attempt')} beyond their first."
     return "<h2>Useful and wasted time</h2>" + _table(("", "time in slots"), rows) + f'<p class="soft">{note}</p>'
 
 
