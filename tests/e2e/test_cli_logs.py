@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -64,7 +66,7 @@ def test_a_block_that_wrote_nothing_says_so(folder):
     assert blockyard("run", "p.yaml", cwd=folder).returncode == 0
     quiet = blockyard("logs", "smooth", "0,1", "p.yaml", cwd=folder)
     assert quiet.returncode == 1
-    assert "wrote nothing" in quiet.stderr
+    assert "smooth 0,1 wrote nothing: it is done" in quiet.stderr
     for words, says in ((("smoth", "0,1"), "did you mean 'smooth'"), (("smooth", "9,9"), "has no block 9,9")):
         bad = blockyard("logs", *words, "p.yaml", cwd=folder)
         assert bad.returncode == 2
@@ -109,7 +111,117 @@ def test_the_last_words_of_a_killed_block_a_program_and_a_worker_of_the_users_ow
         "smooth 2,3": ["only a program speaks"],
         "own 1,3": ["own block 8"],
     }
-    assert "(it runs, or was killed)" not in told["smooth 2,3"]
+    heads = {where: [line for line in text.splitlines() if line.startswith("---")] for where, text in told.items()}
+    ends = {
+        where: [head.partition(", attempt ")[2].partition(": ")[0] for head in found] for where, found in heads.items()
+    }
+    assert ends["smooth 2,3"] == ends["own 1,3"] == ["1"]
+    assert ends["smooth 2,2"][0].startswith("1 (the process of the block was killed by SIGKILL")
+    assert ends["smooth 2,2"][1:] == ["2"]
+
+
+STATES = """
+import ctypes, os, pathlib, time
+from blockyard import Client
+
+def smooth(block):
+    if block.index == (0, 1):
+        os._exit(3)
+    if block.index == (0, 2):
+        ctypes.CDLL(None).write(2, b"abort", 5)
+        os._exit(4)
+    if block.index == (0, 3):
+        raise ValueError("in silence")
+    if block.index == (0, 4):
+        print("it begins")
+        wait()
+
+def wait():
+    while not pathlib.Path("go").exists():
+        time.sleep(0.01)
+
+def own():
+    client = Client()
+    while (block := client.acquire_block()) is not None:
+        print("own", block.block_id)
+        if block.block_id == 1:
+            os._exit(5)
+        client.release_block(block)
+"""
+MODULE_THAT_PRINTS = """
+from work import wait
+print("imported after the last block of smooth")
+
+def late(block):
+    wait()
+"""
+TASKS = """
+name: p
+tasks:
+  - &task
+    id: smooth
+    function: work:smooth
+    total_roi: {offset: [0, 0], shape: [1, 5]}
+    read_roi: {offset: [0, 0], shape: [1, 1]}
+    write_roi: {offset: [0, 0], shape: [1, 1]}
+    read_write_conflict: false
+    max_retries: 0
+"""
+MORE = """  - {<<: *task, id: late, function: "prints:late", total_roi: {offset: [0, 0], shape: [1, 1]}}
+  - {<<: *task, id: waits, requires: [late]}
+  - {<<: *task, id: own, function: null, worker: "work:own"}
+"""
+
+
+def test_what_there_is_nothing_of_is_said_why(tmp_path):
+    """Not run yet, running, done and silent, failed, killed: each in its own words, though others write meanwhile."""
+    (tmp_path / "work.py").write_text(STATES)
+    (tmp_path / "prints.py").write_text(MODULE_THAT_PRINTS)
+    (tmp_path / "p.yaml").write_text(TASKS + MORE)
+
+    def logs(*block):
+        told = blockyard("logs", *block, "p.yaml", cwd=tmp_path)
+        text = told.stderr or told.stdout
+        return told.returncode, re.sub(r": [^ ]*\.log\n", ":\n", text)
+
+    command = [sys.executable, "-m", "blockyard.cli", "run", "p.yaml", "--workers", "2"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        try:
+            until(lambda: logs("late", "0,0")[1].startswith("late 0,0 has written nothing so far: it is leased"))
+            until(lambda: logs("smooth", "0,4") == (0, "--- smooth 0,4, attempt 1 (it runs):\nit begins\n"))
+            assert logs("waits", "0,0")[1].startswith("waits 0,0 has not run yet: it waits for")
+        finally:
+            (tmp_path / "go").touch()
+        assert run.wait(60) == 1
+    status, text = logs("smooth", "0,0")
+    assert (status, text.startswith("smooth 0,0 wrote nothing: it is done")) == (1, True)
+    status, text = logs("smooth", "0,1")
+    assert status == 1
+    assert text.splitlines() == [
+        f"--- smooth 0,1, attempt {n} (the process of the block ended with exit status 3), which wrote nothing:"
+        for n in (1, 2, 3)
+    ]
+    status, text = logs("smooth", "0,2", "--last", "1")
+    assert (status, text) == (
+        0,
+        "--- smooth 0,2, attempt 3 (the process of the block ended with exit status 4):\nabort\n",
+    )
+    assert logs("smooth", "0,3") == (
+        1,
+        "smooth 0,3 wrote nothing: it has failed for good; why: blockyard failures --traceback\n",
+    )
+    assert logs("smooth", "0,4") == (0, "--- smooth 0,4, attempt 1:\nit begins\n")
+    assert logs("own", "0,1", "--last", "1") == (
+        0,
+        "--- own 0,1, attempt 3 (the worker of task 'own' ended with exit status 5):\nown 1\n",
+    )
+
+
+def until(condition):
+    """Wait for something that no message tells of."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
 
 
 def test_json_lines_say_which_block_they_are_about(folder):

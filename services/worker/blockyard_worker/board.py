@@ -6,6 +6,7 @@ finished and which one ran. Blocks have *places*: a counter of all blocks handed
     bytes 0..8     place of the block that runs, or comes next         written by the slot
     bytes 8..16    when it started (CLOCK_MONOTONIC, seconds)          written by the slot
     bytes 16..24   what the slot does (`SlotState`)                    written by the slot
+    bytes 24..32   size of its log file when that block began          written by the slot
     64..           one outcome a place (u1)                            set to UNSET by the agent, then by the slot
     64 + PLACES..  one duration a place (f4, seconds)                  written by the slot before the outcome
 """
@@ -26,6 +27,7 @@ UNSET = 255
 PLACE = 0
 STARTED = 1
 STATE = 2
+WRITTEN = 3
 """Positions in the header, in units of 8 bytes."""
 
 

@@ -326,6 +326,8 @@ class Crew:
         if running is not None:
             number, seconds, _ = running
             self._blame(slot, number, seconds, left)
+            if left[0].numbers[0] == number:
+                slot.note_end(left[0])
             left = [lot.part(int(lot.numbers[0] == number), len(lot)) for lot in left[:1]] + left[1:]
         self._put_back([lot for lot in left if len(lot)])
 
@@ -343,7 +345,7 @@ class Crew:
             return
         failed = slot.doomed_kind == "timeout"
         kind = slot.doomed_kind or ("signal" if slot.exit.status < 0 else "exit")
-        message = slot.doomed or slot.exit.sentence("the process of the block")
+        message = slot.how
         self.results.add_same(numbers, Outcome.FAILED if failed else Outcome.KILLED, seconds)
         where = str(slot.log) if slot.log is not None else ""
         self.results.errors.append(BlockError(number, kind, message, worker=self.settings.worker, log=where))

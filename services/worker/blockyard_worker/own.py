@@ -17,12 +17,14 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
 from blockyard.client import inhand
 from blockyard.client.context import Context
 from blockyard.client.inhand import InHand
+from blockyard.client.output import note_last_end
 from blockyard.logs import say_always
 from blockyard.spec.errors import nearest
 from blockyard.spec.model import TaskSpec
@@ -65,6 +67,7 @@ class Place:
     process: ChildProcess | None = None
     prefix: str = ""
     """What the worker ids of the process begin with, without the slash."""
+    log: Path | None = None
     in_hand: InHand | None = None
     """The leases that the process runs."""
     failures: int = 0
@@ -202,6 +205,7 @@ class OwnAgent:
         settings = self._slot_settings
         place.prefix = mark = f"{settings.worker}/own-{place.number}.{self._incarnations}"
         log_file = None if settings.log_dir is None else settings.log_dir / f"{settings.worker}.own-{place.number}.log"
+        place.log = log_file
         host, port = split_address(self.session.address)
         context = Context(host, port, self.task_id, place.number, len(self.places), worker=mark)
         for name, value in (
@@ -248,6 +252,8 @@ class OwnAgent:
         worked, lived_s = place.in_hand.worked, time.monotonic() - place.process.started_s
         reason = exit_.sentence(f"the worker of task '{self.task_id}'")
         self.session.gone(self._obituary(place, exit_, reason))
+        if place.log is not None:
+            note_last_end(place.log, reason)
         place.process = None
         self._changed.set()
         if not self.ending:

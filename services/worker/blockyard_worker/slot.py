@@ -32,7 +32,7 @@ from blockyard.spec.errors import FatalBlockError
 from blockyard.spec.model import TaskSpec
 from blockyard.wire.frames import Decoder, encode
 from blockyard.wire.messages import Outcome
-from blockyard_worker.board import MASK, PLACE, STARTED, STATE, Board, SlotState
+from blockyard_worker.board import MASK, PLACE, STARTED, STATE, WRITTEN, Board, SlotState
 from blockyard_worker.channel import Failure, HandBack, HandedBack, Learn, Ran, Ready, Run, Stop, ToSlot
 from blockyard_worker.process import process_output
 
@@ -126,8 +126,11 @@ class Slot:
             self.send(Ran())
 
     def _run_batch(self, batch: Run) -> None:
-        if batch.task not in self._calls and not self._load(batch):
-            return
+        self._begin_writing()
+        if batch.task not in self._calls:
+            if not self._load(batch):
+                return
+            self._begin_writing()
         grid, call = self._calls[batch.task]
         longs, doubles = self.board.longs, self.board.doubles
         outcomes, seconds = self.board.outcomes, self.board.seconds
@@ -146,14 +149,22 @@ class Slot:
                 outcome = self._failed(place, error)
             at = place & MASK
             ended = clock()
+            seconds[at] = ended - started
             if output.spoke or ended - started > LOOK_S:
                 output.over()
-            seconds[at] = ended - started
+                longs[WRITTEN] = output.written
+                ended = clock()
             outcomes[at] = outcome
             # The next block's start is noted before its place: a reader between the two sees a block that has run for
             # too short a time, never for too long.
             doubles[STARTED] = started = ended
             longs[PLACE] = place + 1
+        output.block = None
+
+    def _begin_writing(self) -> None:
+        """What has been written so far is not the next block's."""
+        self.output.begin()
+        self.board.longs[WRITTEN] = self.output.written
 
     def _load(self, batch: Run) -> bool:
         """Get a task's function; a failure fails the next block of the batch and leaves the others to be tried."""

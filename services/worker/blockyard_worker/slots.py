@@ -18,11 +18,24 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from blockyard.client.output import Section, note_end
 from blockyard.spec.model import TaskSpec
 from blockyard.wire.frames import Decoder, encode
 from blockyard.wire.messages import BlockError, Outcome
 from blockyard.wire.session import Lot
-from blockyard_worker.board import MASK, PLACE, PLACES, SIZE_BYTES, STARTED, STATE, UNSET, Board, SlotState, shared_fd
+from blockyard_worker.board import (
+    MASK,
+    PLACE,
+    PLACES,
+    SIZE_BYTES,
+    STARTED,
+    STATE,
+    UNSET,
+    WRITTEN,
+    Board,
+    SlotState,
+    shared_fd,
+)
 from blockyard_worker.channel import Failure, HandBack, HandedBack, Learn, Ran, Ready, Run, Stop, ToAgent
 from blockyard_worker.process import ChildProcess, Exit, child_environment, output_variables
 from blockyard_worker.queue import Results
@@ -104,6 +117,20 @@ class Slot:
         self._decoder = Decoder(ToAgent)
         self._out = bytearray()
         self._loop.add_reader(ours, self._readable)
+
+    @property
+    def how(self) -> str:
+        """Say how it ended; only once it has."""
+        assert self.exit is not None
+        return self.doomed or self.exit.sentence("the process of the block")
+
+    def note_end(self, lot: Lot) -> None:
+        """Note beside its log that it ended while it ran the first block of `lot`."""
+        if self.log is not None:
+            attempt = lot.attempts.get(int(lot.numbers[0]), 1)
+            begin = self.board.longs[WRITTEN]
+            block = int(lot.blocks[0])
+            note_end(self.log, Section(task=lot.task, block=block, attempt=attempt, begin=begin, how=self.how))
 
     @property
     def alive(self) -> bool:

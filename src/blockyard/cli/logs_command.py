@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from blockyard.cli.app import DONE, FAILED
-from blockyard.cli.find import add_where, place_of, reach, spec_in
+from blockyard.cli.find import add_where, living, place_of, reach, spec_in
 from blockyard.cli.pod_logs import show
 from blockyard.cli.watch_commands import index_of
 from blockyard.client.output import Section, sections_of
 from blockyard.plan.grid import Grid
-from blockyard.spec.errors import SpecError, nearest
+from blockyard.spec.errors import BlockyardError, SpecError, nearest
 from blockyard.spec.model import TaskSpec
 
 LAST_ATTEMPTS = 4
@@ -23,8 +23,8 @@ PIECE_BYTES = 2**20
 def prepare(_: str, parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
     """Describe the command; give its handler."""
     parser.description = (
-        "Prints what a block wrote (print, logging, programs that it started) in its last attempts; exit status 1 where"
-        " it wrote nothing. Of a run on Kubernetes: those lines of JSON from the pods that ran it."
+        "Prints what a block wrote (print, logging, programs that it started) in its last attempts; exit status 1, and"
+        " why, where there is nothing. Of a run on Kubernetes: those lines of JSON from the pods that ran it."
     )
     parser.epilog = "examples:\n  blockyard logs smooth 0,3,4\n  blockyard logs smooth 0,3,4 --last 1"
     parser.add_argument("task", metavar="TASK", help="id of the task")
@@ -42,12 +42,42 @@ def _logs(arguments: argparse.Namespace) -> int:
     block = _block(task, arguments.index)
     found = list(sections_of(place / "logs", task.id, block))[-max(arguments.last, 1) :]
     for log, section in found:
-        _show(log, section, arguments.index)
+        _show(log, section, arguments.index, _end_of(place, section, arguments))
     if not found:
-        print(
-            f"{task.id} {_text(arguments.index)} wrote nothing into {place / 'logs'}, or has not run", file=sys.stderr
-        )
-    return DONE if found else FAILED
+        print(f"{task.id} {_text(arguments.index)} {_why_nothing(place, arguments)}", file=sys.stderr)
+    return DONE if any(_length(log, section) for log, section in found) else FAILED
+
+
+def _end_of(place: Path, section: Section, arguments: argparse.Namespace) -> str:
+    """Say how an attempt ended where its process ended with it, and whether one runs that has no end yet."""
+    if section.end >= 0:
+        return section.how
+    control = living(place, arguments)
+    now = None if control is None else control.explain(arguments.task, arguments.index)
+    runs = now is not None and (now.state, now.attempt) == ("leased", section.attempt)
+    return "it runs" if runs else "cut off: its worker was killed"
+
+
+SILENT = {
+    "pending": "has not run yet: it {text}",
+    "ready": "has not run yet: it {text}",
+    "leased": "has written nothing so far: it {text}",
+    "done": "wrote nothing: it {text}",
+    "skipped": "wrote nothing: it {text}",
+    "failed": "wrote nothing: it {text}; why: blockyard failures --traceback",
+    "orphaned": "never ran: it {text}",
+    "outside": "never ran: it {text}",
+}
+
+
+def _why_nothing(place: Path, arguments: argparse.Namespace) -> str:
+    """Say why there is nothing to print, as the scheduler knows it (one is started to be asked where none runs)."""
+    try:
+        with reach(place, arguments) as control:
+            now = control.explain(arguments.task, arguments.index)
+    except BlockyardError as error:
+        return f"wrote nothing into {place / 'logs'}; whether it has run can't be told: {error}"
+    return SILENT[now.state].format(text=now.text.partition(f" of {now.task} ")[2])
 
 
 def _task(place: Path, name: str) -> TaskSpec:
@@ -71,16 +101,25 @@ def _text(index: tuple[int, ...]) -> str:
     return ",".join(map(str, index))
 
 
-def _show(log: Path, section: Section, index: tuple[int, ...]) -> None:
+def _show(log: Path, section: Section, index: tuple[int, ...], end: str) -> None:
     """Print a section as it is, below a line that says what it is."""
-    cut = " (it runs, or was killed)" if section.end < 0 else ""
-    print(f"--- {section.task} {_text(index)}, attempt {section.attempt}{cut}: {log}", flush=True)
-    end = section.end if section.end >= 0 else log.stat().st_size
+    said = f" ({end})" if end else ""
+    silent = "" if _length(log, section) else ", which wrote nothing"
+    print(f"--- {section.task} {_text(index)}, attempt {section.attempt}{said}{silent}: {log}", flush=True)
+    left, piece = _length(log, section), b"\n"
     with log.open("rb") as file:
         file.seek(section.begin)
-        while (left := end - file.tell()) > 0 and (piece := file.read(min(left, PIECE_BYTES))):
+        while left > 0 and (piece := file.read(min(left, PIECE_BYTES))):
             sys.stdout.buffer.write(piece)
+            left -= len(piece)
+    if not piece.endswith(b"\n"):
+        sys.stdout.buffer.write(b"\n")
     sys.stdout.flush()
+
+
+def _length(log: Path, section: Section) -> int:
+    """Count the bytes of a section, so far where it has no end."""
+    return (section.end if section.end >= 0 else log.stat().st_size) - section.begin
 
 
 def _elsewhere(place: str, arguments: argparse.Namespace) -> int:
