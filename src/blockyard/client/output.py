@@ -73,7 +73,7 @@ class Output:
         self._log = log
         self._log_fd = -1
         self._index_fd = -1
-        self._streams: list[_Stream] = []
+        self._streams: list[_Text | _Json] = []
 
     def install(self) -> None:
         """Take the place of sys.stdout and sys.stderr, before any user code is imported."""
@@ -83,7 +83,8 @@ class Output:
         if self._log is not None:
             self._log_fd = os.dup(1)
             self.written = self._size()
-        self._streams = [_Stream(1, self, as_json=self._json), _Stream(2, self, as_json=self._json)]
+        make = _Json if self._json else _Text
+        self._streams = [make(1, self), make(2, self)]
         sys.stdout, sys.stderr = self._streams
         _installed.append(self)
         if self._json:
@@ -188,31 +189,36 @@ def _line_buffer_c() -> None:
         c.setvbuf(ctypes.c_void_p.in_dll(c, name), None, 1, 0)  # 1: _IOLBF
 
 
-class _Stream(io.TextIOWrapper):
-    """A text stream that says when it is written to."""
+class _Text(io.TextIOWrapper):
+    """A stream that says when it is written to."""
 
-    def __init__(self, descriptor: int, output: Output, *, as_json: bool) -> None:
+    def __init__(self, descriptor: int, output: Output) -> None:
+        super().__init__(_Bytes(descriptor, output), "utf-8", "backslashreplace", line_buffering=True)
         self._output = output
-        self._lines = _JsonLines(descriptor, output) if as_json else None
-        # Text for JSON goes on at once, in the thread that wrote it: the lines of several are kept apart below.
-        super().__init__(
-            self._lines or _Bytes(descriptor, output),
-            "utf-8",
-            "backslashreplace",
-            line_buffering=not as_json,
-            write_through=as_json,
-        )
 
     def write(self, text: str) -> int:
-        self._output.speaks()
+        if not self._output.spoke:
+            self._output.speaks()
         return super().write(text)
 
     def finish(self) -> None:
         """Write what has no end of line yet."""
         with contextlib.suppress(OSError, ValueError):  # a full disk, or user code has closed it
             self.flush()
-            if self._lines is not None:
-                self._lines.finish()
+
+
+class _Json(io.TextIOWrapper):
+    """A stream of which each line becomes a JSON object."""
+
+    def __init__(self, descriptor: int, output: Output) -> None:
+        self._lines = _JsonLines(descriptor, output)
+        # Through at once, in the thread that wrote it: the lines of several are kept apart there.
+        super().__init__(self._lines, "utf-8", "backslashreplace", write_through=True)
+
+    def finish(self) -> None:
+        """Write what has no end of line yet."""
+        with contextlib.suppress(OSError):
+            self._lines.finish()
 
 
 class _Bytes(io.BufferedWriter):
@@ -223,12 +229,13 @@ class _Bytes(io.BufferedWriter):
         self._output = output
 
     def write(self, data: Any) -> int:
-        self._output.speaks()
+        if not self._output.spoke:
+            self._output.speaks()
         return super().write(data)
 
 
 class _JsonLines(io.BufferedIOBase):
-    """The same in JSON: each line becomes an object, those of several threads apart."""
+    """The same in JSON: what is below `_Json`, where the lines of several threads are kept apart."""
 
     def __init__(self, descriptor: int, output: Output) -> None:
         self._descriptor = descriptor
@@ -244,10 +251,10 @@ class _JsonLines(io.BufferedIOBase):
         return self._descriptor
 
     def write(self, data: Any) -> int:
-        self._output.speaks()
-        data = bytes(data)
+        if not self._output.spoke:
+            self._output.speaks()
+        thread = threading.get_ident()
         with self._output.lock:
-            thread = threading.get_ident()
             *lines, rest = (self._rests.pop(thread, b"") + data).split(b"\n")
             if len(rest) > LONGEST_PIECE:
                 lines, rest = [*lines, rest], b""
