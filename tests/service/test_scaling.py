@@ -118,7 +118,7 @@ def test_what_was_answered_is_kept_although_the_scheduler_dies(redis_url, run_na
         async with scaled(redis_url, run_name, monkeypatch, denied=denied) as (api, service):
             code, answer = await post_scale(service, pool="default", workers=5)
             assert code == 200
-            assert "deployments/scale" in answer["pools"][0]["error"]
+            assert "deployments/scale" in answer["error"]
             api.denied.clear()
             service.scaler._troubles.quiet_until_s = math.inf  # it does nothing any more
         async with scaled(redis_url, run_name, monkeypatch, found=api.deployments[NAME]) as (api, service):
@@ -244,6 +244,7 @@ def test_a_deployment_that_disappears_and_comes_back(redis_url, run_name, monkey
         await until(lambda: api.replicas(NAME) == 8)
         gone = api.deployments.pop(NAME)
         await until(lambda: "404" in pool_of(service).error)
+        assert (pool_of(service).replicas, pool_of(service).ready) == (0, 0)
         gone["spec"]["replicas"] = 8
         api.deployments[NAME] = gone
         await until(lambda: pool_of(service).error == "")
@@ -296,7 +297,7 @@ def test_a_pool_is_scaled_although_a_lesser_rule_is_missing(redis_url, run_name,
         async with Worker(service, f"{name}-7-00000000", slots=40) as worker:
             await worker.join()
             numbers, _ = await worker.take(40)
-            await service.scaler.ask("default", 4)
+            assert await service.scaler.ask("default", 4) == ""
             assert api.replicas(NAME) == 4
             await until(lambda: f'{rule[0]} resource "pods"' in pool_of(service).error)
             await worker.released(numbers)

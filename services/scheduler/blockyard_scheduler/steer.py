@@ -102,7 +102,7 @@ class Scale(Api):
     """Scales a pool of workers."""
 
     async def post(self) -> None:
-        """Answer with the pools when it is safe in Redis; a pool's error says why it could not be done yet."""
+        """Answer with the pools, and why it could not be done yet (``error``, else ""), when it is safe in Redis."""
         try:
             body = msgspec.json.decode(self.request.body, type=ScaleBody)
         except msgspec.DecodeError as error:
@@ -112,8 +112,8 @@ class Scale(Api):
                 f"the workers of run '{self.run.pipeline.name}' are not scaled by its scheduler: start or stop them"
                 " where they run ('blockyard worker', kubectl scale), or give the scheduler --scaling"
             )
-        await self.run.scaler.ask(body.pool, body.workers)
-        self.give({"pools": self.run.scaler.status()})
+        why_not = await self.run.scaler.ask(body.pool, body.workers)
+        self.give({"pools": self.run.scaler.status(), "error": why_not})
 
 
 class Rerun(OnBlocks):

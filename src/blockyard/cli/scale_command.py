@@ -43,8 +43,7 @@ def scale(arguments: argparse.Namespace) -> int:
         )
     answer = control.scale(arguments.pool, workers)
     print(f"pool {arguments.pool}: " + ("the scheduler decides" if workers is None else f"{workers} workers asked for"))
-    error = next((pool.get("error", "") for pool in answer.get("pools", ()) if pool["pool"] == arguments.pool), "")
-    if error:
+    if error := answer.get("error", ""):
         print(f"not done yet, and tried again: {error}", file=sys.stderr)
     return FAILED if error else DONE
 

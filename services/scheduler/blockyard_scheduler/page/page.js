@@ -30,7 +30,7 @@ async function act(path, value) {
   try {
     const answer = await post(path, value);
     const again = answer.blocks === 1 ? "1 block waits" : `${count(answer.blocks ?? 0)} blocks wait`;
-    say(answer.pools ? "Kubernetes is asked for it." : answer.blocks === undefined ? `The run is ${answer.state}.`
+    say(answer.pools ? answer.error || "Kubernetes is asked for it." : answer.blocks === undefined ? `The run is ${answer.state}.`
       : `${again} to be run again; the run is ${answer.state}.`);
     return answer;
   } catch (error) {

@@ -196,6 +196,8 @@ class Autoscaler:
         try:
             await self._scale_as_needed(name, [pod for pod in pods or [] if pod.pool == name])
         except (ClusterError, Uncertain) as error:  # Uncertain: Redis is away, and nothing is done that is not noted
+            if isinstance(error, ClusterError) and error.gone:
+                self._seen.pop(name, None)
             self._failed("scale", name, error)
         else:
             self._troubles.over("scale", name)
@@ -269,10 +271,11 @@ class Autoscaler:
 
     # --- what others ask ---------------------------------------------------------------------------------------
 
-    async def ask(self, pool: str, workers: int | None) -> None:
+    async def ask(self, pool: str, workers: int | None) -> str:
         """Scale to so many for a person, or (None) decide again; returns when that is noted, and tried once.
 
-        Raises SpecError for a pool that there is not, StoreError or ClusterError where it could not be noted.
+        Gives why it could not be done yet; "" where it is. Raises SpecError for a pool that there is not, StoreError or
+        ClusterError where it could not be noted.
         """
         if pool not in self._scaling.pools:
             raise SpecError(f"there is no pool '{pool}'{nearest(pool, self._scaling.pools)}")
@@ -291,6 +294,7 @@ class Autoscaler:
                 ) from None
             self._failed("scale", pool, ClusterError("the Kubernetes API is slow to answer"))
         self._bell.set()
+        return self._troubles.why_not("scale", pool)
 
     async def logs_of(self, pool: str, task: str, block: int, workers: Sequence[str], attempts: int) -> Found:
         """Find what a block of `pool` wrote, in any of its `attempts`; `workers`: that had it, the latest first."""

@@ -35,11 +35,12 @@ MANAGED_COST = "karpenter.sh/managed-deletion-cost"
 class ClusterError(BlockyardError):
     """The API server did not do what was asked."""
 
-    def __init__(self, sentence: str, *, wait_s: float = 0.0, stale: bool = False) -> None:
-        """`wait_s`: it asked us to wait so long; `stale`: our credentials are to be read again."""
+    def __init__(self, sentence: str, *, wait_s: float = 0.0, stale: bool = False, gone: bool = False) -> None:
+        """`wait_s`: it asked us to wait; `stale`: our credentials are to be read again; `gone`: there is none."""
         super().__init__(sentence)
         self.wait_s = wait_s
         self.stale = stale
+        self.gone = gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,12 +244,9 @@ def _failure(error: Exception, verb: str) -> tuple[str, ClusterError]:
     if code == 401:
         return "401", ClusterError(f"the Kubernetes API does not know us (401: {said})", stale=True)
     if code == 403:
-        return "403", ClusterError(
-            f"the Kubernetes API forbids it (403: {said}); give the scheduler's Role that rule, or set"
-            " kubernetes.enabled to false"
-        )
+        return "403", ClusterError(f"the Kubernetes API forbids it (403: {said}); give the scheduler's Role that rule")
     if code == 404:
-        return "404", ClusterError(f"Kubernetes does not have it (404: {said})")
+        return "404", ClusterError(f"Kubernetes does not have it (404: {said})", gone=True)
     headers = getattr(error, "headers", None) or {}
     try:
         wait_s = float(headers.get("Retry-After", 0))

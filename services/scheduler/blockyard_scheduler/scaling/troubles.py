@@ -57,6 +57,11 @@ class Troubles:
         """Give what went wrong last with a pool, or with all; "" where nothing did."""
         return "; ".join(dict.fromkeys(known.text for (_, whose), known in self._known.items() if whose in (pool, "")))
 
+    def why_not(self, what: str, pool: str) -> str:
+        """Give why `what` could not be done last; "" where it was."""
+        known = self._known.get((what, pool))
+        return known.text if known is not None else ""
+
     def any(self, *, but: str) -> bool:
         """Whether anything could not be done, `but` that."""
         return any(what != but for what, _ in self._known)
