@@ -30,6 +30,15 @@ def deployment(name, replicas=1):
     }  # fmt: skip
 
 
+def warning(name, reason, message, at):
+    """An Event about a pod; `at` is its minute."""
+    return {
+        "metadata": {"name": f"{name}.{at}", "namespace": NAMESPACE}, "type": "Warning", "reason": reason,
+        "message": message, "lastTimestamp": f"2026-01-01T00:{at:02}:00Z",
+        "involvedObject": {"kind": "Pod", "name": name},
+    }  # fmt: skip
+
+
 def pod(name, pool="default", phase="Running", **status):
     labels = {
         "app.kubernetes.io/instance": RELEASE, "app.kubernetes.io/component": "worker", "blockyard/pool": pool,
@@ -46,6 +55,7 @@ class Api:
 
     def __init__(self):
         self.deployments, self.pods = {}, {}
+        self.events = []
         self.logs = {}
         """What a pod's container wrote, by pod; the one before it, by pod and "before"."""
         self.token = "good"
@@ -160,6 +170,10 @@ class _Handler(RequestHandler):
             self.give(self.api.deployments, path.removeprefix(apps), "get", "deployments")
         elif path.startswith(core + "/") and path.endswith("/log"):
             self.log(path.removeprefix(core + "/").removesuffix("/log"))
+        elif path == core.replace("/pods", "/events"):
+            assert self.get_query_argument("fieldSelector") == "type=Warning,involvedObject.kind=Pod"
+            if not self.forbidden("list", "events"):
+                self.finish({"kind": "EventList", "apiVersion": "v1", "metadata": {}, "items": self.api.events})
         elif path == core and not self.forbidden("list", "pods"):
             wanted = dict(part.split("=") for part in self.get_query_argument("labelSelector").split(","))
             found = [pod for pod in self.api.pods.values() if wanted.items() <= pod["metadata"]["labels"].items()]

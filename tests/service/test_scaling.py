@@ -8,7 +8,7 @@ import math
 
 import msgspec
 import pytest
-from kubernetes_api import deployment, pod
+from kubernetes_api import deployment, pod, warning
 from scaling_rig import NAME, pool_of, scaled
 from scheduler_rig import Worker, run_of, serving, settings_of, task, until
 from tornado.httpclient import AsyncHTTPClient
@@ -387,6 +387,25 @@ def test_why_pods_are_missing_is_in_the_status(redis_url, run_name, monkeypatch)
         assert pool_of(service).reasons == [
             "exceeded quota: pods", "2 pods: Unschedulable: no GPU", "ImagePullBackOff: no such image",
         ]  # fmt: skip
+
+    run(test, redis_url, run_name, monkeypatch)
+
+
+def test_a_pod_that_does_not_say_why_it_waits_has_the_last_warning(redis_url, run_name, monkeypatch):
+    """A volume that can't be mounted is in no condition of the pod, only in an Event; one that runs needs none."""
+
+    async def test(api, service):
+        for name, phase in (("p0", "Pending"), ("p1", "Pending"), ("p2", "Running")):
+            api.pods[name] = pod(name, phase=phase)
+        api.events = [
+            warning("p0", "FailedMount", "no such volume", 9), warning("p0", "Older", "and over", 5),
+            warning("p2", "Unhealthy", "over", 9),
+        ]  # fmt: skip
+        await until(lambda: pool_of(service).reasons == ["FailedMount: no such volume"])
+        api.denied.add(("list", "events"))
+        await until(lambda: 'list resource "events"' in pool_of(service).error)
+        assert await service.scaler.ask("default", 3) == ""
+        assert api.replicas(NAME) == 3
 
     run(test, redis_url, run_name, monkeypatch)
 

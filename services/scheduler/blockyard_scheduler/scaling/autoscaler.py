@@ -14,7 +14,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import msgspec
@@ -166,7 +166,7 @@ class Autoscaler:
             if self._troubles.due("scale", name, time.monotonic()):
                 async with self._deciding:
                     await self._tend(name, pods)
-        if self._turns.core.is_over and not self._troubles.any(but="costs"):
+        if self._turns.core.is_over and not self._troubles.last("scale", "look"):
             self.at_rest.set()
         else:
             self.at_rest.clear()
@@ -180,7 +180,20 @@ class Autoscaler:
             self._failed("pods", "", error)
             return None
         self._troubles.over("pods", "")
-        return found
+        return await self._explained(found)
+
+    async def _explained(self, pods: list[Pod]) -> list[Pod]:
+        """Add the last warning about each pod that is pending and does not say why: a volume, a sandbox."""
+        silent = {pod.name for pod in pods if pod.phase == "Pending" and not pod.trouble}
+        if not silent or not self._troubles.due("events", "", time.monotonic()):
+            return pods
+        try:
+            warnings = await self._cluster.warnings()
+        except ClusterError as error:
+            self._failed("events", "", error)
+            return pods
+        self._troubles.over("events", "")
+        return [replace(pod, trouble=warnings.get(pod.name, "")) if pod.name in silent else pod for pod in pods]
 
     def _failed(self, what: str, pool: str, error: ClusterError | Uncertain) -> None:
         wait_s = error.wait_s if isinstance(error, ClusterError) else 0.0

@@ -27,6 +27,7 @@ CONNECT_S, ANSWER_S = 5.0, 10.0
 LOG_BYTES = 2**26
 """Read of one container's log; the kubelet gives its newest file, of 10 MiB unless it was told otherwise."""
 KEPT_BYTES = 2**20
+MOST_EVENTS, LONGEST_WARNING = 500, 400
 COST = "controller.kubernetes.io/pod-deletion-cost"
 MANAGED_COST = "karpenter.sh/managed-deletion-cost"
 """Set by Karpenter on pods whose cost is its own business."""
@@ -139,6 +140,13 @@ class Cluster:
         selector = f"app.kubernetes.io/instance={self._scaling.release},app.kubernetes.io/component=worker"
         found = await self._call("list", self._core.list_namespaced_pod, label_selector=selector)
         return [_pod(item) for item in found.items]
+
+    async def warnings(self) -> dict[str, str]:
+        """Give the last warning about each pod of the namespace that there is one about."""
+        selector = "type=Warning,involvedObject.kind=Pod"
+        found = await self._call("list", self._core.list_namespaced_event, field_selector=selector, limit=MOST_EVENTS)
+        told = sorted(found.items, key=lambda event: str(event.last_timestamp or event.event_time or ""))
+        return {str(event.involved_object.name): f"{event.reason}: {event.message}"[:LONGEST_WARNING] for event in told}
 
     async def scale(self, pool: str, replicas: int, seen: int) -> None:
         """Set the number of pods of a pool, unless it is not what was `seen` any more: then a person was faster."""

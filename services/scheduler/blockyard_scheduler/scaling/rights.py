@@ -27,12 +27,13 @@ class Right:
 
 
 def needed(scaling: Scaling) -> list[Right]:
-    """Give the rights that are used: to scale the pools of a release, and to read what its blocks wrote."""
+    """Give the rights that are used: to scale pools, to say why pods are missing, to read what blocks wrote."""
     rights = [
         Right("apps", "deployments", "get"),
         Right("", "pods", "list"),
         Right("", "pods", "patch"),
         Right("", "pods", "get", subresource="log"),
+        Right("", "events", "list"),
     ]
     for pool in scaling.pools.values():
         rights += [Right("apps", "deployments", verb, pool.deployment, "scale") for verb in ("get", "patch")]

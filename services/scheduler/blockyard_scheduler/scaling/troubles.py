@@ -62,6 +62,6 @@ class Troubles:
         known = self._known.get((what, pool))
         return known.text if known is not None else ""
 
-    def any(self, *, but: str) -> bool:
-        """Whether anything could not be done, `but` that."""
-        return any(what != but for what, _ in self._known)
+    def last(self, *whats: str) -> bool:
+        """Whether any of `whats` could not be done last, of whichever pool."""
+        return any(what in whats for what, _ in self._known)
