@@ -55,7 +55,8 @@ class Api:
 
     def __init__(self):
         self.deployments, self.pods = {}, {}
-        self.events = []
+        self.events, self.told = [], []
+        """Events about pods, and what we were told: (object, reason, message)."""
         self.logs = {}
         """What a pod's container wrote, by pod; the one before it, by pod and "before"."""
         self.token = "good"
@@ -227,6 +228,13 @@ class _Handler(RequestHandler):
 
     def post(self):
         body = json.loads(self.request.body)
+        if self.request.path.endswith("/events"):
+            if not self.forbidden("create", "events"):
+                assert body["involvedObject"]["namespace"] == body["metadata"]["namespace"] == NAMESPACE
+                self.api.told.append((body["involvedObject"]["name"], body["reason"], body["message"]))
+                self.set_status(201)
+                self.finish(body)
+            return
         asked = body["spec"]["resourceAttributes"]
         resource = "/".join(filter(None, (asked["resource"], asked.get("subresource"))))
         allowed = (asked["verb"], resource) not in self.api.denied

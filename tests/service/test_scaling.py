@@ -81,6 +81,23 @@ def test_a_person_who_scales_while_we_decide_wins(redis_url, run_name, monkeypat
     run(test, redis_url, run_name, monkeypatch)
 
 
+def test_what_was_scaled_and_why_is_an_event(redis_url, run_name, monkeypatch):
+    """`kubectl describe deployment` shows it; where the Role forbids it, the status says so, and it is scaled."""
+
+    async def test(api, service):
+        await until(lambda: len(api.told) == 1)
+        await service.scaler.ask("default", 3)
+        api.denied.add(("create", "events"))
+        assert await service.scaler.ask("default", 2) == ""
+        assert 'create resource "events"' in pool_of(service).error
+        assert api.told == [
+            (NAME, "Scaled", "pool 'default': 8 workers asked for, 1 before; 40 blocks run or could run"),
+            (NAME, "Scaled", "pool 'default': 3 workers asked for, 8 before; a person asked for them"),
+        ]
+
+    run(test, redis_url, run_name, monkeypatch)
+
+
 def test_few_blocks_need_few_pods(redis_url, run_name, monkeypatch):
     """Three blocks on two slots a pod: two pods."""
 

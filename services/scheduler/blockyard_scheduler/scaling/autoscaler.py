@@ -230,20 +230,35 @@ class Autoscaler:
             )
         target = scaler.target(self._runnable(name), now, over=over)
         if target is not None and target != deployment.replicas:
-            await self._scale(name, target, deployment.replicas, pods)
+            await self._scale(name, target, deployment, pods)
         else:
             await self._keep(name, scaler.note)
             if not over:
                 await self._mark(name, pods)
 
-    async def _scale(self, name: str, target: int, replicas: int, pods: list[Pod]) -> None:
-        note = self._scalers[name].setting(target, time.monotonic(), ended=self._turns.core.is_over)
-        await self._keep(name, note)
+    async def _scale(self, name: str, target: int, deployment: Deployment, pods: list[Pod]) -> None:
+        replicas, over, scaler = deployment.replicas, self._turns.core.is_over, self._scalers[name]
+        await self._keep(name, scaler.setting(target, time.monotonic(), ended=over))
         if target < replicas:
             await self._mark(name, pods, at_once=True)
         await self._cluster.scale(name, target, replicas)
         self.actions[name, "up" if target > replicas else "down"] += 1
-        log.info("pool '%s': %d workers asked for, %d before", name, target, replicas)
+        why = f"{self._runnable(name):,} blocks run or could run"
+        why = "a person asked for them" if scaler.note.person else "the run is over" if over else why
+        message = f"pool '{name}': {target:,} workers asked for, {replicas:,} before; {why}"
+        log.info("%s", message)
+        await self._tell(name, deployment.uid, message)
+
+    async def _tell(self, pool: str, uid: str, message: str) -> None:
+        """Leave an Event; nothing depends on it."""
+        if not self._troubles.due("telling", pool, time.monotonic()):
+            return
+        try:
+            await self._cluster.tell(pool, uid, message)
+        except ClusterError as error:
+            self._failed("telling", pool, error)
+        else:
+            self._troubles.over("telling", pool)
 
     async def _keep(self, name: str, note: Note) -> None:
         """Keep a note in Redis, if it is not there yet: a successor goes on from it."""

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from blockyard.spec.errors import BlockyardError, SpecError
@@ -28,6 +29,7 @@ LOG_BYTES = 2**26
 """Read of one container's log; the kubelet gives its newest file, of 10 MiB unless it was told otherwise."""
 KEPT_BYTES = 2**20
 MOST_EVENTS, LONGEST_WARNING = 500, 400
+COMPONENT = "blockyard-scheduler"
 COST = "controller.kubernetes.io/pod-deletion-cost"
 MANAGED_COST = "karpenter.sh/managed-deletion-cost"
 """Set by Karpenter on pods whose cost is its own business."""
@@ -157,6 +159,18 @@ class Cluster:
         if seen:
             body.insert(0, {"op": "test", "path": "/spec/replicas", "value": seen})
         await self._call("patch", self._apps.patch_namespaced_deployment_scale, name, body=body)
+
+    async def tell(self, pool: str, uid: str, message: str) -> None:
+        """Leave a word about a pool where `kubectl describe deployment` and `kubectl events` show it."""
+        name, now = self._scaling.pools[pool].deployment, datetime.now(UTC).isoformat()
+        namespace = self._scaling.namespace
+        deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "namespace": namespace, "uid": uid}
+        body = {
+            "metadata": {"generateName": f"{name}.", "namespace": namespace}, "involvedObject": deployment,
+            "type": "Normal", "reason": "Scaled", "message": message, "count": 1, "source": {"component": COMPONENT},
+            "firstTimestamp": now, "lastTimestamp": now,
+        }  # fmt: skip
+        await self._call("create", self._core.create_namespaced_event, body=body)
 
     async def set_cost(self, pod: Pod, cost: int) -> None:
         """Say how bad it would be to delete a pod."""

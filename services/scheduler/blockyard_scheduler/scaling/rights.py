@@ -34,6 +34,7 @@ def needed(scaling: Scaling) -> list[Right]:
         Right("", "pods", "patch"),
         Right("", "pods", "get", subresource="log"),
         Right("", "events", "list"),
+        Right("", "events", "create"),
     ]
     for pool in scaling.pools.values():
         rights += [Right("apps", "deployments", verb, pool.deployment, "scale") for verb in ("get", "patch")]
