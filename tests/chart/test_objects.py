@@ -19,6 +19,8 @@ from redis.retry import Retry
 from blockyard.embedded import find_server
 from blockyard.spec.load import load_text
 from blockyard.spec.settings import parse_settings
+from blockyard_scheduler.scaling.config import read_scaling
+from blockyard_scheduler.scaling.rights import needed
 
 EVERY = pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.name.removesuffix("-values.yaml"))
 CUSTOM = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
@@ -161,6 +163,24 @@ def test_the_role_is_what_is_needed_and_no_more(render):
     assert not rendering.of("ClusterRole")
     (binding,) = rendering.of("RoleBinding").values()
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "seg-scheduler", "namespace": "lab"}]
+
+
+def test_the_role_allows_all_that_the_scheduler_asks_for(render, tmp_path):
+    """Each right of the preflight, for each pool of the file that is mounted, is in a rule."""
+    rendering = render(TINY)
+    (role,) = rendering.of("Role").values()
+    (tmp_path / "scaling.yaml").write_text(rendering.of("ConfigMap")["seg-pipeline"]["data"]["scaling.yaml"])
+    rights = needed(read_scaling(str(tmp_path / "scaling.yaml")))
+    assert len(rights) >= 8
+    for right in rights:
+        assert any(
+            right.group in rule["apiGroups"]
+            and right.path in rule["resources"]
+            and right.verb in rule["verbs"]
+            and right.name in ("", *rule.get("resourceNames", ()))
+            and (not rule.get("resourceNames") or right.name in rule["resourceNames"])
+            for rule in role["rules"]
+        ), right
 
 
 def test_without_the_api_server_there_is_no_role_and_no_token(render):
