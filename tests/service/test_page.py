@@ -34,7 +34,7 @@ def test_somebody_looks_at_a_run_and_steers_it(redis_url, run_name, chromium, sh
     """Progress, the map by keyboard, a block's error and retry; acting needs the token, typed in once."""
 
     async def test(service, http):
-        async with Worker(service, slots=10, token="geheim") as worker, opened(chromium, http.base) as page:
+        async with opened(chromium, http.base) as page, Worker(service, slots=10, token="geheim") as worker:
             await worker.join()
             await mixed(worker)
             await expect(page.locator("#run")).to_have_text(run_name)
@@ -69,7 +69,7 @@ def test_the_page_fits_a_telephone_and_the_dark(redis_url, run_name, chromium, s
     """By mouse: a cell, a block that was typed in, its slice; nothing is wider than the screen."""
 
     async def test(service, http):
-        async with Worker(service, slots=10) as worker, opened(chromium, http.base, color_scheme="dark") as page:
+        async with opened(chromium, http.base, color_scheme="dark") as page, Worker(service, slots=10) as worker:
             await worker.join()
             await mixed(worker)
             await expect(page.locator("#map-text")).to_contain_text("Of 96 blocks")
@@ -134,7 +134,7 @@ def test_one_kind_of_failure_is_retried_without_the_others(redis_url, run_name, 
     """Whatever the numbers in its message are; the blocks of a group lead to the map."""
 
     async def test(service, http):
-        async with Worker(service, slots=9) as worker, opened(chromium, http.base) as page:
+        async with opened(chromium, http.base) as page, Worker(service, slots=9) as worker:
             await worker.join()
             numbers, blocks = [], []
             while len(numbers) < 9:
@@ -167,7 +167,7 @@ def test_workers_are_shown_one_by_one(redis_url, run_name, chromium):
 
     async def test(service, http):
         two, ten = Worker(service, "w2", slots=2), Worker(service, "w10", slots=1, pool="gpu")
-        async with two, opened(chromium, http.base) as page:
+        async with opened(chromium, http.base) as page, two:
             await two.join()
             numbers, blocks = await two.take(2)
             async with ten:
@@ -192,7 +192,7 @@ def test_a_done_block_is_run_again_after_a_question(redis_url, run_name, chromiu
     """With what depends on it; a no changes nothing."""
 
     async def test(service, http):
-        async with Worker(service, slots=10) as worker, opened(chromium, http.base) as page:
+        async with opened(chromium, http.base) as page, Worker(service, slots=10) as worker:
             await worker.join()
             await mixed(worker)
             done = service.status().tasks[0].done
@@ -217,7 +217,7 @@ def test_throughput_is_drawn_by_task_in_blocks_or_voxels(redis_url, run_name, ch
     """Each task by itself, and all together."""
 
     async def test(service, http):
-        async with Worker(service, slots=10) as worker, opened(chromium, http.base) as page:
+        async with opened(chromium, http.base) as page, Worker(service, slots=10) as worker:
             await worker.join()
             await worker.released((await worker.take(5))[0])
             rows = page.locator("#throughput .speed")
@@ -259,3 +259,25 @@ def test_pools_on_kubernetes_are_shown_and_scaled(redis_url, run_name, chromium,
                 await expect(pool).to_contain_text("Decided by the scheduler.")
 
     asyncio.run(main())
+
+
+def test_reading_off_loopback_needs_the_token_in_the_page_too(redis_url, run_name, chromium, shots):
+    """Nothing is shown without it; it is typed in once, or comes with the link and goes from the address."""
+
+    async def test(_, http):
+        async with opened(chromium, http.base) as page:
+            await expect(page.locator("#message")).to_contain_text("The scheduler asks for its token")
+            await expect(page.locator("main")).to_be_hidden()
+            await page.screenshot(path=shots / "token.png")
+            for token, seen in (("wrong", False), ("geheim", True)):
+                await page.locator("#token-value").fill(token)
+                await page.get_by_role("button", name="Use it").click()
+                await expect(page.locator("#tasks tbody tr")).to_have_count(int(seen))
+                await expect(page.locator("#token")).to_be_visible(visible=not seen)
+            await page.reload()
+            await expect(page.locator("#map-text")).to_contain_text("Of 96 blocks")
+        async with opened(chromium, http.base, "/#token=geheim&slice=1") as page:
+            await expect(page.locator("#map-text")).to_contain_text("Task smooth, slice 1 of axis 0")
+            assert page.url == http.base + "/#slice=1"
+
+    on_http(run_of(run_name, grid_task()), redis_url, test, token="geheim", http_host="0.0.0.0")

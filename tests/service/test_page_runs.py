@@ -202,7 +202,7 @@ def test_the_page_shows_a_hundred_million_blocks(redis_url, run_name, chromium, 
     """The map of 464 x 464 x 464 blocks comes, follows the run, and is finer where one looks closer."""
 
     async def test(service, http):
-        async with Worker(service, slots=10) as worker, opened(chromium, http.base) as page:
+        async with opened(chromium, http.base) as page, Worker(service, slots=10) as worker:
             await expect(page.locator("#map-text")).to_contain_text("Of 99,897,344 blocks")
             await worker.join()
             await mixed(worker)

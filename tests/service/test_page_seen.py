@@ -69,7 +69,7 @@ def test_a_cell_has_the_colour_of_the_legend(redis_url, run_name, chromium, shot
     """By state that of its block's state; by duration and attempts the nearer to the ramp's end, the more it is."""
 
     async def test(service, http):
-        async with Worker(service, slots=10) as worker, opened(chromium, http.base, color_scheme=scheme) as page:
+        async with opened(chromium, http.base, color_scheme=scheme) as page, Worker(service, slots=10) as worker:
             await worker.join()
             await mixed(worker)
             await worker.released((await worker.take(1))[0], Outcome.FATAL)
@@ -153,7 +153,7 @@ def test_keys_alone_are_enough(redis_url, run_name, chromium):
     """Tab reaches everything and shows where it is; arrows, Enter and Escape work the map."""
 
     async def test(service, http):
-        async with Worker(service, slots=10) as worker, opened(chromium, http.base) as page:
+        async with opened(chromium, http.base) as page, Worker(service, slots=10) as worker:
             await worker.join()
             await mixed(worker)
             await expect(page.locator("#failures summary")).to_have_count(1)

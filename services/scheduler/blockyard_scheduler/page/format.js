@@ -60,7 +60,7 @@ export function left(point, low, high) {
 }
 
 // "1.23 M"
-export function short(n) {
+function short(n) {
   const [size, unit] = n >= 1e12 ? [1e12, " T"] : n >= 1e9 ? [1e9, " G"] : n >= 1e6 ? [1e6, " M"] : n >= 1e4 ? [1e3, " k"] : [1, ""];
   return SHORT.format(n / size) + unit;
 }

@@ -1,9 +1,10 @@
 // The map: the grid of a task, cut or looked through along the axes that are not shown.
 import { Refused, get } from "./api.js";
 import { onMove, readView, writeView } from "./address.js";
-import { MEANING, STATES, chip, count, counted, element, seconds, share, text } from "./format.js";
+import { counted, element, text } from "./format.js";
 import { listenOn } from "./hands.js";
 import { showBlock, showCell, showHint } from "./detail.js";
+import { describe, inALine } from "./saying.js";
 import { Sight } from "./sight.js";
 import { Tile, colours, headerOf, rampColours } from "./tile.js";
 
@@ -54,8 +55,8 @@ export class BlockMap {
 
   // Show what an address says; what it says of another run is left out.
   goTo({ task, axis, slices, colour, block }) {
-    const known = this.tasks.has(task);
-    const its = known ? task : this.usual;
+    const known = task === null || this.tasks.has(task);
+    const its = this.tasks.has(task) ? task : this.usual;
     const shape = this.tasks.get(its).shape;
     const inside = (index, of) => Number.isInteger(index) && index >= 0 && index < shape[of];
     const along = known && Number.isInteger(axis) && axis >= 0 && axis < shape.length ? axis : 0;
@@ -185,7 +186,7 @@ export class BlockMap {
       if (sight.fitted) sight.fit();
       this.mark();
       sight.draw();
-      this.describe();
+      describe(this.task, this.grid.shape, this.cuts, this.colour, tile);
       this.point(sight.cursor);
       if (this.seq < this.wanted) this.load(); // the last event came meanwhile
     } catch (error) {
@@ -237,53 +238,10 @@ export class BlockMap {
 
   // --- saying it ----------------------------------------------------------------------------------------------------
 
-  describe() {
-    const { tile } = this.sight;
-    const total = Object.values(tile.totals).reduce((a, b) => a + b, 0);
-    const byState = this.colour === "state";
-    at("legend").replaceChildren(...STATES.map((state) => element("li", {
-      hidden: !tile.totals[state] && ["skipped", "outside", "orphaned"].includes(state), title: MEANING[state],
-    }, byState ? chip(state) : "", `${state} `, element("b", {}, count(tile.totals[state] ?? 0)))));
-    const parts = STATES.filter((state) => tile.totals[state]).map((state) => `${state} ${share(tile.totals[state], total)}`);
-    const how = [...this.cuts].map(([axis, index]) =>
-      index === null ? `seen through all ${count(this.grid.shape[axis])} blocks of axis ${axis}` : `slice ${index} of axis ${axis}`);
-    const axes = tile.header.shown.map((axis) => `axis ${axis} (${counted(this.grid.shape[axis], "block")})`);
-    const where = axes.length > 1 ? `${axes[0]} runs down, ${axes[1]} across` : `${axes[0]} runs in rows`;
-    const cell = total && Math.max(...tile.header.step) > 1 ? `; a cell is ${tile.header.step.join(" \u00d7 ")} of them` : "";
-    text(at("map-text"), `Task ${[this.task, ...how].join(", ")}: ${where}${cell}. ` +
-      (total ? `Of ${counted(total, "block")}: ${parts.join(", ")}.` : "It has no blocks: there is nothing to do for it."));
-    this.canvas.setAttribute("aria-label", `Map of task ${this.task}`);
-    this.describeRamp();
-  }
-
-  describeRamp() {
-    const byValue = this.colour !== "state";
-    at("ramp").hidden = !byValue;
-    if (!byValue || !this.scale) return;
-    const { least, most, together, logarithmic } = this.sight.tile.scale;
-    const [key, words] = at("ramp").children;
-    key.hidden = least === null;
-    const [low, high] = [this.inUnits(least), this.inUnits(most)];
-    const range = `mean ${this.colour} of a cell, ${low === high ? `${low} everywhere` : `from ${low} to ${high}`}${logarithmic ? " (logarithmic)" : ""}`;
-    const regions = together.length ? `; blocks that are done are recorded by regions of ${together.join(" \u00d7 ")}` : "";
-    text(words, least === null ? `Nothing is recorded yet of the ${this.colour} of these blocks.` : range + regions);
-  }
-
-  inUnits(value) {
-    return this.colour === "duration" ? seconds(value) : (value ?? 0).toFixed(2).replace(/\.?0+$/, "");
-  }
-
   // Say in a line what is at a place of the picture: under the mouse, or the cursor.
   point(place) {
     const found = this.sight.cellAt(place);
-    if (!found) return text(at("map-at"), "");
-    const { tile, cell } = found;
-    const [from, to] = this.boxOf(tile, cell);
-    const one = from.every((index, axis) => to[axis] === index + 1);
-    const name = one ? `Block ${from.join(", ")}` : `Blocks ${from.map((index, axis) => (to[axis] === index + 1 ? index : `${index}\u2013${to[axis] - 1}`)).join(", ")}`;
-    const states = Object.entries(tile.counts(cell)).map(([state, n]) => (one ? state : `${count(n)} ${state}`));
-    const value = tile.values ? tile.values[cell] : NaN;
-    text(at("map-at"), `${name}: ${states.join(", ")}` + (isNaN(value) ? "" : `; ${this.colour} ${one ? "" : "on average "}${this.inUnits(value)}`));
+    text(at("map-at"), found ? inALine(this.colour, found.tile, found.cell, this.boxOf(found.tile, found.cell)) : "");
   }
 
   // Index ranges [from, to) of a cell on all axes.
