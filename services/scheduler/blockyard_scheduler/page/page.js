@@ -147,11 +147,13 @@ function refused(error) {
 
 needsToken.addEventListener("asked", () => {
   tokenForm.hidden = false;
-  say("The scheduler asks for its token.", { bad: true });
+  say(tokenForm.dataset.tried ? "That is not the scheduler's token." : "The scheduler asks for its token.", { bad: true });
+  if (last === null) document.getElementById("token-value").focus();
 });
 tokenForm.addEventListener("submit", (event) => {
   event.preventDefault();
   setToken(document.getElementById("token-value").value);
+  tokenForm.dataset.tried = "yes";
   tokenForm.hidden = true;
   say("");
 });
