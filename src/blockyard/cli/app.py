@@ -9,6 +9,7 @@ import argparse
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
@@ -87,6 +88,26 @@ examples:
 """
 
 
+class Help(argparse.HelpFormatter):
+    """Help in which descriptions and examples keep their lines, except those that are too long."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(_fill(indent + line, width) for line in text.splitlines())
+
+
+def _fill(line: str, width: int) -> str:
+    """Break a line, keeping its indent.
+
+    >>> print(_fill("  3  it lasts longer", 16))
+      3  it lasts
+         longer
+    """
+    if len(line) <= width:
+        return line
+    indent = re.match(r" *(\d+  )?", line)
+    return textwrap.fill(line, width, subsequent_indent=" " * (indent.end() if indent else 0))
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose complaints are one sentence."""
 
@@ -150,9 +171,7 @@ def _dispatch(arguments: list[str]) -> int:
     if command not in COMMANDS:
         raise BlockyardError(f"there is no command '{command}'{nearest(command, [*COMMANDS, *SERVICES])}")
     module = import_module(f"blockyard.cli.{COMMANDS[command]}")
-    parser = Parser(
-        prog=f"blockyard {command}", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(prog=f"blockyard {command}", formatter_class=Help, allow_abbrev=False)
     handler = module.prepare(command, parser)
     status: int = handler(parser.parse_all(rest))
     return status

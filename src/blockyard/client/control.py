@@ -15,10 +15,12 @@ import msgspec
 
 from blockyard.client.tls import complaint, trust
 from blockyard.core.status import Explanation, Failures, Record, RunStatus
-from blockyard.spec.errors import ConnectError
+from blockyard.spec.errors import AwayError, ConnectError
 from blockyard.spec.model import RoiSpec
 
 TIMEOUT_S = 10.0
+AWAY = (502, 503, 504)
+"""What an ingress, or a scheduler that does not lead, answers while another one starts."""
 LONGEST_ANSWER = 2**28
 
 T = TypeVar("T")
@@ -123,9 +125,11 @@ class Control:
                 return bytes(answer.read(LONGEST_ANSWER))
         except urllib.error.HTTPError as error:
             with error:
-                raise ConnectError(self._refusal(error)) from error
+                kind = AwayError if error.code in AWAY else ConnectError
+                raise kind(self._refusal(error)) from error
         except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
-            raise ConnectError(f"no scheduler answers at {self.url}: {self._reason(error)}") from error
+            kind = AwayError if _may_come_back(error) else ConnectError
+            raise kind(f"no scheduler answers at {self.url}: {self._reason(error)}") from error
 
     def _reason(self, error: BaseException) -> str:
         cause = error if isinstance(error, ssl.SSLError) else getattr(error, "reason", error)
@@ -149,3 +153,11 @@ class Control:
         if error.code in (401, 403):
             return f"{self.url} refused the token; give the run's token with --token or --token-file"
         return f"{self.url} answered with status {error.code} ({error.reason})"
+
+
+def _may_come_back(error: Exception) -> bool:
+    """Whether trying again later can help: not where an address is malformed or TLS does not agree."""
+    cause = getattr(error, "reason", error)
+    if isinstance(cause, ssl.SSLError):
+        return isinstance(cause, ssl.SSLEOFError)
+    return isinstance(cause, (OSError, http.client.HTTPException))

@@ -28,6 +28,10 @@ class ConnectError(BlockyardError):
     """A scheduler or Redis that cannot be reached, or that refused us; says the address and the reason."""
 
 
+class AwayError(ConnectError):
+    """Nobody answers just now, or only somebody on the way to the scheduler: it may be starting again."""
+
+
 class ProtocolError(BlockyardError):
     """A peer sent what the protocol does not allow; the connection is closed, the scheduler goes on."""
 
