@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 
 from blockyard.core.grouping import group_failures
-from blockyard.core.report import duration
-from blockyard.core.status import FailureStatus, RunStatus
+from blockyard.core.report import counted, duration
+from blockyard.core.status import FailureGroup, FailureStatus, RunStatus
 from blockyard.spec.errors import StoreError
 
 MOST_ERRORS = 5
@@ -66,7 +66,12 @@ def failure_lines(result: RunResult, most: int = MOST_ERRORS) -> list[str]:
     for group in groups[:most]:
         others = f" and {group.failed - 1:,} more" if group.failed > 1 else ""
         log = f" (log: {group.example.log})" if group.example.log else ""
-        lines.append(f"  {group.task} {list(group.example.index)}{others}: {group.kind}: {group.message}{log}")
+        lines.append(f"  {group.task} {list(group.example.index)}{others}: {what_failed(group)}{log}")
     if len(groups) > most:
-        lines.append(f"  ... and {len(groups) - most} more kinds of error")
+        lines.append(f"  ... and {counted(len(groups) - most, 'more kind')} of error")
     return lines
+
+
+def what_failed(failure: FailureStatus | FailureGroup) -> str:
+    """Give kind and message of an error on one line."""
+    return f"{failure.kind}: {' '.join(failure.message.split())}"

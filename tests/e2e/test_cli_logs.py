@@ -131,7 +131,7 @@ def smooth(block):
         ctypes.CDLL(None).write(2, b"abort", 5)
         os._exit(4)
     if block.index == (0, 3):
-        raise ValueError("in silence")
+        raise ValueError("in silence,\\nand in two lines")
     if block.index == (0, 4):
         print("it begins")
         wait()
@@ -208,7 +208,7 @@ def test_what_there_is_nothing_of_is_said_why(tmp_path):
     )
     assert logs("smooth", "0,3") == (
         1,
-        "smooth 0,3 wrote nothing: it has failed for good; why: blockyard failures --traceback\n",
+        "smooth 0,3 wrote nothing: it has failed for good: ValueError: in silence, and in two lines\n",
     )
     assert logs("smooth", "0,4") == (0, "--- smooth 0,4, attempt 1:\nit begins\n")
     assert logs("own", "0,1", "--last", "1") == (

@@ -107,7 +107,7 @@ def test_a_run_that_has_ended_can_be_asked_and_healed(folder, capsys):
     failures = json.loads(said(capsys, "failures", "--json"))
     assert failures["failed"] == 1
     assert "block 4 says no" in said(capsys, "failures", "p.yaml", "--task", "only", "--traceback")
-    assert "failed" in said(capsys, "explain", "only", "4")
+    assert "attempt 1: ValueError: block 4 says no" in said(capsys, "explain", "only", "4")
     assert json.loads(said(capsys, "explain", "only", "5", "--json"))["state"] == "done"
     status = json.loads(said(capsys, "status", "--json"))
     assert (status["state"], status["leases_granted"] > 0) == ("failed", True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from blockyard.core.report import counted, duration, span
 from blockyard.core.status import FailureGroup, RunStatus, TaskStatus
+from blockyard.result import what_failed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +28,8 @@ def drawing(status: RunStatus, errors: Sequence[FailureGroup], width: int) -> Gr
     wide = width >= WIDE
     rows = [(task, _cells(task, wide=wide)) for task in status.tasks]
     widths = [max(map(len, column)) for column in zip(*(cells for _, cells in rows), strict=True)]
+    if wide and widths:  # where the notes stand in the last column
+        widths[-1] = max(widths[-1], *(len(_notes(task).plain) for task in status.tasks))
     bar = 24 if wide else 8
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, overflow="ellipsis", max_width=max(8, width - bar - sum(widths) - 2 * 6))
@@ -81,7 +84,7 @@ def _notes(task: TaskStatus) -> Text:
     notes = [(f"{task.skipped:,} skipped", "")] if task.skipped else []
     notes += [(f"{task.retries:,} tried again", "yellow")] if task.retries else []
     notes += [(f"{task.failed:,} failed", "red")] if task.failed else []
-    notes += [(f"{task.orphaned:,} never run", "red")] if task.orphaned else []
+    notes += [(f"{task.orphaned:,} never ran", "red")] if task.orphaned else []
     return Text(", ").join(Text(text, style=style) for text, style in notes)
 
 
@@ -94,8 +97,12 @@ def _line(task: TaskStatus, notes: Text) -> Text:
 def _summary(status: RunStatus) -> str:
     online = [worker for worker in status.workers if worker.connected and worker.slots]
     busy, slots = sum(worker.busy for worker in online), sum(worker.slots for worker in online)
-    count = counted(len(online), "worker")
-    line = f"{status.run}: {status.state}, {count}, {busy} of {slots} slots busy, {duration(status.elapsed_s)} elapsed"
+    line = f"{status.run}: {status.state}, {duration(status.elapsed_s)} elapsed"
+    if status.is_over:
+        return line
+    line += f", {counted(len(online), 'worker')}, {busy} of {slots} slots busy"
+    if status.quiet_s > 0:
+        line += f", nothing is leased for {duration(status.quiet_s)}: Redis may have forgotten what runs"
     return f"{line}, ETA {duration(status.eta_s)}" if status.state == "running" else line
 
 
@@ -103,5 +110,4 @@ def _error(group: FailureGroup) -> Text:
     from rich.text import Text
 
     times = f" ({group.attempts:,} times)" if group.attempts > 1 else ""
-    message = " ".join(group.message.split())
-    return Text.assemble((f"{group.task}{times}: ", "red"), f"{group.kind}: {message}")
+    return Text.assemble((f"{group.task}{times}: ", "red"), what_failed(group))

@@ -13,6 +13,7 @@ from blockyard.cli.pod_logs import show
 from blockyard.cli.watch_commands import index_of
 from blockyard.client.output import Section, sections_of
 from blockyard.plan.grid import Grid
+from blockyard.result import what_failed
 from blockyard.spec.errors import BlockyardError, SpecError, nearest
 from blockyard.spec.model import TaskSpec
 
@@ -64,7 +65,7 @@ SILENT = {
     "leased": "has written nothing so far: it {text}",
     "done": "wrote nothing: it {text}",
     "skipped": "wrote nothing: it {text}",
-    "failed": "wrote nothing: it {text}; why: blockyard failures --traceback",
+    "failed": "wrote nothing: it {text}{why}",
     "orphaned": "never ran: it {text}",
     "outside": "never ran: it {text}",
 }
@@ -77,7 +78,8 @@ def _why_nothing(place: Path, arguments: argparse.Namespace) -> str:
             now = control.explain(arguments.task, arguments.index)
     except BlockyardError as error:
         return f"wrote nothing into {place / 'logs'}; whether it has run can't be told: {error}"
-    return SILENT[now.state].format(text=now.text.partition(f" of {now.task} ")[2])
+    why = f": {what_failed(now.failures[-1])}" if now.failures else ""
+    return SILENT[now.state].format(text=now.text.partition(f" of {now.task} ")[2], why=why)
 
 
 def _task(place: Path, name: str) -> TaskSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -144,3 +145,17 @@ class LastErrors:
 
 def _name(group: FailureGroup) -> tuple[str, str, str]:
     return group.task, group.kind, group.message
+
+
+def print_status(status: RunStatus) -> None:
+    """Print the status report on standard output; bars in its place on a terminal that is too narrow for it."""
+    report = status_report(status).splitlines()
+    width = shutil.get_terminal_size().columns
+    if not sys.stdout.isatty() or max(map(len, report)) <= width:
+        print("\n".join(report))
+        return
+    from rich.console import Console
+
+    Console(file=sys.stdout, width=width, highlight=False).print(drawing(status, (), width))
+    for line in report[2 + len(status.tasks) :]:  # the pools
+        print(line)

@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"stopped; finished blocks are kept. To go on: {_command_line()}", file=sys.stderr)
         return INTERRUPTED
-    _print_result(result, folder, as_json=arguments.json)
+    _print_result(result, arguments.run_dir or arguments.file, as_json=arguments.json)
     return DONE if result.ok else FAILED
 
 
@@ -158,7 +158,7 @@ def _command_line() -> str:
     return shlex.join(["blockyard", *words])
 
 
-def _print_result(result: RunResult, folder: Path, *, as_json: bool) -> None:
+def _print_result(result: RunResult, where: Path | str, *, as_json: bool) -> None:
     if as_json:
         _print_json(result)
         return
@@ -166,7 +166,9 @@ def _print_result(result: RunResult, folder: Path, *, as_json: bool) -> None:
     if not result.status.leases_granted and any(task.total for task in result.status.tasks):
         print("nothing was left to do; --fresh starts it over")
     if not result.ok:
-        print(f"more: blockyard failures {folder}; try them again: blockyard retry {folder}, then run again")
+        where = shlex.quote(str(where))
+        print(f"more: blockyard failures {where}; what a block wrote: blockyard logs TASK INDEX {where}")
+        print(f"try them again: blockyard retry {where}, then run again")
 
 
 def _print_json(result: RunResult) -> None:

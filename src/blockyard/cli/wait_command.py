@@ -10,8 +10,8 @@ from pathlib import Path
 
 from blockyard.cli.app import DONE, FAILED
 from blockyard.cli.find import Place, add_where, ended, how_to_go_on, living, place_of
+from blockyard.cli.progress import print_status
 from blockyard.cli.watch_commands import print_json
-from blockyard.core.report import status_report
 from blockyard.core.status import RunStatus
 from blockyard.embedded import in_use
 from blockyard.spec.errors import AwayError, ConnectError
@@ -124,4 +124,4 @@ def _print(status: RunStatus | None, arguments: argparse.Namespace) -> None:
     elif arguments.json:
         print_json(status)
     else:
-        print(status_report(status))
+        print_status(status)

@@ -13,11 +13,12 @@ import msgspec
 
 from blockyard.cli.app import DONE, FAILED
 from blockyard.cli.find import Place, add_where, ended, how_to_go_on, living, place_of, reach
-from blockyard.cli.progress import Progress, progress_on
-from blockyard.client.control import Control
+from blockyard.cli.progress import Progress, print_status, progress_on
+from blockyard.client.control import Control, Explained
 from blockyard.core.grouping import group_failures
-from blockyard.core.report import counted, status_report
-from blockyard.core.status import Explanation, FailureGroup, Failures, RunStatus
+from blockyard.core.report import counted
+from blockyard.core.status import FailureGroup, Failures, RunStatus
+from blockyard.result import what_failed
 from blockyard.spec.errors import BlockyardError, ConnectError
 
 LOOK_EVERY_S = 1.0
@@ -80,7 +81,7 @@ def status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(now)
         return DONE
-    print(status_report(now))
+    print_status(now)
     if not running and not now.is_over:
         print(f"to go on: {how_to_go_on(place)}")
     return DONE
@@ -108,11 +109,14 @@ def watch(arguments: argparse.Namespace) -> int:
     control = living(place, arguments)
     if control is None:
         now, _ = _status(place, arguments)
-        print(msgspec.json.encode(now).decode() if arguments.json else status_report(now))
+        if arguments.json:
+            print(msgspec.json.encode(now).decode())
+        else:
+            print_status(now)
         return DONE if now.state == "done" else FAILED
     now = _watch(place, control, progress_on(sys.stdout if arguments.json else sys.stderr, as_json=arguments.json))
     if not arguments.json:
-        print(status_report(now))
+        print_status(now)
     return DONE if now.state == "done" else FAILED
 
 
@@ -174,7 +178,7 @@ def _group_lines(group: FailureGroup, *, traceback: bool) -> list[str]:
     example = group.example
     count = f"{counted(group.failed, 'block')} failed"
     tried = counted(group.attempts, "attempt")
-    lines = ["", f"{group.task}: {count if group.failed else tried}: {group.kind}: {group.message}"]
+    lines = ["", f"{group.task}: {count if group.failed else tried}: {what_failed(group)}"]
     lines += [f"  first: {list(example.index)} (block {example.block_id}), attempt {example.attempt}"]
     if example.log:
         lines += [f"  log: {example.log}"]
@@ -197,10 +201,11 @@ def explain(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def explanation_text(found: Explanation) -> str:
+def explanation_text(found: Explained) -> str:
     """Give an explanation as a few lines."""
     index = ",".join(map(str, found.index))
     lines = [f"{found.task} {index} (block {found.block_id}): {found.state}", found.text]
     lines += [f"reads {found.read_roi}, writes {found.write_roi}"]
     lines += [f"  waits for {what}" for what in found.waits_for]
+    lines += [f"  attempt {failed.attempt}: {what_failed(failed)}" for failed in found.failures]
     return "\n".join(lines)

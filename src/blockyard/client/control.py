@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from blockyard.client.tls import complaint, trust
-from blockyard.core.status import Explanation, Failures, Record, RunStatus
+from blockyard.core.status import Explanation, Failures, FailureStatus, Record, RunStatus
 from blockyard.spec.errors import AwayError, ConnectError
 from blockyard.spec.model import RoiSpec
 
@@ -24,6 +24,12 @@ AWAY = (502, 503, 504)
 LONGEST_ANSWER = 2**28
 
 T = TypeVar("T")
+
+
+class Explained(Explanation):
+    """Why a block is in the state it is in, with its failed attempts as far as they are kept, oldest first."""
+
+    failures: tuple[FailureStatus, ...] = ()
 
 
 class Control:
@@ -48,9 +54,9 @@ class Control:
         """Give the failed attempts that are kept, of one task or all, grouped by their error."""
         return self._get("failures", {"task": task} if task else {}, Failures)
 
-    def explain(self, task: str, index: Sequence[int]) -> Explanation:
+    def explain(self, task: str, index: Sequence[int]) -> Explained:
         """Say why the block of `task` at `index` is in the state it is in."""
-        return self._get("explain", {"task": task, "index": ",".join(map(str, index))}, Explanation)
+        return self._get("explain", {"task": task, "index": ",".join(map(str, index))}, Explained)
 
     def record(self) -> Record:
         """Give the record of the run: what each block took, where and when."""
