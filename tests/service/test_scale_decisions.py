@@ -10,11 +10,12 @@ import msgspec
 import pytest
 
 from blockyard.spec.errors import SpecError
-from blockyard_scheduler.scaling.cluster import Pod
+from blockyard_scheduler.scaling.cluster import ClusterError, Pod
 from blockyard_scheduler.scaling.config import PoolScaling, read_scaling
 from blockyard_scheduler.scaling.costs import LASTS_S, Costs
 from blockyard_scheduler.scaling.decide import LULL_S, Note, PoolScaler
 from blockyard_scheduler.scaling.departures import Departures
+from blockyard_scheduler.scaling.troubles import Troubles
 
 
 def scaler(seen=None, note=None, **fields):
@@ -268,6 +269,44 @@ def test_costs_change_only_where_that_lasts():
 def test_costs_that_somebody_else_manages_are_left_alone():
     """Karpenter sets the same annotation."""
     assert not list(Costs().changes([Pod("p", "default", "Running", managed=True)], {"p": 9.0}, 0.0, at_once=True))
+
+
+# ----- what Kubernetes refuses ----------------------------------------------------------------------------------------
+
+
+def test_what_fails_is_asked_for_with_growing_pauses_and_holds_up_nothing_else():
+    """Up to a minute; each thing of each pool by itself, until it is done."""
+    troubles, now, pauses = Troubles(), 100.0, []
+    for _ in range(6):
+        troubles.failed("costs", "gpu", ClusterError("no"), now)
+        again = next(s for s in itertools.count() if troubles.due("costs", "gpu", now + s))
+        pauses.append(again)
+        assert troubles.due("scale", "gpu", now)
+        assert troubles.due("costs", "cpu", now)
+        now += again
+    assert pauses == [5, 10, 20, 40, 60, 60]
+    assert troubles.last("costs", "scale")
+    troubles.over("costs", "gpu")
+    assert troubles.due("costs", "gpu", now)
+    assert not troubles.last("costs", "scale")
+
+
+def test_an_api_server_that_asks_for_quiet_gets_it_from_all():
+    """And for the longest time that it asked for."""
+    troubles = Troubles()
+    troubles.failed("scale", "gpu", ClusterError("busy"), 100.0, wait_s=30.0)
+    troubles.failed("pods", "", ClusterError("busy"), 101.0, wait_s=1.0)
+    assert not troubles.due("scale", "cpu", 129.0)
+    assert troubles.due("scale", "cpu", 130.0)
+
+
+def test_a_pool_tells_its_own_troubles_and_those_of_all():
+    """Each once; who asked for a number hears only why that was not done."""
+    troubles = Troubles()
+    for what, pool, text in [("pods", "", "a"), ("scale", "gpu", "b"), ("costs", "gpu", "a"), ("scale", "cpu", "c")]:
+        troubles.failed(what, pool, ClusterError(text), 0.0)
+    assert troubles.of("gpu") == "a; b"
+    assert (troubles.why_not("scale", "gpu"), troubles.why_not("costs", "cpu")) == ("b", "")
 
 
 # ----- who is dead ----------------------------------------------------------------------------------------------------

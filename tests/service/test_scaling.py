@@ -356,9 +356,13 @@ def test_a_server_that_does_not_answer_holds_up_nobody(redis_url, run_name, monk
             assert service.status().tasks[0].done == len(numbers)
         monkeypatch.setattr(autoscaler_module, "ASK_S", 0.2)
         code, answer = await post_scale(service, pool="default", workers=3)
+        assert (code, answer["error"]) == (200, "the Kubernetes API is slow to answer")
+        async with service.scaler._deciding:  # as it is while a pool is looked at
+            code, answer = await post_scale(service, pool="default", workers=5)
         assert code == 400
         assert "could not be scaled" in answer["error"]
         api.held.set()
+        await until(lambda: api.replicas(NAME) == 3)
 
     run(test, redis_url, run_name, monkeypatch)
 

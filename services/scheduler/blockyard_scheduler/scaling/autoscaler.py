@@ -113,8 +113,8 @@ class Autoscaler:
 
     async def run(self) -> None:
         """Look and scale for ever. Raises Refused when another leads."""
-        await self._preflight()
         await self._begin()
+        await self._preflight()
         while True:
             self._bell.clear()
             await self._looked()
