@@ -23,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PLAN = ("tests/plan/test_plan_against_oracle.py",)
 CORE = ("tests/core",)
+VIEWS = ("tests/core/test_attempts.py", "tests/core/test_history.py", "tests/core/test_valuemap.py")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ def _plan(name: str, file: str, old: str, new: str) -> Mutant:
 
 def _core(name: str, file: str, old: str, new: str) -> Mutant:
     return Mutant(f"{file}: {name}", f"core/{file}.py", old, new, CORE)
+
+
+def _view(name: str, file: str, old: str, new: str) -> Mutant:
+    return Mutant(f"{file}: {name}", f"core/{file}.py", old, new, VIEWS)
 
 
 MUTANTS = (
@@ -190,6 +195,11 @@ MUTANTS = (
     _core("the head is replayed twice", "snapshots", "if seq > loaded.head_seq:", "if seq >= loaded.head_seq:"),
     _core("a record too many is dropped", "snapshots", "min([self._head_seq + 1, *unwritten])", "seq + 2"),
     _core("all leases of a grant end with one", "turn", "if len(positions) == grant.alive", "if len(positions)"),
+    # --- what is recorded and shown
+    _view("kills are no attempts", "attempts", "tries.failures + tries.kills for", "tries.failures for"),
+    _view("a leased block in trouble counts twice", "attempts", "np.setdiff1d(leased, addresses)", "leased"),
+    _view("what is undone counts too", "valuemap", "its_counts + counts - old_counts", "its_counts + counts"),
+    _view("a block that ran again counts again", "history", 'before["attempt"], -1)', 'before["attempt"], 0)'),
 )
 
 
