@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from blockyard.cli.app import main
+from blockyard.local import LocalRun
+from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
 
 WORK = """\
 import pathlib, time
@@ -120,3 +122,22 @@ def test_a_run_that_has_ended_can_be_asked_and_healed(folder, capsys):
         capsys, "rerun", "only", "--roi", "-3:4"
     )
     assert "10 of 10" in said(capsys, "run", "p.yaml")
+
+
+def test_of_a_run_that_was_stopped_nobody_works_on_anything(tmp_path, capsys):
+    """No workers are online and nothing is expected to end, though they were and it was in its last moment."""
+    one = RoiSpec((0,), (1,))
+    task = TaskSpec(id="t", command=("sleep", "60"), total_roi=RoiSpec((0,), (4,)), read_roi=one, write_roi=one)
+    with LocalRun(RunSpec(PipelineSpec(name="p", tasks=(task,))), tmp_path / "run", workers=1) as run:
+        wait_until(lambda: any(worker.busy for worker in run.status().workers))
+    now = json.loads(said(capsys, "status", str(tmp_path / "run"), "--json"))
+    assert (now["state"], now["workers"], now["eta_s"]) == ("stopped", [], None)
+    assert [(task["leased"], task["pending"] + task["ready"]) for task in now["tasks"]] == [(0, 4)]
+    assert "stopped, 0.0 % of 4 blocks, 0 workers online" in said(capsys, "status", str(tmp_path / "run"))
+
+
+def wait_until(condition):
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)

@@ -98,9 +98,17 @@ def _status(place: Place, arguments: argparse.Namespace) -> tuple[RunStatus, boo
     else:
         with reach(place, arguments) as opened:  # it was killed: what it had reached is in its Redis
             found = opened.status()
-    if not found.is_over:
-        found.state = "stopped"
-    return found, False
+    return found if found.is_over else _stopped(found), False
+
+
+def _stopped(status: RunStatus) -> RunStatus:
+    """Say of a run that nobody works on what is left to say: the file is from a moment when somebody did."""
+    nothing = dict.fromkeys(("eta_s", "eta_p10_s", "eta_p90_s"))
+    tasks = [
+        msgspec.structs.replace(task, leased=0, pending=task.pending + task.leased, rate=None, **nothing)
+        for task in status.tasks
+    ]
+    return msgspec.structs.replace(status, state="stopped", tasks=tasks, workers=[], **nothing)
 
 
 def watch(arguments: argparse.Namespace) -> int:
