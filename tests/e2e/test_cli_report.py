@@ -28,7 +28,7 @@ WORK = """
 import time
 
 def smooth(block):
-    time.sleep(0.2 if block.index == (5, 7) else 0.002)
+    time.sleep(1.0 if block.index == (5, 7) else 0.002)
     if block.index == (2, 3) and block.attempt == 1:
         raise ValueError("no <section> 3")
     if block.index == (4, 4):
