@@ -5,9 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from blockyard.client.output import sections_of
+from blockyard.client.output import Section, note_end, sections_of
 
 PREPARE = """
 import ctypes, logging, os, sys, threading
@@ -138,3 +139,22 @@ os._exit(0)
         form,
         Path("/dev/full"),
     )
+
+
+def test_attempts_that_died_in_silence_are_told_apart(tmp_path):
+    """They end where they began, all at one place of the file; so does one whose agent died with it."""
+    log = tmp_path / "w.slot-0.log"
+    log.write_bytes(b"before")
+    for block, attempt in ((1, 1), (2, 1), (1, 2), (1, 3)):
+        note_end(log, Section(task="t", block=block, attempt=attempt, begin=6, at_s=float(attempt), how="it died"))
+    with log.with_suffix(".blocks").open("ab") as index:
+        index.write(msgspec.json.encode(Section(task="t", block=1, attempt=4, begin=6, at_s=4.0)) + b"\n")
+    note_end(log, Section(task="t", block=1, attempt=5, begin=6, at_s=5.0, how="it died"))
+    found = [section for _, section in sections_of(tmp_path, "t", 1)]
+    assert [(section.attempt, section.end, section.how) for section in found] == [
+        (1, 6, "it died"),
+        (2, 6, "it died"),
+        (3, 6, "it died"),
+        (4, 6, ""),
+        (5, 6, "it died"),
+    ]

@@ -339,7 +339,7 @@ def sections_of(logs: Path, task: str, block: int) -> Iterator[tuple[Path, Secti
 def _read(index: Path, task: str, block: int) -> list[Section]:
     """Give a block's sections in one index, each once, with an end also where it was killed."""
     mark = b'"block":%d,' % block
-    kept: dict[int, Section] = {}
+    kept: dict[tuple[int, int], Section] = {}
     open_: Section | None = None
     for line in index.read_bytes().splitlines():
         if open_ is None and mark not in line:
@@ -348,11 +348,13 @@ def _read(index: Path, task: str, block: int) -> list[Section]:
             section = _sections.decode(line)
         except msgspec.DecodeError:  # its process was killed while it wrote
             continue
-        if open_ is not None and section.begin != open_.begin:  # what was killed ends where the next one begins
-            kept[open_.begin] = msgspec.structs.replace(open_, end=section.begin)
+        mine, key = (section.task, section.block) == (task, block), (section.begin, section.attempt)
+        if open_ is not None and not (mine and key == (open_.begin, open_.attempt)):
+            # What was killed ends where the next one begins.
+            kept[open_.begin, open_.attempt] = msgspec.structs.replace(open_, end=section.begin)
         open_ = None
-        if (section.task, section.block) == (task, block):
-            first = kept.get(section.begin, section)
-            kept[section.begin] = msgspec.structs.replace(section, at_s=first.at_s)
+        if mine:
+            first = kept.get(key, section)
+            kept[key] = msgspec.structs.replace(section, at_s=first.at_s)
             open_ = section if section.end < 0 else None
     return list(kept.values())
