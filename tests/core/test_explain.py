@@ -40,3 +40,15 @@ def test_a_waiting_block_says_who_holds_what_it_waits_for_since_when_and_for_whi
     assert explained.text == f"block (0, 0, 0) of fragments waits for block (0, 0, 0) of smooth, {holder}, and 1 more"
     assert explained.waits_for == [f"block (0, 0, 0) of smooth, {holder}", "block (0, 0, 1) of smooth, ready"]
     assert core.explain("smooth", 0, 250.0).text == f"block (0, 0, 0) of smooth is {holder}"
+
+
+def test_a_lease_of_an_earlier_scheduler_has_lasted_longer_than_this_one():
+    """Its clock is gone: what is known is when this one took over."""
+    run = RunSpec(PipelineSpec(name="run", tasks=(SMOOTH, FRAGMENTS)))
+    core = Scheduler(run)
+    core.handle(ev.WorkerJoined("w7", slots=2), 5000.0)
+    core.handle(ev.BlocksWanted("w7", 1), 5000.0)
+    record = next(effect for effect in core.handle(ev.TurnEnded(), 5000.0) if isinstance(effect, ev.CommitRecord))
+    successor = Scheduler.restore(run, [], [(record.seq, record.record)], epoch=2, now=100.0)
+    holder = "leased to worker w7 for more than 4 min, attempt 1"
+    assert successor.explain("smooth", 0, 340.0).text == f"block (0, 0, 0) of smooth is {holder}"

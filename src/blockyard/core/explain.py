@@ -98,7 +98,8 @@ def _text(core: RunState, task: Task, address: int, state: str, attempt: int, wa
 
 
 def _holder(grant: Grant, attempt: int, now: float) -> str:
-    return f"leased to worker {grant.worker} for {duration(now - grant.granted_s)}, attempt {attempt}"
+    least = "more than " if grant.inherited else ""
+    return f"leased to worker {grant.worker} for {least}{duration(now - grant.granted_s)}, attempt {attempt}"
 
 
 def _unfinished_blockers(core: RunState, task: Task, index: Index, now: float) -> list[str]:

@@ -27,6 +27,8 @@ class Grant:
     granted_s: float
     at_once: int = 0
     """How many blocks of the task its worker may run at once; 0: no limit."""
+    inherited: bool = False
+    """Granted by an earlier scheduler, whose clock has ended with it: `granted_s` is when this one took over."""
     live: npt.NDArray[np.bool_] = field(init=False)
     """Which of its leases have not ended."""
     alive: int = field(init=False)

@@ -99,6 +99,7 @@ class Scheduler(RunState):
             task.retries = loaded.retries.get(task.number, 0)
             self.troubles.restore(task.number, task.tries.items(), self.settings)
         for grant in self.leases.grants():
+            grant.inherited, grant.granted_s = True, now
             if grant.at_once:
                 self.allotted[grant.task][grant.worker] = grant.at_once
         rebuild(self)
