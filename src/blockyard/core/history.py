@@ -80,8 +80,9 @@ class TaskHistory:
         ours, last = np.unique(addresses[::-1], return_index=True)  # the last, where a block ran again at once
         codes = codes[::-1][last]
         attempts = np.where(codes > 0, attempts[::-1][last], np.uint8(0))
-        before = self.rows[ours]
-        self._sum(ours, before["code"], before["attempt"], -1)
+        before = self.rows["code"][ours]
+        if before.any():
+            self._sum(ours, before, self.rows["attempt"][ours], -1)
         self._sum(ours, codes, attempts, 1)
         self.rows["code"][ours] = codes
         self.rows["attempt"][ours] = attempts
