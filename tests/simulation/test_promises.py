@@ -113,7 +113,9 @@ def _returned_blocks_forgotten(_: Cluster, patch: pytest.MonkeyPatch) -> None:
 
 def _losses_spend_retries(_: Cluster, patch: pytest.MonkeyPatch) -> None:
     real = core_scheduler.lost_outcomes
-    patch.setattr(core_scheduler, "lost_outcomes", lambda worker, grants, outcome: real(worker, grants, Outcome.FAILED))
+    patch.setattr(
+        core_scheduler, "lost_outcomes", lambda worker, grants, _, ran: real(worker, grants, Outcome.FAILED, ran)
+    )
 
 
 @pytest.mark.parametrize(
