@@ -11,6 +11,9 @@ from typing import ClassVar
 import pytest
 import yaml
 from chart import CHART, ROOT, TINY
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from blockyard_scheduler.meter import Meter
 from blockyard_scheduler.metrics import RunCollector
@@ -134,6 +137,28 @@ def test_the_dashboard_has_a_row_for_each_question():
     for query in queries():
         assert 'namespace="$namespace",release="$release"' in query
         assert "[" not in query or "[$__rate_interval]" in query
+
+
+def test_grafana_knows_every_field_of_the_dashboard():
+    """Its own models read the dashboard and write the same again: they drop a field that Grafana does not have."""
+    register_default_plugins()
+    board = dashboard()
+    again = json.loads(JSONEncoder().encode(Dashboard.from_json(board)))
+    assert list(lost(board, again)) == []
+    board["panels"][1]["titel"] = "a field that Grafana does not have"
+    assert list(lost(board, again)) == ["/panels/1/titel"]
+
+
+def lost(given, kept, at=""):
+    """Give the places of what is in one JSON value and not, or otherwise, in the other."""
+    if isinstance(given, dict) and isinstance(kept, dict):
+        for key, value in given.items():
+            yield from lost(value, kept.get(key), f"{at}/{key}")
+    elif isinstance(given, list) and isinstance(kept, list) and len(given) == len(kept):
+        for n, (one, other) in enumerate(zip(given, kept, strict=True)):
+            yield from lost(one, other, f"{at}/{n}")
+    elif given != kept:
+        yield at
 
 
 def test_panels_do_not_overlap():
