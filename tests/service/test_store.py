@@ -222,6 +222,45 @@ def test_fresh_drops_the_run_but_not_the_epoch(redis_url, run_name):
     on_store(redis_url, run_name, test)
 
 
+def test_pages_that_were_lost_are_missed_although_others_are_written_after_them(redis_url, run_name):
+    """What should be there is counted, not looked at: a commit with pages does not hide that earlier ones are gone."""
+
+    async def test(store, me):
+        await store.write_spec(me, run_of(run_name), fresh=False)
+        await store.commit(me, CommitRecord(1, b"1", (), (Page("head", 1, b"p"), Page("0:0:0", 1, b"p"))))
+        await store.commit(me, CommitRecord(2, b"2", (), (Page("head", 2, b"p"), Page("0:0:1", 2, b"p")), drop_below=2))
+        await store.check_whole()
+        async with Redis.from_url(redis_url) as redis:
+            await redis.delete(Keys.of(run_name).pages)
+        await store.commit(me, CommitRecord(3, b"3", (), (Page("head", 3, b"p"), Page("0:0:2", 3, b"p"))))
+        with pytest.raises(StoreError, match="lacks keys"):
+            await store.check_whole()
+
+    on_store(redis_url, run_name, test)
+
+
+def test_a_run_on_which_an_older_version_wrote_is_whole(redis_url, run_name):
+    """It trimmed the log and added a page, and did not say so: after a rollback and an upgrade the run goes on."""
+
+    async def test(store, me):
+        await store.write_spec(me, run_of(run_name), fresh=False)
+        await store.commit(me, CommitRecord(1, b"1", (), (Page("head", 1, b"p"),)))
+        keys = Keys.of(run_name)
+        async with Redis.from_url(redis_url) as redis:
+            await redis.xadd(keys.log, {"r": b"2"}, id="2-0")
+            await redis.xtrim(keys.log, minid="2-0")
+            await redis.hset(keys.pages, "0:0:0", b"\x02" + bytes(7) + b"p")
+            await redis.hset(keys.head, "seq", 2)
+            await store.check_whole()
+            await store.commit(me, CommitRecord(3, b"3"))
+            await store.check_whole()
+            await redis.delete(keys.pages)
+        with pytest.raises(StoreError, match="lacks keys"):
+            await store.check_whole()
+
+    on_store(redis_url, run_name, test)
+
+
 async def record_in(store):
     """All that Redis holds of the record of the run."""
     pieces = [piece async for piece in store.history_pieces()]

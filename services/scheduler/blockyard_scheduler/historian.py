@@ -39,15 +39,15 @@ class Historian:
             await until_answered(self._load)
         except StoreError as error:
             log.warning("the record of the run could not be read to its end (%s)", error)
+            self._keeper.store_forgot()  # what is known of it is kept anew
 
     async def _load(self) -> None:
-        last = await self._store.last_piece()
+        self._keeper.loaded(await self._store.last_piece())  # first: numbers go on from it also where reading fails
         async for pages in self._store.history_pages():
             for page in pages:
                 self._take(f"page {page.key}", partial(self._keeper.load_page, page))
         async for seq, at_s, batches in self._store.history_pieces():
             self._take(f"piece {seq}", partial(self._keeper.load_piece, seq, at_s, batches))
-        self._keeper.loaded(last)
 
     def _take(self, what: str, load: Callable[[], None]) -> None:
         try:

@@ -53,8 +53,8 @@ class Keys:
         ``seq``: sequence of the last record; ``by``: identity of who wrote that one; ``before``: who led before, the
         last first, so that a leader knows a Redis that went back from another leader; ``server``: run id and promise of
         the Redis that a leader last found to hold all of its records, by which a successor knows what may be lost;
-        ``first``: sequence of the first record that the log still has, and ``pages``: number of pages, by which a key
-        that was deleted or evicted is missed; ``kept``: number of the last piece of the history.
+        ``first``: sequence of the first record that the log should still have, ``pages``: number of pages that there
+        should be, both as of record ``counted``, by which a key that was deleted or evicted is missed; ``kept``: number of the last piece of the history.
         """
         return self.prefix + "head"
 

@@ -13,10 +13,10 @@ end
 """
 WHOLE = """
 -- Whether all is there that the head of the journal says there is: somebody may have deleted a key, or Redis, told to,
--- have evicted it. A run of an older version of blockyard does not say.
+-- have evicted it. An older version of blockyard does not say, and where one wrote last what is said is old.
 local function whole(head, schema, spec, log, pages)
-  local kept = redis.call('HMGET', head, 'seq', 'first', 'pages')
-  return not kept[2] or (redis.call('EXISTS', schema, spec) == 2
+  local kept = redis.call('HMGET', head, 'seq', 'first', 'pages', 'counted')
+  return kept[4] ~= (kept[1] or '0') or (redis.call('EXISTS', schema, spec) == 2
     and redis.call('XLEN', log) == tonumber(kept[1] or '0') - tonumber(kept[2]) + 1
     and redis.call('HLEN', pages) == tonumber(kept[3]))
 end
@@ -127,13 +127,13 @@ if writer ~= ARGV[1] then
 end
 if ARGV[4] == '1' then
   redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8])
-  redis.call('HDEL', KEYS[1], 'seq', 'by', 'kept', 'first', 'pages')
+  redis.call('HDEL', KEYS[1], 'seq', 'by', 'kept', 'first', 'pages', 'counted')
 end
 redis.call('SET', KEYS[2], ARGV[2])
 redis.call('SET', KEYS[3], ARGV[3])
 local head = redis.call('HMGET', KEYS[1], 'seq', 'server')
 if not head[1] then
-  redis.call('HSET', KEYS[1], 'first', '1', 'pages', '0')
+  redis.call('HSET', KEYS[1], 'first', '1', 'pages', '0', 'counted', '0')
 end
 if ARGV[4] == '1' or not (head[1] or head[2]) then
   mark(KEYS[1], ARGV[5])
@@ -147,7 +147,7 @@ COMMIT = """
 -- KEYS: head, log, errors, pages.
 -- ARGV: identity, seq, record, drop below, number of errors, their fields and values, page keys and values.
 -- Gives {'stored' | 'already' | 'refused' | 'out of order', writer, last seq}.
-local head = redis.call('HMGET', KEYS[1], 'writer', 'seq', 'by')
+local head = redis.call('HMGET', KEYS[1], 'writer', 'seq', 'by', 'pages', 'counted')
 local writer, last, by = head[1] or '', tonumber(head[2] or '0'), head[3] or ''
 if writer ~= ARGV[1] then
   return {'refused', writer, last}
@@ -165,11 +165,15 @@ local n_errors = tonumber(ARGV[5])
 for i = 6, 5 + 2 * n_errors, 2 do
   redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1])
 end
+local new = 0
 for i = 6 + 2 * n_errors, #ARGV, 2 do
-  redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1])
+  new = new + redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1])
 end
-if #ARGV > 5 + 2 * n_errors then
-  redis.call('HSET', KEYS[1], 'pages', redis.call('HLEN', KEYS[4]))
+if head[5] == (head[2] or '0') then  -- by counting, not by looking: what is there may be less than what should be
+  redis.call('HSET', KEYS[1], 'counted', ARGV[2], 'pages', string.format('%d', tonumber(head[4]) + new))
+else  -- an older version wrote last
+  redis.call('HSET', KEYS[1], 'counted', ARGV[2], 'pages', redis.call('HLEN', KEYS[4]),
+    'first', string.format('%d', seq - redis.call('XLEN', KEYS[2]) + 1))
 end
 if tonumber(ARGV[4]) > 0 then
   redis.call('XTRIM', KEYS[2], 'MINID', ARGV[4] .. '-0')
@@ -245,7 +249,7 @@ end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 local before = string.match(ARGV[3], '^%d+ (.*)$')
 redis.call('HSET', KEYS[3], 'writer', ARGV[1], 'address', ARGV[4], 'before', before, 'seq', ARGV[7], 'by', ARGV[1],
-  'first', first, 'pages', ARGV[8])
+  'first', first, 'pages', ARGV[8], 'counted', ARGV[7])
 mark(KEYS[3], ARGV[9])
 return {'stored', ARGV[1]}
 """

@@ -101,7 +101,7 @@ class Keeper:
             self._known[task_number][chunks] = page.seq
 
     def loaded(self, seq: int) -> None:
-        """All is loaded; `seq` is the number of the last piece that was kept, which may be in none of them."""
+        """`seq` is the number of the last piece that was kept, which may be in none of what is loaded."""
         self._seq = max(self._seq, seq)
 
     def _load_chunks(self, task: TaskHistory, chunks: slice, kept: _Chunks) -> None:
