@@ -93,6 +93,33 @@ def test_the_page_fits_a_telephone_and_the_dark(redis_url, run_name, chromium, s
     on_http(run_of(run_name, grid_task(max_retries=0)), redis_url, test)
 
 
+def test_answers_that_break_off_are_asked_for_again(redis_url, run_name, chromium):
+    """The tasks at first, and a picture of the map in the middle: the page goes on with the next event."""
+
+    async def test(service, http):
+        expected = ("401", "503", "DataView")
+        async with opened(chromium, http.base, expected=expected) as page, Worker(service, slots=10) as worker:
+            broken = {"tasks": 1, "map": 1}
+
+            async def answer(route):
+                name = route.request.url.partition("/api/v1/")[2].partition("?")[0]
+                if broken.get(name):
+                    broken[name] -= 1
+                    await route.fulfill(status=503 if name == "tasks" else 200, body=b"")
+                else:
+                    await route.continue_()
+
+            await page.route("**/api/v1/*", answer)
+            await page.reload()
+            await worker.join()
+            await mixed(worker)
+            await expect(page.locator("#map-text")).to_contain_text("Of 96 blocks")
+            await expect(page.locator("#map-text")).to_contain_text("done")
+            assert broken == {"tasks": 0, "map": 0}
+
+    on_http(run_of(run_name, grid_task(max_retries=0)), redis_url, test)
+
+
 def test_an_address_holds_what_is_shown(redis_url, run_name, chromium):
     """Task, axis, slice, colours and block: for a link, a reload, back and forward, and behind a path prefix."""
 

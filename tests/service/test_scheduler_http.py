@@ -370,6 +370,8 @@ def test_a_foreign_name_for_loopback_is_not_answered(redis_url, run_name):
 
     async def test(_, http):
         assert (await http("/api/v1/status", Host="evil.example")).code == 403
+        assert (await http("/api/v1/status", Host="[")).code == 403  # no address at all
+        assert (await http.post("/api/v1/pause", Origin="http://[")).code == 403
         assert (await http("/api/v1/status", Host="localhost:1234")).code == 200
 
     on_http(run_of(run_name), redis_url, test)

@@ -223,3 +223,11 @@ def test_failures_of_one_cause_are_one_group():
     assert (found.attempts, found.failed) == (41, 40)
     assert [(g.task, g.attempts, g.failed, len(g.blocks)) for g in found.groups] == [("a", 39, 39, 20), ("b", 2, 1, 1)]
     assert found.groups[0].message == "no chunk 0x1f at (3, -4)"
+
+
+def test_kinds_of_failure_can_be_limited():
+    """Messages that name their block in letters make a kind each: the most frequent are given, all are counted."""
+    failures = [failure("a", n, f"no chunk {chr(97 + n % 26)}") for n in range(27)]
+    found = group_failures(failures, shown=0, most_groups=5)
+    assert (found.failed, found.n_groups, len(found.groups)) == (27, 26, 5)
+    assert found.groups[0].message == "no chunk a"

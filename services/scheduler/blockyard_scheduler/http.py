@@ -35,6 +35,8 @@ from blockyard_scheduler.turns import Turns
 
 log = logging.getLogger(__name__)
 
+GROUPS_SHOWN = 50
+"""Kinds of failure on the page."""
 OWN_HEADER = "X-Blockyard"
 
 
@@ -94,7 +96,7 @@ class Guard:
 
     def check(self, request: HTTPServerRequest) -> None:
         """Let a request pass. Raises DeniedError for one that may not."""
-        if self._local and not is_loopback(urlsplit(f"//{request.host}").hostname or ""):
+        if self._local and not is_loopback(_host_of(f"//{request.host}")):
             # Another site's name that resolves to this machine (DNS rebinding).
             raise DeniedError(403, "this scheduler answers on loopback only: ask for localhost")
         changes = request.method not in ("GET", "HEAD")
@@ -108,6 +110,13 @@ class Guard:
             raise DeniedError(403, "a request that changes the run needs the header 'Content-Type: application/json'")
 
 
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:  # such as "//["
+        return ""
+
+
 def _names_itself(request: HTTPServerRequest) -> bool:
     """Whether a request has a header that a browser sends across sites only after asking us: we never agree."""
     kind = request.headers.get("Content-Type", "").split(";")[0].strip().lower()
@@ -116,7 +125,7 @@ def _names_itself(request: HTTPServerRequest) -> bool:
 
 def _check_origin(request: HTTPServerRequest) -> None:
     origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != request.host.lower():
+    if origin is not None and origin.partition("://")[2].lower() != request.host.lower():
         raise DeniedError(403, f"a page of {origin} may not change this run")
 
 
@@ -249,11 +258,11 @@ class FailuresHandler(Api):
     """What failed."""
 
     async def get(self) -> None:
-        """Answer with Failures; with ``whole=0`` the groups only."""
+        """Answer with Failures; with ``whole=0`` the most frequent groups only."""
         task = self.task_argument(needed=False)
         failures = await self.run.failures(task)
         whole = self.get_query_argument("whole", "1") != "0"
-        self.give(group_failures(failures) if whole else group_failures(failures, shown=0))
+        self.give(group_failures(failures) if whole else group_failures(failures, shown=0, most_groups=GROUPS_SHOWN))
 
 
 class Explain(Api):

@@ -54,7 +54,8 @@ class Keys:
         last first, so that a leader knows a Redis that went back from another leader; ``server``: run id and promise of
         the Redis that a leader last found to hold all of its records, by which a successor knows what may be lost;
         ``first``: sequence of the first record that the log should still have, ``pages``: number of pages that there
-        should be, both as of record ``counted``, by which a key that was deleted or evicted is missed; ``kept``: number of the last piece of the history.
+        should be, both as of record ``counted``: so a key that was deleted or evicted is missed; ``kept``: number of
+        the last piece of the history.
         """
         return self.prefix + "head"
 

@@ -68,6 +68,13 @@ class OnBlocks(Api):
             check_roi(self.run.pipeline, task, body.roi)
         return body
 
+    async def undo(self, event: RetryRequested | RerunRequested) -> None:
+        """Tell it, and answer with the number of blocks that were over and wait again, when that is safe in Redis."""
+        before = self.turns.core.measures.undone
+        await self.turns.ask(event)
+        core = self.turns.core
+        self.give({"state": core.state, "blocks": core.measures.undone - before})
+
 
 class Retry(OnBlocks):
     """Tries failed blocks again."""
@@ -80,15 +87,8 @@ class Retry(OnBlocks):
             if body.task is None:
                 raise SpecError(f"say of which task the blocks are that failed with {body.error.kind}")
             blocks = failed_like(await self.run.failures(body.task), body.error.kind, body.error.message)
-        before = self._given_up()
-        await self.turns.ask(
-            RetryRequested(body.task, body.roi, None if blocks is None else np.array(blocks, np.int64))
-        )
-        self.give({"state": self.turns.core.state, "blocks": max(before - self._given_up(), 0)})
-
-    def _given_up(self) -> int:
-        status = self.run.status()
-        return sum(task.failed + task.orphaned for task in status.tasks) if status else 0
+        named = None if blocks is None else np.array(blocks, np.int64)
+        await self.undo(RetryRequested(body.task, body.roi, named))
 
 
 class ScaleBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -122,13 +122,7 @@ class Rerun(OnBlocks):
     async def post(self) -> None:
         """Answer with the number of blocks that were over and run again, those downstream among them."""
         body = self.body(Region, "rerun", task_needed=True)
-        before = self._over()
-        await self.turns.ask(RerunRequested(body.task, body.roi))
-        self.give({"state": self.turns.core.state, "blocks": max(before - self._over(), 0)})
-
-    def _over(self) -> int:
-        status = self.run.status()
-        return sum(task.ended for task in status.tasks) if status else 0
+        await self.undo(RerunRequested(body.task, body.roi))
 
 
 def check_roi(pipeline: PipelineSpec, task: str | None, roi: RoiSpec) -> None:

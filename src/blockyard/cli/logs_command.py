@@ -42,6 +42,9 @@ def _logs(arguments: argparse.Namespace) -> int:
     task = _task(place, arguments.task)
     block = _block(task, arguments.index)
     found = list(sections_of(place / "logs", task.id, block))[-max(arguments.last, 1) :]
+    for log, _ in found:
+        if not log.exists():
+            raise SpecError(f"the log of {task.id} {_text(arguments.index)} is gone: {log} was moved or deleted")
     for log, section in found:
         _show(log, section, arguments.index, _end_of(place, section, arguments))
     if not found:

@@ -12,8 +12,13 @@ BLOCKS_SHOWN = 20
 FAILURES_SHOWN = 1000
 
 
-def group_failures(failures: Sequence[FailureStatus], shown: int = FAILURES_SHOWN) -> Failures:
-    """Group attempts by task, kind and message without its numbers; the most frequent first, `shown` attempts whole."""
+def group_failures(
+    failures: Sequence[FailureStatus], shown: int = FAILURES_SHOWN, most_groups: int | None = None
+) -> Failures:
+    """Group attempts by task, kind and message without its numbers; the most frequent first.
+
+    Gives `shown` attempts whole, and up to `most_groups` groups: messages that name their block make one each.
+    """
     found: dict[tuple[str, str, str], list[FailureStatus]] = {}
     for failure in failures:
         found.setdefault((failure.task, *_cause(failure.kind, failure.message)), []).append(failure)
@@ -22,7 +27,8 @@ def group_failures(failures: Sequence[FailureStatus], shown: int = FAILURES_SHOW
     return Failures(
         attempts=len(failures),
         failed=_count_failed(failures),
-        groups=groups,
+        groups=groups[:most_groups],
+        n_groups=len(groups),
         failures=list(failures[:shown]),
     )
 

@@ -25,6 +25,8 @@ class Measures:
         self.granted = 0
         self.expired = 0
         self.stale = 0
+        self.undone = 0
+        """Blocks that were over and were made to wait again, by retries and reruns."""
         self.by_outcome: dict[tuple[str, Outcome], int] = {}
         self.work_s: dict[str, float] = {}
         """Seconds that attempts took, by task, as workers say."""

@@ -338,15 +338,16 @@ class Scheduler(RunState):
     # --- operating ---------------------------------------------------------------------------------------------
 
     def _retry_requested(self, event: ev.RetryRequested, now: float) -> None:  # noqa: ARG002 - a door
-        retry(self, event)
-        self._go_on()
+        self._undo(lambda: retry(self, event))
 
     def _rerun_requested(self, event: ev.RerunRequested, now: float) -> None:  # noqa: ARG002 - a door
-        rerun(self, event)
-        self._go_on()
+        self._undo(lambda: rerun(self, event))
 
-    def _go_on(self) -> None:
-        """A run that had ended goes on when there are blocks to run again."""
+    def _undo(self, change: Callable[[], None]) -> None:
+        """Take back what is over; a run that had ended goes on when there are blocks to run again."""
+        before = sum(task.unfinished for task in self.tasks)
+        change()
+        self.measures.undone += sum(task.unfinished for task in self.tasks) - before
         if self.state in {"done", "failed"} and any(task.unfinished for task in self.tasks):
             self._set_state("running")
 

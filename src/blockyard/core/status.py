@@ -244,5 +244,7 @@ class Failures(msgspec.Struct, kw_only=True):
     """Blocks that have failed for good."""
     groups: list[FailureGroup]
     """Most frequent first."""
+    n_groups: int = 0
+    """So many there are; not all of them may be given."""
     failures: list[FailureStatus]
     """The first of all, by task, block and attempt."""

@@ -28,7 +28,7 @@ export function onMove(show) {
   addEventListener("popstate", () => show(readView()));
 }
 
-function decoded(text) {
+export function decoded(text) {
   try {
     return decodeURIComponent(text ?? "");
   } catch {

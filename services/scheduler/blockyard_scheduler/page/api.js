@@ -1,9 +1,11 @@
 // Asking the scheduler. All addresses are relative, so that the page works behind a path prefix. The token, where one is
 // needed, stays in this tab; a link may bring it after '#token=', which browsers never send.
+import { decoded } from "./address.js";
+
 const KEY = "blockyard-token:" + location.pathname;
 const brought = /[#&]token=([^&]+)/.exec(location.hash);
 if (brought) {
-  sessionStorage.setItem(KEY, decodeURIComponent(brought[1]));
+  sessionStorage.setItem(KEY, decoded(brought[1]));
   const rest = location.hash.slice(1).split("&").filter((part) => !part.startsWith("token="));
   history.replaceState(null, "", location.pathname + location.search + (rest.length ? `#${rest.join("&")}` : ""));
 }

@@ -3,8 +3,10 @@ import { Refused, getJson } from "./api.js";
 import { MEANING, blockLink, chip, count, element } from "./format.js";
 
 const place = document.getElementById("detail");
+let latest = 0; // what was chosen last: an answer about something before it comes too late
 
 export function showHint() {
+  latest += 1;
   place.replaceChildren(
     element("h3", {}, "Blocks"),
     element("p", { className: "faint" }, "Choose a cell of the map to see its blocks: what they read and write, why they wait, what went wrong."));
@@ -12,13 +14,16 @@ export function showHint() {
 
 function failing(error) {
   if (!(error instanceof Refused)) throw error;
+  if (place.querySelector("dl") && [0, 503].includes(error.status)) return; // what is shown stays until it is known again
   place.replaceChildren(element("p", {}, `${error.message[0].toUpperCase()}${error.message.slice(1)}.`));
 }
 
 // A cell of many blocks: how many of each state, and the first of them.
 export async function showCell(task, from, to, counts, show) {
+  const mine = (latest += 1);
   try {
     const found = await getJson("blocks", { task, from: from.join(","), to: to.join(","), limit: 6, states: "failed,leased,orphaned,ready,pending,done,skipped,outside" });
+    if (mine !== latest) return;
     const parts = Object.entries(found).map(([state, blocks]) => element("div", {},
       element("p", {}, chip(state), ` ${counts[state] === undefined ? "" : count(counts[state])} ${MEANING[state]}`),
       element("div", { className: "blocks" }, ...blocks.map((block) => blockLink(task, block.index, show)), counts[state] > blocks.length ? "\u2026" : "")));
@@ -26,7 +31,7 @@ export async function showCell(task, from, to, counts, show) {
       element("h3", {}, `Blocks from ${from.join(", ")} to ${to.map((n) => n - 1).join(", ")}`),
       element("p", { className: "faint" }, `of task ${task}; the first of each state:`), ...parts);
   } catch (error) {
-    failing(error);
+    if (mine === latest) failing(error);
   }
 }
 
@@ -79,8 +84,10 @@ let shown = "";
 
 // Gives whether there is such a block. What has not changed stays, with what is open in it.
 export async function showBlock(task, index, acts) {
+  const mine = (latest += 1);
   try {
     const block = await getJson("explain", { task, index: index.join(",") });
+    if (mine !== latest) return true;
     if (shown === standing(block) && place.querySelector("dl")) {
       place.querySelector("p").textContent = sentence(block);
       return true;
@@ -94,7 +101,7 @@ export async function showBlock(task, index, acts) {
     shown = standing(block);
     return true;
   } catch (error) {
-    failing(error);
+    if (mine === latest) failing(error);
     return false;
   }
 }

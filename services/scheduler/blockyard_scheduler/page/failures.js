@@ -40,4 +40,6 @@ export async function showFailures(acts) {
   keep(document.getElementById("failures"), found.groups, (each) => `${each.task} ${each.kind} ${each.message}`, group(acts),
     (made, each) => update(made, each, acts));
   document.getElementById("no-failures").hidden = found.groups.length > 0;
+  const left = found.n_groups - found.groups.length;
+  text(document.getElementById("more-failures"), left > 0 ? `and ${counted(left, "more kind")}: 'blockyard failures' lists them` : "");
 }

@@ -55,6 +55,7 @@ export class BlockMap {
 
   // Show what an address says; what it says of another run is left out.
   goTo({ task, axis, slices, colour, block }) {
+    if (!this.tasks.size) return; // not known yet: the address is read again then
     const known = task === null || this.tasks.has(task);
     const its = this.tasks.has(task) ? task : this.usual;
     const shape = this.tasks.get(its).shape;
@@ -193,8 +194,9 @@ export class BlockMap {
       if (!(error instanceof Refused)) throw error;
       // A picture that there is stays, when the scheduler goes.
       if (ticket === this.ticket && (!sight.tile || error.status === 400)) text(at("map-text"), error.message);
+    } finally {
+      if (ticket === this.ticket) this.loading = false;
     }
-    if (ticket === this.ticket) this.loading = false;
   }
 
   async fetchTile(window = []) {

@@ -34,7 +34,7 @@ async function act(path, value) {
       : `${again} to be run again; the run is ${answer.state}.`);
     return answer;
   } catch (error) {
-    say(sentence(error), { bad: true, connection: error.status === 0 });
+    if (error.status !== 401) say(sentence(error), { bad: true, connection: error.status === 0 }); // else the form says it
     return null;
   }
 }
@@ -62,8 +62,14 @@ async function heard(live) {
   const names = live.tasks.map((task) => `${task.id}:${task.total}`).join();
   try {
     if (names !== known) {
+      const before = known;
       known = names;
-      map.setTasks(await getJson("tasks"), usualTask(live.tasks));
+      try {
+        map.setTasks(await getJson("tasks"), usualTask(live.tasks));
+      } catch (error) {
+        known = before; // asked for again with the next event
+        throw error;
+      }
     } else {
       map.live(live.seq, isOver(live));
     }

@@ -76,13 +76,20 @@ class BlockLogs:
     async def find(
         self, wanted: Callable[[bytes], bool], workers: Sequence[str], pods: Iterable[Pod], attempts: int
     ) -> Found:
-        """Read the pods of `workers`, the latest first, and those of `pods` that may have run one of `attempts`."""
+        """Read the pods of `workers`, the latest first, and those of `pods` that may have run one of `attempts`.
+
+        `attempts` 0: not known how many there were, so all of them.
+        """
         until_s = time.monotonic() + WITHIN_S
         there = {pod.name: pod for pod in pods}
         known = list(dict.fromkeys(map(pod_of, workers)))
-        read = [await self._read(name, there.get(name), wanted, until_s) for name in known]
+        read: list[PodLog] = []
+        for n, name in enumerate(known):
+            if n and time.monotonic() >= until_s:
+                return Found(namespace=self._namespace, pods=read, left=len(known) - n)
+            read.append(await self._read(name, there.get(name), wanted, until_s))
         others = [pod for name, pod in there.items() if name not in known]
-        if len(known) >= attempts and any(log.text for log in read):
+        if attempts and len(known) >= attempts and any(log.text for log in read):
             others = []
         for n, pod in enumerate(others):
             if n >= MOST_PODS or time.monotonic() >= until_s:

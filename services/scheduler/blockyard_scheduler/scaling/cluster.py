@@ -291,10 +291,14 @@ def _reason(error: Exception) -> str:
 
 def _lines_of(chunks: Iterable[bytes], wanted: Callable[[bytes], bool], until_s: float) -> Log:
     """Go through a log that comes in pieces of any length."""
-    kept, rest, lines, size, cut = bytearray(), b"", 0, 0, False
+    kept, rest, lines, size, cut = bytearray(), bytearray(), 0, 0, False
     for chunk in chunks:
         size += len(chunk)
-        *whole, rest = (rest + chunk).split(b"\n")
+        end = chunk.rfind(b"\n") + 1
+        whole = bytes(rest + chunk[:end]).split(b"\n")[:-1] if end else []
+        if end:
+            rest.clear()
+        rest += chunk[end:]  # in place: a line may be as long as the log
         lines += len(whole)
         kept += b"".join(line + b"\n" for line in whole if wanted(line))
         cut = size >= LOG_BYTES or len(kept) > KEPT_BYTES
@@ -302,7 +306,7 @@ def _lines_of(chunks: Iterable[bytes], wanted: Callable[[bytes], bool], until_s:
             return Log(lines, kept.decode(errors="replace"), cut=True)
     if rest:
         lines += 1
-        kept += rest + b"\n" if wanted(rest) else b""
+        kept += rest + b"\n" if wanted(bytes(rest)) else b""
     return Log(lines, kept.decode(errors="replace"), cut)
 
 
