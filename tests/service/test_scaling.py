@@ -9,13 +9,17 @@ import math
 import msgspec
 import pytest
 from kubernetes_api import deployment, pod, warning
+from redis.asyncio import Redis
 from scaling_rig import NAME, pool_of, scaled
 from scheduler_rig import Worker, run_of, serving, settings_of, task, until
 from tornado.httpclient import AsyncHTTPClient
 
+from blockyard.core.events import CancelRequested
 from blockyard.wire.messages import Outcome
+from blockyard_scheduler.keys import Keys
 from blockyard_scheduler.scaling import autoscaler as autoscaler_module
 from blockyard_scheduler.scaling.cluster import COST
+from blockyard_scheduler.scaling.decide import Note
 
 
 async def post_scale(service, **body):
@@ -340,6 +344,53 @@ def test_a_pool_goes_to_zero_at_the_end_although_that_fails_at_first(redis_url, 
         asked = len(api.asked)
         await until(lambda: len(api.asked) > asked + 6)
         assert api.replicas(NAME) == 2
+
+    run(test, redis_url, run_name, monkeypatch)
+
+
+def test_a_scheduler_rests_when_its_pools_are_at_zero_and_not_before(redis_url, run_name, monkeypatch):
+    """Also where the API server wants to be left alone as the run ends: a Job would end, and its workers stay."""
+
+    async def test(api, service):
+        await until(lambda: api.replicas(NAME) == 8)
+        async with Worker(service, slots=40) as worker:
+            await worker.join()
+            numbers, _ = await worker.take(40)
+            api.fail(429, method="GET", Retry_After="1")
+            await until(lambda: "429" in pool_of(service).error)
+            await worker.released(numbers)
+        await service.scaler.rested()
+        assert (service.status().state, api.replicas(NAME)) == ("done", 0)
+
+    run(test, redis_url, run_name, monkeypatch)
+
+
+def test_a_run_that_ends_while_a_pool_is_scaled_is_looked_at_again(redis_url, run_name, monkeypatch):
+    """What was decided for a run that goes on is no rest."""
+
+    async def test(api, service):
+        await until(lambda: pool_of(service).replicas == 8)
+        api.meanwhile = lambda: service.turns.tell(CancelRequested())
+        await service.scaler.ask("default", 4)
+        await service.scaler.rested()
+        assert (service.status().state, api.replicas(NAME)) == ("cancelled", 0)
+
+    run(test, redis_url, run_name, monkeypatch)
+
+
+def test_what_a_person_set_is_kept_by_a_redis_that_forgot(redis_url, run_name, monkeypatch):
+    """The leader writes the run again, and the number of workers with it."""
+
+    async def test(api, service):
+        await until(lambda: pool_of(service).replicas == 8)
+        await service.scaler.ask("default", 3)
+        keys = Keys.of(run_name)
+        async with Redis.from_url(redis_url) as redis:
+            await redis.delete(keys.scaling, keys.head, keys.log, keys.spec, keys.schema)
+            await until(lambda: service.scaler._notes.rewrites > 0)
+            await until(lambda: service.scaler._rewrites and service.scaler._kept["default"] is not None)
+            note = msgspec.msgpack.decode(await redis.hget(keys.scaling, "default"), type=Note)
+        assert (note.person, note.next or note.known[-1]) == (True, 3)
 
     run(test, redis_url, run_name, monkeypatch)
 

@@ -257,6 +257,7 @@ class SchedulerService:
     async def _tick(self) -> None:
         """Measure how late the loop is, and look after what has no event of its own."""
         worst: list[float] = []
+        was_over = False
         while True:
             due_s = time.monotonic() + TICK_S
             await asyncio.sleep(TICK_S)
@@ -266,7 +267,8 @@ class SchedulerService:
             if self._certificate is not None:
                 self._certificate.refresh()
             if self.turns is not None:
-                if self.scaler is not None and self.turns.core.is_over != self.scaler.at_rest.is_set():
+                if self.scaler is not None and self.turns.core.is_over != was_over:
+                    was_over = not was_over
                     self.scaler.look_now()
                 self.meter.take_durations(self.turns.core.measures.durations)
                 self._record_throughput(self.turns.core)

@@ -59,6 +59,11 @@ class Notes:
         self._store = store
         self._leadership = leadership
 
+    @property
+    def rewrites(self) -> int:
+        """How often all of the run was written again, since Redis had lost something."""
+        return self._store.rewrites
+
     async def read(self) -> dict[str, Note]:
         """Give what is kept, by pool; without what a version wrote that kept something else."""
         found = {}
@@ -96,6 +101,8 @@ class Autoscaler:
         self._scalers: dict[str, PoolScaler] = {}
         self._kept: dict[str, Note | None] = {}
         """The note of each pool that is in Redis."""
+        self._rewrites = 0
+        """How often the run had been written again when that was so."""
         self._seen: dict[str, _Seen] = {}
         self._troubles = Troubles()
         self._logs = BlockLogs(cluster, scaling.namespace)
@@ -153,6 +160,7 @@ class Autoscaler:
 
     async def _begin(self) -> None:
         kept = await until_answered(self._notes.read)
+        self._rewrites = self._notes.rewrites
         self._kept = {name: kept.get(name) for name in self._scaling.pools}
         self._scalers = {name: PoolScaler(pool, self._kept[name]) for name, pool in self._scaling.pools.items()}
         self._read.set()
@@ -162,11 +170,15 @@ class Autoscaler:
         pods = await self._pods()
         if pods is not None:
             self._take_pods(pods)
+        rests = True
         for name in self._scalers:
-            if self._troubles.due("scale", name, time.monotonic()):
+            due = self._troubles.due("scale", name, time.monotonic())
+            if due:
                 async with self._deciding:
-                    await self._tend(name, pods)
-        if self._turns.core.is_over and not self._troubles.last("scale", "look"):
+                    rests &= await self._tend(name, pods)
+            else:
+                rests = False
+        if rests and self._turns.core.is_over:
             self.at_rest.set()
         else:
             self.at_rest.clear()
@@ -204,18 +216,23 @@ class Autoscaler:
         for worker, killed, reason in self._departures.look(pods, known):
             self._turns.tell(WorkerGone(worker, killed=killed, reason=reason))
 
-    async def _tend(self, name: str, pods: list[Pod] | None) -> None:
-        """Look at a pool and scale it, if it can be done; `pods` of all pools, None: they could not be listed."""
+    async def _tend(self, name: str, pods: list[Pod] | None) -> bool:
+        """Look at a pool and scale it, if it can be done; `pods` of all pools, None: they could not be listed.
+
+        Gives whether it was done, knowing that the run is over.
+        """
         try:
-            await self._scale_as_needed(name, [pod for pod in pods or [] if pod.pool == name])
+            over = await self._scale_as_needed(name, [pod for pod in pods or [] if pod.pool == name])
         except (ClusterError, Uncertain) as error:  # Uncertain: Redis is away, and nothing is done that is not noted
             if isinstance(error, ClusterError) and error.gone:
                 self._seen.pop(name, None)
             self._failed("scale", name, error)
-        else:
-            self._troubles.over("scale", name)
+            return False
+        self._troubles.over("scale", name)
+        return over
 
-    async def _scale_as_needed(self, name: str, pods: list[Pod]) -> None:
+    async def _scale_as_needed(self, name: str, pods: list[Pod]) -> bool:
+        """Scale a pool; give whether that was for a run that is over. It may end while the API is asked: look again."""
         now, scaler = time.monotonic(), self._scalers[name]
         deployment = await self._cluster.deployment(name)
         self._seen[name] = _Seen(deployment, pods)
@@ -230,14 +247,15 @@ class Autoscaler:
             )
         target = scaler.target(self._runnable(name), now, over=over)
         if target is not None and target != deployment.replicas:
-            await self._scale(name, target, deployment, pods)
+            await self._scale(name, target, deployment, pods, over=over)
         else:
             await self._keep(name, scaler.note)
             if not over:
                 await self._mark(name, pods)
+        return over
 
-    async def _scale(self, name: str, target: int, deployment: Deployment, pods: list[Pod]) -> None:
-        replicas, over, scaler = deployment.replicas, self._turns.core.is_over, self._scalers[name]
+    async def _scale(self, name: str, target: int, deployment: Deployment, pods: list[Pod], *, over: bool) -> None:
+        replicas, scaler = deployment.replicas, self._scalers[name]
         await self._keep(name, scaler.setting(target, time.monotonic(), ended=over))
         if target < replicas:
             await self._mark(name, pods, at_once=True)
@@ -262,6 +280,8 @@ class Autoscaler:
 
     async def _keep(self, name: str, note: Note) -> None:
         """Keep a note in Redis, if it is not there yet: a successor goes on from it."""
+        if self._notes.rewrites != self._rewrites:  # Redis had lost the run, and notes are not written again with it
+            self._rewrites, self._kept = self._notes.rewrites, dict.fromkeys(self._kept)
         if note != self._kept[name]:
             await self._notes.write(name, note)
             self._kept[name] = note

@@ -137,4 +137,5 @@ class PoolScaler:
         """Give the note that `replicas` come next; what was under way until now may have been done."""
         note = self.note
         known = note.known if note.next is None or not note.known else (*note.known, note.next)
+        known = tuple(reversed(dict.fromkeys(reversed(known))))  # each once, the latest last
         return msgspec.structs.replace(note, known=known, next=replicas, person=person, ended=ended)
