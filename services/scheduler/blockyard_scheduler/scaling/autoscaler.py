@@ -338,7 +338,8 @@ class Autoscaler:
         except TimeoutError:
             if not noted:
                 raise ClusterError(
-                    f"pool '{pool}' could not be scaled: the Kubernetes API or Redis is slow to answer; ask again"
+                    f"pool '{pool}' could not be scaled in time: the Kubernetes API or Redis is slow to answer; it may"
+                    " still be: see 'blockyard status'"
                 ) from None
             self._failed("scale", pool, ClusterError("the Kubernetes API is slow to answer"))
         self._bell.set()
