@@ -75,8 +75,14 @@ class Notes:
         return found
 
     async def write(self, pool: str, note: Note) -> None:
-        """Keep a note. Raises Refused where another leads, Uncertain where Redis does not answer."""
-        await self._store.write_note(self._leadership.identity, pool, msgspec.msgpack.encode(note))
+        """Keep a note. Raises Uncertain where Redis does not answer, or does not know us as the leader.
+
+        That may be because it forgot us: whether another leads is for the leadership to find out.
+        """
+        try:
+            await self._store.write_note(self._leadership.identity, pool, msgspec.msgpack.encode(note))
+        except Refused as error:
+            raise Uncertain(f"Redis did not keep what is known of pool '{pool}': {error}") from error
 
 
 @dataclass(slots=True)
@@ -119,7 +125,7 @@ class Autoscaler:
     # --- the loop ----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Look and scale for ever. Raises Refused when another leads."""
+        """Look and scale for ever."""
         await self._begin()
         await self._preflight()
         while True:
@@ -135,8 +141,6 @@ class Autoscaler:
         """Look once, whatever happens: a fault of ours or of the client's must not end the run."""
         try:
             await self._look()
-        except Refused:
-            raise
         except Exception as error:
             log.exception("scaling failed by a fault of ours; it is tried again")
             ours = BlockyardError(f"scaling failed by a fault of ours ({type(error).__name__}: {error})")
