@@ -8,6 +8,7 @@ a foreign Origin or cannot set the header that we want.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 from typing import Any, Protocol
@@ -262,7 +263,8 @@ class FailuresHandler(Api):
         task = self.task_argument(needed=False)
         failures = await self.run.failures(task)
         whole = self.get_query_argument("whole", "1") != "0"
-        self.give(group_failures(failures) if whole else group_failures(failures, shown=0, most_groups=GROUPS_SHOWN))
+        shown = {} if whole else {"shown": 0, "most_groups": GROUPS_SHOWN}
+        self.give(await asyncio.to_thread(group_failures, failures, **shown))
 
 
 class Explain(Api):

@@ -431,7 +431,8 @@ class SchedulerService:
 
     async def _failures(self, core: Scheduler, task: str | None) -> list[FailureStatus]:
         notes = await self._store.failures()
-        return failure_statuses(core, [note for note in notes if task in (None, note.task)])
+        ours = [note for note in notes if task in (None, note.task)]
+        return await asyncio.to_thread(failure_statuses, core, ours)  # there may be hundreds of thousands
 
 
 def finished_by_task(core: Scheduler) -> dict[str, int]:
