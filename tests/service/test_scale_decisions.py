@@ -285,10 +285,10 @@ def test_what_fails_is_asked_for_with_growing_pauses_and_holds_up_nothing_else()
         assert troubles.due("costs", "cpu", now)
         now += again
     assert pauses == [5, 10, 20, 40, 60, 60]
-    assert troubles.last("costs", "scale")
+    assert (troubles.why_not("costs", "gpu"), troubles.why_not("scale", "gpu")) == ("no", "")
     troubles.over("costs", "gpu")
     assert troubles.due("costs", "gpu", now)
-    assert not troubles.last("costs", "scale")
+    assert troubles.why_not("costs", "gpu") == ""
 
 
 def test_an_api_server_that_asks_for_quiet_gets_it_from_all():

@@ -15,6 +15,7 @@ from blockyard.core.describe import running_blocks
 from blockyard.core.runstate import RunState
 from blockyard.core.status import PoolStatus, RunningBlock, RunStatus, Straggler, TaskStatus, WorkerStatus
 from blockyard_scheduler.http import Api, DeniedError, Run
+from blockyard_scheduler.jobs import cancel
 from blockyard_scheduler.throughput import Throughput
 
 EVERY_S = 1.0
@@ -215,5 +216,4 @@ async def _first_of(events: Sequence[asyncio.Event], most_s: float) -> None:
     try:
         await asyncio.wait(waiting, timeout=most_s, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for one in waiting:
-            one.cancel()
+        await cancel(waiting)

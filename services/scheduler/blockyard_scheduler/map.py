@@ -104,7 +104,7 @@ class Map(Api):
             if value == "state":
                 make = partial(_counts, task, view, core.seq, leased, ready)
             else:
-                trouble = list(task.tries.items())  # the core goes on meanwhile
+                trouble = list(task.tries.items()) if value == "attempts" else []  # the core goes on meanwhile
                 tried = partial(under_way, task, trouble, leased, core.settings.losses)
                 make = partial(_values, task, core.history.tasks.get(task.number), view, core.seq, value, tried)
             body = await loop.run_in_executor(None, make)

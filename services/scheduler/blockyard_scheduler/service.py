@@ -17,7 +17,7 @@ import resource
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -37,6 +37,7 @@ from blockyard_scheduler.failures import failure_statuses
 from blockyard_scheduler.files import ADDRESS, FAILURES, STATUS, Address, write_json
 from blockyard_scheduler.historian import Historian
 from blockyard_scheduler.identity import resumed
+from blockyard_scheduler.jobs import cancel
 from blockyard_scheduler.leadership import Leadership
 from blockyard_scheduler.loading import load_run
 from blockyard_scheduler.meter import Meter
@@ -143,7 +144,7 @@ class SchedulerService:
             await self._first_of([lead])
             return lead.done()
         finally:
-            await _cancel([lead])
+            await cancel([lead])
 
     def _listen(self) -> None:
         settings = self.settings
@@ -174,7 +175,7 @@ class SchedulerService:
             self.historian = Historian(core.history, self._store, self.leadership.identity)
             await self.historian.load()
         finally:
-            await _cancel([keep])
+            await cancel([keep])
         settings = self.settings
         welcome = Welcome(
             software=version("blockyard"),
@@ -227,7 +228,7 @@ class SchedulerService:
             if self._stop.is_set():  # what has arrived is decided and committed before we go
                 await self._within(self.turns.turned(), "the last turn")
         finally:
-            await _cancel(tasks)
+            await cancel(tasks)
         return Ended(self.turns.core.state, by_itself=self.turns.core.is_over)
 
     async def _first_of(self, jobs: Iterable[asyncio.Future[Any]]) -> None:
@@ -236,7 +237,7 @@ class SchedulerService:
         try:
             done, _ = await asyncio.wait([*jobs, stop], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await _cancel([stop])
+            await cancel([stop])
         for job in done:
             job.result()
 
@@ -405,7 +406,9 @@ class SchedulerService:
         return self._recorder.give()
 
     def _record_throughput(self, core: Scheduler) -> None:
-        self._recorder.add(finished_by_task(core), core.measures.voxels, time.monotonic())
+        measures = core.measures
+        finished = {task.spec.id: measures.finished_blocks(task.spec.id) for task in core.tasks}
+        self._recorder.add(finished, measures.voxels, time.monotonic())
 
     async def leaders_page(self) -> str:
         """Give the address of the page of the scheduler that leads; "" while that is not known."""
@@ -433,22 +436,6 @@ class SchedulerService:
         notes = await self._store.failures()
         ours = [note for note in notes if task in (None, note.task)]
         return await asyncio.to_thread(failure_statuses, core, ours)  # there may be hundreds of thousands
-
-
-def finished_by_task(core: Scheduler) -> dict[str, int]:
-    """Count the blocks of each task that were done or skipped since this scheduler leads; never goes down."""
-    counts = core.measures.by_outcome
-    return {
-        task.spec.id: counts.get((task.spec.id, Outcome.SUCCESS), 0) + counts.get((task.spec.id, Outcome.SKIPPED), 0)
-        for task in core.tasks
-    }
-
-
-async def _cancel(jobs: Sequence[asyncio.Future[Any]]) -> None:
-    """Leave no job behind; harmless for those that ended."""
-    for job in jobs:
-        job.cancel()
-    await asyncio.gather(*jobs, return_exceptions=True)
 
 
 def _listen(server: TCPServer, host: str, port: int, flag: str) -> int:

@@ -98,12 +98,6 @@ class TaskHistory:
         if retries.any():
             np.add.at(self.sums["retries"], chunks, sign * (attempts[recorded].astype(np.int32) - 1))
 
-    def durations_s(self, addresses: Ints) -> npt.NDArray[np.float32]:
-        """Give the seconds of blocks; NaN where there is no record."""
-        if self.rows is None:
-            return np.full(len(addresses), np.nan, np.float32)
-        return durations.decode(self.rows["code"][addresses])
-
 
 class History:
     """The record of a run."""

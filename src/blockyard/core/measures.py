@@ -53,6 +53,10 @@ class Measures:
         key = (task.spec.id, outcome)
         self.by_outcome[key] = self.by_outcome.get(key, 0) + n
 
+    def finished_blocks(self, task_id: str) -> int:
+        """Count the blocks of a task that were done or skipped; never goes down."""
+        return sum(self.by_outcome.get((task_id, outcome), 0) for outcome in (Outcome.SUCCESS, Outcome.SKIPPED))
+
     def worked(self, task: Task, seconds: npt.NDArray[np.float32]) -> None:
         """Attempts took so long, whatever became of them."""
         self.work_s[task.spec.id] = self.work_s.get(task.spec.id, 0.0) + float(seconds.sum(dtype=np.float64))

@@ -9,7 +9,6 @@ import numpy as np
 from blockyard.core.eta import Eta, Load, block_time, forecast
 from blockyard.core.pace import Pace, Past
 from blockyard.plan.requests import topological
-from blockyard.wire.messages import Outcome
 
 if TYPE_CHECKING:
     from blockyard.core.runstate import RunState
@@ -33,12 +32,12 @@ class Outlook:
         """Take how the run stands, at the end of a turn, if that is due."""
         if now >= self.pace.next_s:
             slots, busy = self._slots(core)
-            outcomes, ids = core.measures.by_outcome, [task.spec.id for task in core.tasks]
+            ids = [task.spec.id for task in core.tasks]
             self.pace.look(
                 now,
                 busy=self._busy_by_task(core, busy),
                 slots=slots,
-                done=[outcomes.get((id_, Outcome.SUCCESS), 0) + outcomes.get((id_, Outcome.SKIPPED), 0) for id_ in ids],
+                done=[core.measures.finished_blocks(id_) for id_ in ids],
                 work_s=[core.measures.work_s.get(id_, 0.0) for id_ in ids],
                 runs=core.state == "running" and not core.quiet.lasts(now),
             )

@@ -308,7 +308,7 @@ class Scheduler(RunState):
         self.turn.set_tries(task, address, verdict.tries)
         if outcome != Outcome.LOST or verdict.final:
             error = error or BlockError(-1, outcome.name.lower(), "no reason was given", worker=worker.id)
-            block_id = int(task.grid.ravel(task.layout.indices(np.array([address])))[0])
+            block_id = task.grid.id_of(task.layout.index_of(address))
             self.turn.errors.append(ev.FailureNote(task.spec.id, block_id, tries.attempt, verdict.final, error))
         if verdict.alone:
             self.troubles.alone.add((task.number, address))

@@ -1,6 +1,6 @@
 // The chosen cell or block: where it is, how it stands and why.
 import { Refused, getJson } from "./api.js";
-import { MEANING, blockLink, chip, count, element } from "./format.js";
+import { MEANING, blockLink, chip, count, element, sentence } from "./format.js";
 
 const place = document.getElementById("detail");
 let latest = 0; // what was chosen last: an answer about something before it comes too late
@@ -15,7 +15,7 @@ export function showHint() {
 function failing(error) {
   if (!(error instanceof Refused)) throw error;
   if (place.querySelector("dl") && [0, 503].includes(error.status)) return; // what is shown stays until it is known again
-  place.replaceChildren(element("p", {}, `${error.message[0].toUpperCase()}${error.message.slice(1)}.`));
+  place.replaceChildren(element("p", {}, sentence(error)));
 }
 
 // A cell of many blocks: how many of each state, and the first of them.
@@ -78,7 +78,7 @@ function named(text, acts) {
   return index ? element("li", {}, blockLink(task, index.split(", ").map(Number), acts.show), ` of ${task}, ${rest}`) : element("li", {}, text);
 }
 
-const sentence = (block) => block.text.replace(/^block \(.*?\) of \S+ /, "It ") + ".";
+const about = (block) => block.text.replace(/^block \(.*?\) of \S+ /, "It ") + ".";
 const standing = (block) => JSON.stringify([block.task, block.block_id, block.state, block.attempt, block.waits_for, block.failures.length]);
 let shown = "";
 
@@ -89,12 +89,12 @@ export async function showBlock(task, index, acts) {
     const block = await getJson("explain", { task, index: index.join(",") });
     if (mine !== latest) return true;
     if (shown === standing(block) && place.querySelector("dl")) {
-      place.querySelector("p").textContent = sentence(block);
+      place.querySelector("p").textContent = about(block);
       return true;
     }
     place.replaceChildren(
       element("h3", {}, `Block ${block.index.join(", ")} of ${task}`),
-      element("p", {}, sentence(block)),
+      element("p", {}, about(block)),
       element("dl", {}, ...facts(block).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),
       block.waits_for.length ? element("div", {}, "Waits for:", element("ul", {}, ...block.waits_for.map((text) => named(text, acts)))) : "",
       ...block.failures.toReversed().map(failure), again(block, acts));

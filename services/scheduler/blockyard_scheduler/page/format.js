@@ -67,6 +67,8 @@ function short(n) {
 
 export const voxels = (perSecond) => `${short(perSecond)} voxels / s`;
 
+export const sentence = (error) => `${error.message[0].toUpperCase()}${error.message.slice(1)}.`;
+
 export const counted = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
 
 export function element(name, properties = {}, ...children) {

@@ -2,7 +2,7 @@
 // they changed.
 import { Refused, getJson, listen, needsToken, post, setToken } from "./api.js";
 import { showFailures } from "./failures.js";
-import { count, element } from "./format.js";
+import { count, element, sentence } from "./format.js";
 import { showKubernetes } from "./kubernetes.js";
 import { BlockMap } from "./map.js";
 import { isOver, showHeadline, showTasks } from "./overview.js";
@@ -38,8 +38,6 @@ async function act(path, value) {
     return null;
   }
 }
-
-const sentence = (error) => `${error.message[0].toUpperCase()}${error.message.slice(1)}.`;
 
 function retry(what) {
   return act("retry", what);

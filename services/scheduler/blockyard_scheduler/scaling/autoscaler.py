@@ -13,9 +13,10 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -35,6 +36,8 @@ from blockyard_scheduler.scaling.troubles import Troubles
 from blockyard_scheduler.store import Refused, Store, Uncertain, until_answered
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LOOK_EVERY_S = 5.0
 ASK_S = 6.0
@@ -176,40 +179,39 @@ class Autoscaler:
             self._take_pods(pods)
         rests = True
         for name in self._scalers:
-            due = self._troubles.due("scale", name, time.monotonic())
-            if due:
-                async with self._deciding:
-                    rests &= await self._tend(name, pods)
-            else:
+            if not self._troubles.due("scale", name, time.monotonic()):
                 rests = False
+                continue
+            async with self._deciding:
+                rests &= await self._tend(name, pods)
         if rests and self._turns.core.is_over:
             self.at_rest.set()
         else:
             self.at_rest.clear()
 
     async def _pods(self) -> list[Pod] | None:
-        if not self._troubles.due("pods", "", time.monotonic()):
-            return None
-        try:
-            found = await self._cluster.pods()
-        except ClusterError as error:
-            self._failed("pods", "", error)
-            return None
-        self._troubles.over("pods", "")
-        return await self._explained(found)
+        found = await self._tried("pods", "", self._cluster.pods)
+        return None if found is None else await self._explained(found)
 
     async def _explained(self, pods: list[Pod]) -> list[Pod]:
         """Add the last warning about each pod that is pending and does not say why: a volume, a sandbox."""
         silent = {pod.name for pod in pods if pod.phase == "Pending" and not pod.trouble}
-        if not silent or not self._troubles.due("events", "", time.monotonic()):
+        warnings = await self._tried("events", "", self._cluster.warnings) if silent else None
+        if warnings is None:
             return pods
-        try:
-            warnings = await self._cluster.warnings()
-        except ClusterError as error:
-            self._failed("events", "", error)
-            return pods
-        self._troubles.over("events", "")
         return [replace(pod, trouble=warnings.get(pod.name, "")) if pod.name in silent else pod for pod in pods]
+
+    async def _tried(self, what: str, pool: str, call: Callable[[], Awaitable[T]]) -> T | None:
+        """Ask for `what`, where that is due; None where it is not, or could not be done."""
+        if not self._troubles.due(what, pool, time.monotonic()):
+            return None
+        try:
+            found = await call()
+        except ClusterError as error:
+            self._failed(what, pool, error)
+            return None
+        self._troubles.over(what, pool)
+        return found
 
     def _failed(self, what: str, pool: str, error: ClusterError | Uncertain) -> None:
         wait_s = error.wait_s if isinstance(error, ClusterError) else 0.0
@@ -273,14 +275,7 @@ class Autoscaler:
 
     async def _tell(self, pool: str, uid: str, message: str) -> None:
         """Leave an Event; nothing depends on it."""
-        if not self._troubles.due("telling", pool, time.monotonic()):
-            return
-        try:
-            await self._cluster.tell(pool, uid, message)
-        except ClusterError as error:
-            self._failed("telling", pool, error)
-        else:
-            self._troubles.over("telling", pool)
+        await self._tried("telling", pool, partial(self._cluster.tell, pool, uid, message))
 
     async def _keep(self, name: str, note: Note) -> None:
         """Keep a note in Redis, if it is not there yet: a successor goes on from it."""

@@ -61,7 +61,3 @@ class Troubles:
         """Give why `what` could not be done last; "" where it was."""
         known = self._known.get((what, pool))
         return known.text if known is not None else ""
-
-    def last(self, *whats: str) -> bool:
-        """Whether any of `whats` could not be done last, of whichever pool."""
-        return any(what in whats for what, _ in self._known)
