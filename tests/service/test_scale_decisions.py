@@ -151,6 +151,15 @@ def test_a_deployment_that_is_made_again_begins_anew(note, becomes, target):
     assert pool.target(0, 1.0, over=True) == 0
 
 
+def test_numbers_asked_for_while_nothing_can_be_looked_at_are_noted_once_each():
+    """What may have been set is accounted for; to ask again and again does not let the note grow."""
+    pool = PoolScaler(PoolScaling("d", max=20), Note((5,)))
+    for _ in range(20):
+        for replicas in (3, 4):
+            pool.asked(replicas)
+    assert (pool.note.known, pool.note.next) == ((5, 4, 3), 4)
+
+
 def test_a_number_asked_for_through_us_is_set_although_it_fails_at_first():
     """Also by a successor."""
     pool = automatic(8)

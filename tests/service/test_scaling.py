@@ -371,7 +371,7 @@ def test_a_run_that_ends_while_a_pool_is_scaled_is_looked_at_again(redis_url, ru
     async def test(api, service):
         await until(lambda: pool_of(service).replicas == 8)
         api.meanwhile = lambda: service.turns.tell(CancelRequested())
-        await service.scaler.ask("default", 4)
+        api.deployments[NAME] = deployment(NAME)  # made again, it has one pod: the next look lets it grow
         await service.scaler.rested()
         assert (service.status().state, api.replicas(NAME)) == ("cancelled", 0)
 
