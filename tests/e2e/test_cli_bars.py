@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from blockyard.cli.bars import drawing
-from blockyard.cli.progress import print_status
-from blockyard.core.status import FailureGroup, FailureStatus, RunStatus, TaskStatus, WorkerStatus
+from blockyard.cli.progress import PlainProgress, print_status
+from blockyard.core.status import FailureGroup, FailureStatus, Notice, RunStatus, TaskStatus, WorkerStatus
 
 
 def fill(kind, /, **known):
@@ -71,3 +71,21 @@ def test_a_status_fits_the_terminal(monkeypatch, capsys, width, first):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(first)
     assert max(map(len, lines)) <= width
+
+
+def test_a_notice_is_shown_whole_and_on_a_pipe_at_once():
+    """A sentence says what to do at its end: it is not cut. A pipe need not wait for the next report."""
+    sentence = "task 'smooth' fails at its first line; mend it, then type: blockyard resume " + "long/" * 20 + "p.yaml"
+    status = run(state="running", notices=[Notice("failing_fast", sentence, task="smooth")])
+    assert "".join(sentence.split()) in "".join("".join(drawn(status, 80)).split())
+    stream = io.StringIO()
+    with PlainProgress(stream) as progress:
+        progress.show(status)
+        progress.show(status)
+    assert stream.getvalue() == f"note: {sentence}\n"
+
+
+def test_a_status_lists_notices_below_the_tasks(capsys):
+    """Once each, also where the table does not fit."""
+    print_status(run(state="running", notices=[Notice("cannot_start", "no worker can start")]))
+    assert capsys.readouterr().out.count("no worker can start") == 1

@@ -14,6 +14,7 @@ from scaling_rig import NAME, scaled
 from scheduler_rig import Worker, run_of, until
 from test_scheduler_http import on_http
 
+from blockyard.core.status import Notice
 from blockyard.wire.messages import Heartbeat, Outcome, Running
 
 pytestmark = pytest.mark.program("chromium")
@@ -312,3 +313,21 @@ def test_reading_off_loopback_needs_the_token_in_the_page_too(redis_url, run_nam
             assert page.url == http.base + "/#slice=1"
 
     on_http(run_of(run_name, grid_task()), redis_url, test, token="geheim", http_host="0.0.0.0")
+
+
+def test_what_a_person_should_know_is_at_the_top_while_it_holds(redis_url, run_name, chromium, shots):
+    """Text of users is text there, not markup; it goes when it no longer holds; the metrics count it by reason."""
+
+    async def test(service, http):
+        notices = service.turns.core.notices
+        async with opened(chromium, http.base) as page:
+            await expect(page.locator("#state")).to_have_text("running")
+            await expect(page.locator("#notices")).to_be_hidden()
+            notices.put(Notice("bad_worker", "worker <b>w</b> fails all that it gets", worker="w"))
+            await expect(page.locator("#notices li")).to_have_text("worker <b>w</b> fails all that it gets")
+            await page.screenshot(path=shots / "notices.png")
+            assert b'blockyard_notices{reason="bad_worker"} 1.0' in (await http("/metrics")).body
+            notices.drop("bad_worker")
+            await expect(page.locator("#notices")).to_be_hidden()
+
+    on_http(run_of(run_name, grid_task()), redis_url, test)

@@ -13,7 +13,7 @@ from tornado.iostream import StreamClosedError
 
 from blockyard.core.describe import running_blocks
 from blockyard.core.runstate import RunState
-from blockyard.core.status import PoolStatus, RunningBlock, RunStatus, Straggler, TaskStatus, WorkerStatus
+from blockyard.core.status import Notice, PoolStatus, RunningBlock, RunStatus, Straggler, TaskStatus, WorkerStatus
 from blockyard_scheduler.http import Api, DeniedError, Run
 from blockyard_scheduler.jobs import cancel
 from blockyard_scheduler.throughput import Throughput
@@ -80,6 +80,7 @@ class Live(msgspec.Struct, kw_only=True):
     stragglers: list[Straggler]
     leases_expired: int
     stale_releases: int
+    notices: list[Notice] = []
     throughput: Throughput | None = None
 
 
@@ -105,6 +106,7 @@ def live_of(status: RunStatus, core: RunState, now: float) -> Live:
         stragglers=status.stragglers[:MOST_STRAGGLERS],
         leases_expired=status.leases_expired,
         stale_releases=status.stale_releases,
+        notices=status.notices,
     )
 
 

@@ -34,6 +34,7 @@ ETAS = (
     ("blockyard_eta_high_seconds", "A task takes less than this nine times of ten.", "eta_p90_s"),
 )
 """Name, help, and the field of the status."""
+NOTICES = ("failing_fast", "bad_worker", "cannot_start", "plan_warning", "code_changed")
 DIRECTIONS = ("up", "down")
 KUBERNETES_VERBS = ("create", "get", "list", "patch")
 
@@ -209,6 +210,11 @@ class RunCollector(Collector):
             ("blockyard_store_durable", "1 where Redis keeps an append-only file.", int(source.store_durable)),
         ):
             yield GaugeMetricFamily(name, text, value=value)
+        said = Counter(notice.kind for notice in status.notices) if status else Counter()
+        notices = GaugeMetricFamily("blockyard_notices", "What a person should know now, by reason.", labels=["reason"])
+        for reason in NOTICES:
+            notices.add_metric([reason], said[reason])
+        yield notices
         build = GaugeMetricFamily(
             "blockyard_build_info", "1; the version is in the labels.", labels=["version", "python"]
         )

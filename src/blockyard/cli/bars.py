@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 WIDE = 110
 """Columns from which on there is room for all."""
+MOST_NOTICES = 5
+"""Below the bars; `blockyard status` lists all."""
 
 
 def drawing(status: RunStatus, errors: Sequence[FailureGroup], width: int) -> Group:
-    """Draw the run in so many columns; `errors` in the order in which they are shown."""
+    """Draw the run in so many columns; `errors` in the order in which they are shown. Notices are shown whole."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -44,7 +46,8 @@ def drawing(status: RunStatus, errors: Sequence[FailureGroup], width: int) -> Gr
     lines = [*narrow, Text(_summary(status), style="dim"), *(_error(group) for group in errors)]
     for line in lines:
         line.no_wrap, line.overflow = True, "ellipsis"
-    return Group(table, *lines)
+    notices = [Text(notice.text, style="yellow") for notice in status.notices[:MOST_NOTICES]]
+    return Group(table, *lines, *notices)
 
 
 def _cells(task: TaskStatus, *, wide: bool) -> tuple[str, ...]:

@@ -45,11 +45,12 @@ def progress_on(stream: TextIO, *, live: bool | None = None, as_json: bool = Fal
 
 
 class PlainProgress:
-    """The status report every 10 s, for logs and pipes."""
+    """The status report every 10 s, for logs and pipes; what a person should know at once."""
 
     def __init__(self, stream: TextIO = sys.stderr) -> None:
         self._stream = stream
         self._next_s = time.monotonic() + REPORT_EVERY_S
+        self._told: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -60,7 +61,11 @@ class PlainProgress:
         self._stream.flush()
 
     def show(self, status: RunStatus, failures: Callable[[], Failures] | None = None) -> None:  # noqa: ARG002
-        """Print the report when it is due."""
+        """Print notices that are new, and the report when it is due."""
+        for notice in status.notices:
+            if notice.text not in self._told:
+                self._told.add(notice.text)
+                self.say(f"note: {notice.text}")
         if time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + REPORT_EVERY_S
             self.say(status_report(status))
@@ -156,6 +161,7 @@ def print_status(status: RunStatus) -> None:
         return
     from rich.console import Console
 
-    Console(file=sys.stdout, width=width, highlight=False).print(drawing(status, (), width))
-    for line in report[2 + len(status.tasks) :]:  # the pools
+    bars = drawing(msgspec.structs.replace(status, notices=[]), (), width)
+    Console(file=sys.stdout, width=width, highlight=False).print(bars)
+    for line in report[2 + len(status.tasks) :]:  # pools and notices, all of them
         print(line)

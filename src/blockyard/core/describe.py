@@ -69,6 +69,7 @@ def describe_run(core: RunState, etas: Sequence[Eta | None], now: float) -> RunS
         leases_granted=core.measures.granted,
         stragglers=_stragglers(core, now),
         quiet_s=core.quiet.left_s(now),
+        notices=core.notices.listed(),
     )
 
 

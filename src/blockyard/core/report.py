@@ -64,6 +64,7 @@ def status_report(status: RunStatus) -> str:
     The columns: blocks in all; workers asked for and online; finished (skipped, succeeded, failed); processing;
     pending, which are all that still wait; orphaned, which never run; the time to the end by the plain rule, blocks
     left over blocks a second of the last 2 minutes; and the time to the end as we think, with its range (p10 to p90).
+    Below it stand the pools on Kubernetes, and what a person should know.
     """
     lines = [_headline(status)]
     header = ("task", "blocks", "workers", "finished", "skipped", "succeeded", "failed", "processing", "pending")
@@ -75,7 +76,7 @@ def status_report(status: RunStatus) -> str:
             cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         )
         lines.append("  " + "  ".join([first, *rest]).rstrip())
-    return "\n".join([*lines, *map(_pool_line, status.pools)])
+    return "\n".join([*lines, *map(_pool_line, status.pools), *(f"  note: {notice.text}" for notice in status.notices)])
 
 
 def _pool_line(pool: PoolStatus) -> str:

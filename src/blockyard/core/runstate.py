@@ -16,6 +16,7 @@ from blockyard.core.frontier import Frontier, connect_frontiers
 from blockyard.core.history import History
 from blockyard.core.leases import Leases
 from blockyard.core.measures import Measures
+from blockyard.core.notices import Notices
 from blockyard.core.quiet import Quiet
 from blockyard.core.settings import CoreSettings
 from blockyard.core.status import ENDED
@@ -64,6 +65,7 @@ class RunState:
         """When the run was seen to be over; None: it is not."""
         self.tasks_over: set[int] = set()
         """Numbers of the tasks of which it was announced that no block will run any more."""
+        self.notices = Notices()
         self.turn = Turn()
 
     # --- asking ------------------------------------------------------------------------------------------------

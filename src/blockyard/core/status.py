@@ -100,6 +100,18 @@ class PoolStatus(msgspec.Struct, kw_only=True):
     """Why the Kubernetes API did not do what was asked last; "" where it did."""
 
 
+class Notice(msgspec.Struct, frozen=True):
+    """Something that a person should know now, in a sentence; it is gone when it no longer holds."""
+
+    kind: str
+    """``failing_fast``, ``bad_worker``, ``cannot_start``, ``plan_warning``, ``code_changed``, or a newer one."""
+    text: str
+    """What, where, and what to do."""
+    task: str = ""
+    worker: str = ""
+    pool: str = ""
+
+
 class RunStatus(msgspec.Struct, kw_only=True):
     """The run."""
 
@@ -127,6 +139,8 @@ class RunStatus(msgspec.Struct, kw_only=True):
     """It takes less than this nine times of ten."""
     pools: list[PoolStatus] = []
     """Of a scheduler that scales its workers on Kubernetes."""
+    notices: list[Notice] = []
+    """What a person should know now; oldest first."""
 
     @property
     def is_over(self) -> bool:

@@ -40,6 +40,14 @@ export function showHeadline(live) {
   show("retry", all.failed > 0);
 }
 
+// What a person should know now, whatever part of the run it is about.
+export function showNotices(live) {
+  const place = document.getElementById("notices");
+  place.hidden = !live.notices.length;
+  keep(place, live.notices, (notice) => JSON.stringify([notice.kind, notice.task, notice.worker, notice.pool]),
+    () => element("li"), (made, notice) => text(made, notice.text));
+}
+
 function row(choose) {
   return (task) => {
     const name = element("button", { type: "button", className: "link", title: "Show this task on the map" }, task.id);

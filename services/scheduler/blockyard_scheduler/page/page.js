@@ -5,7 +5,7 @@ import { showFailures } from "./failures.js";
 import { count, element, sentence } from "./format.js";
 import { showKubernetes } from "./kubernetes.js";
 import { BlockMap } from "./map.js";
-import { isOver, showHeadline, showTasks } from "./overview.js";
+import { isOver, showHeadline, showNotices, showTasks } from "./overview.js";
 import { showThroughput } from "./throughput.js";
 import { showWorkers } from "./workers.js";
 
@@ -53,6 +53,7 @@ async function heard(live) {
   document.body.classList.remove("stale", "empty");
   last = live;
   showHeadline(live);
+  showNotices(live);
   showTasks(live, map.task, (task) => map.chooseTask(task));
   showWorkers(live, isOver(live), map.acts.show);
   showKubernetes(live, (what) => act("scale", what));
