@@ -74,12 +74,14 @@ def progress() -> list[Panel]:
     """How far, and when done."""
     return [
         panel(
-            "Progress",
+            "Finished",
             "bargauge",
-            {"{{task}}": gauge_max("blockyard_progress_ratio", "task")},
+            # Rounded down: 100 % is all of it.
+            {"{{task}}": f"floor(1000 * {gauge_max('blockyard_progress_ratio', 'task')}) / 1000"},
             10,
             "percentunit",
-            field={"min": 0, "max": 1},
+            about="Blocks that are done or skipped, of all; those that failed or never run are not finished.",
+            field={"min": 0, "max": 1, "decimals": 1},
             options={
                 "orientation": "horizontal",
                 "displayMode": "gradient",

@@ -43,7 +43,7 @@ def read_result(folder: Path) -> RunResult | None:
 def summary(result: RunResult) -> str:
     """Say in a few lines how a run ended, with its errors grouped."""
     tasks = result.status.tasks
-    total, done = sum(task.total for task in tasks), sum(task.done + task.skipped for task in tasks)
+    total, done = result.status.total, result.status.finished
     skipped = sum(task.skipped for task in tasks)
     line = f"{result.status.run}: {result.state}, {done:,} of {total:,} blocks"
     line += f" ({skipped:,} were done before)" if skipped else ""

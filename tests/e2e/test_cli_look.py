@@ -133,7 +133,7 @@ def test_of_a_run_that_was_stopped_nobody_works_on_anything(tmp_path, capsys):
     now = json.loads(said(capsys, "status", str(tmp_path / "run"), "--json"))
     assert (now["state"], now["workers"], now["eta_s"]) == ("stopped", [], None)
     assert [(task["leased"], task["pending"] + task["ready"]) for task in now["tasks"]] == [(0, 4)]
-    assert "stopped, 0.0 % of 4 blocks, 0 workers online" in said(capsys, "status", str(tmp_path / "run"))
+    assert "stopped, 0 % of 4 blocks, 0 workers online" in said(capsys, "status", str(tmp_path / "run"))
 
 
 def wait_until(condition):

@@ -176,7 +176,7 @@ def test_a_done_run_ends_its_scheduler_with_0(redis_url, run_name, tmp_path):
         assert scheduler.status().state == "done"
         assert scheduler.failures() == []
         assert not scheduler.address_file.exists()
-        assert f"{run_name}: done, 100.0 % of 10 blocks" in scheduler.text()
+        assert f"{run_name}: done, 100 % of 10 blocks" in scheduler.text()
 
 
 def test_a_failed_run_ends_its_scheduler_with_1_and_names_the_blocks(redis_url, run_name, tmp_path):

@@ -182,7 +182,7 @@ def test_asking_for_every_task_is_asking_for_nothing_special():
 
 
 def test_the_status_report_has_a_line_for_each_task():
-    """Blocks, workers asked for and online, finished (skipped, succeeded, failed), processing, pending, ETA."""
+    """Blocks, workers asked for and online, finished (skipped or succeeded), failed, processing, pending, ETA."""
     smooth = TaskStatus(
         id="smooth", pool="cpu", total=1000, pending=10, ready=20, leased=30, done=900, skipped=35, failed=5,
         orphaned=0, num_workers=8, eta_s=95.0, eta_p10_s=80, eta_p90_s=130, rate=0.5,
@@ -199,11 +199,11 @@ def test_the_status_report_has_a_line_for_each_task():
         stale_releases=0, leases_expired=0, leases_granted=0,
     )  # fmt: skip
     head, columns, first, second = status_report(status).splitlines()
-    assert head == "em: running, 93.3 % of 1,007 blocks, 4 workers online, 1 min 5 s elapsed, ETA unknown"
+    assert head == "em: running, 92.8 % of 1,007 blocks (5 failed), 4 workers online, 1 min 5 s elapsed, ETA unknown"
     titles = "task blocks workers finished skipped succeeded failed processing pending orphaned at this rate ETA range"
     assert [" ".join(line.split()) for line in (columns, first, second)] == [
         titles,
-        "smooth 1,000 2 of 8 940 35 900 5 30 30 0 2 min 1 min 35 s 1.3 to 2.2 min",
+        "smooth 1,000 2 of 8 935 35 900 5 30 30 0 2 min 1 min 35 s 1.3 to 2.2 min",
         "label 7 2 of any 0 0 0 0 0 7 0 unknown unknown",
     ]
 

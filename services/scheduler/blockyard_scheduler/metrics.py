@@ -103,7 +103,9 @@ class RunCollector(Collector):
         blocks = GaugeMetricFamily(
             "blockyard_blocks", "Blocks of the run, by task and state.", labels=["task", "state"]
         )
-        progress = GaugeMetricFamily("blockyard_progress_ratio", "Share of blocks that have ended.", labels=["task"])
+        progress = GaugeMetricFamily(
+            "blockyard_progress_ratio", "Share of blocks that are done or skipped.", labels=["task"]
+        )
         etas = [GaugeMetricFamily(name, text, labels=["task"]) for name, text, _ in ETAS]
         runnable = GaugeMetricFamily(
             "blockyard_blocks_runnable", "Blocks that run or could run now: useful parallelism.", labels=["task"]
@@ -111,7 +113,7 @@ class RunCollector(Collector):
         for task in tasks:
             for state in STATES:
                 blocks.add_metric([task.id, state], getattr(task, state))
-            progress.add_metric([task.id], task.ended / task.total if task.total else 1.0)
+            progress.add_metric([task.id], task.progress)
             for family, (_, _, field) in zip(etas, ETAS, strict=True):
                 known = 0.0 if task.over else getattr(task, field)
                 family.add_metric([task.id], float("nan") if known is None else known)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blockyard.core.report import counted, duration, span
+from blockyard.core.report import counted, duration, share, span
 from blockyard.core.status import FailureGroup, RunStatus, TaskStatus
 from blockyard.result import what_failed
 
@@ -55,8 +55,7 @@ def _cells(task: TaskStatus, *, wide: bool) -> tuple[str, ...]:
     if not task.total:
         return "no blocks", "", "", "done"
     rate = f"{task.rate:,.1f}/s" if task.rate and not task.over else ""
-    share = f"{100 * task.ended / task.total:.1f} %"
-    return f"{task.ended:,}/{task.total:,}", share, rate, _end(task, wide=wide)
+    return f"{task.finished:,}/{task.total:,}", share(task.finished, task.total), rate, _end(task, wide=wide)
 
 
 def _bar(task: TaskStatus) -> ProgressBar:
@@ -65,7 +64,7 @@ def _bar(task: TaskStatus) -> ProgressBar:
     style = "red" if task.failed or task.orphaned else "green"
     return ProgressBar(
         total=max(task.total, 1),
-        completed=task.ended if task.total else 1,
+        completed=task.finished if task.total else 1,
         complete_style=style,
         finished_style=style,
     )

@@ -58,10 +58,29 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def share(part: int, whole: int) -> str:
+    """Return a part of a whole in percent, rounded down: 100 % is said of all of it only, 0 % of none only.
+
+    >>> share(0, 7), share(1, 3), share(9996, 10000), share(1, 10**7), share(7, 7), share(0, 0)
+    ('0 %', '33.3 %', '99.9 %', '< 0.1 %', '100 %', '100 %')
+    """
+    if part >= whole:
+        return "100 %"
+    tenths = 1000 * part // whole
+    return f"{tenths // 10}.{tenths % 10} %" if tenths else "< 0.1 %" if part else "0 %"
+
+
+def unfinished(status: RunStatus) -> str:
+    """Return what of a run's blocks is over without being finished, as ``7 failed, 10 never run``; "" for none."""
+    failed, orphaned = (sum(getattr(task, name) for task in status.tasks) for name in ("failed", "orphaned"))
+    parts = [f"{failed:,} failed"] if failed else []
+    return ", ".join([*parts, f"{orphaned:,} never {'ran' if status.is_over else 'run'}"] if orphaned else parts)
+
+
 def status_report(status: RunStatus) -> str:
     """Give one line of the run and a table with a line for each task.
 
-    The columns: blocks in all; workers asked for and online; finished (skipped, succeeded, failed); processing;
+    The columns: blocks in all; workers asked for and online; finished (skipped or succeeded); failed; processing;
     pending, which are all that still wait; orphaned, which never run; the time to the end by the plain rule, blocks
     left over blocks a second of the last 2 minutes; and the time to the end as we think, with its range (p10 to p90).
     Below it stand the pools on Kubernetes, and what a person should know.
@@ -89,11 +108,13 @@ def _pool_line(pool: PoolStatus) -> str:
 
 
 def _headline(status: RunStatus) -> str:
-    total = sum(task.total for task in status.tasks)
-    ended = sum(task.ended for task in status.tasks)
-    share = f"{100 * ended / total:.1f} % of {total:,} blocks" if total else "no blocks"
+    done = (
+        f"{share(status.finished, status.total)} of {counted(status.total, 'block')}" if status.total else "no blocks"
+    )
+    if rest := unfinished(status):
+        done += f" ({rest})"
     online = sum(worker.slots for worker in status.workers if worker.connected)  # as many blocks can run at once
-    line = f"{status.run}: {status.state}, {share}, {counted(online, 'worker')} online"
+    line = f"{status.run}: {status.state}, {done}, {counted(online, 'worker')} online"
     line += f", {duration(status.elapsed_s)} elapsed"
     if status.quiet_s > 0:
         line += f", nothing is leased for {duration(status.quiet_s)} (Redis may have forgotten what runs)"
@@ -110,7 +131,7 @@ def _row(task: TaskStatus, status: RunStatus) -> tuple[str, ...]:
         if worker.connected and worker.pool == task.pool and worker.task in (None, task.id)
     )
     asked = "any" if task.num_workers is None else f"{task.num_workers:,}"
-    counts = (task.done + task.skipped + task.failed, task.skipped, task.done, task.failed)
+    counts = (task.finished, task.skipped, task.done, task.failed)
     waiting = (task.leased, task.pending + task.ready, task.orphaned)
     left = task.pending + task.ready + task.leased
     ends = [duration(left / task.rate if task.rate else None), duration(task.eta_s)]

@@ -8,6 +8,11 @@ ENDED = ("done", "failed", "cancelled")
 """States of a run that is over."""
 
 
+def _progress(finished: int, total: int) -> float:
+    """Return how much is done. The one definition: done and skipped blocks of all; a failed block is no progress."""
+    return finished / total if total else 1.0
+
+
 class TaskStatus(msgspec.Struct, kw_only=True):
     """One task. Always total = pending + ready + leased + done + skipped + failed + orphaned."""
 
@@ -39,11 +44,14 @@ class TaskStatus(msgspec.Struct, kw_only=True):
     """Voxels that done blocks wrote, per second over the last 2 minutes; a clipped block counts what it wrote."""
     over: bool = False
     """No block of it will run any more."""
+    finished: int = 0
+    """Done or skipped. What failed or never ran is not finished."""
+    progress: float = 0.0
+    """`finished` of `total`, 0 to 1; 1 only where all are, and for a task without blocks."""
 
-    @property
-    def ended(self) -> int:
-        """Blocks that will not run any more."""
-        return self.done + self.skipped + self.failed + self.orphaned
+    def __post_init__(self) -> None:
+        self.finished = self.done + self.skipped
+        self.progress = _progress(self.finished, self.total)
 
 
 class WorkerStatus(msgspec.Struct, kw_only=True):
@@ -141,6 +149,17 @@ class RunStatus(msgspec.Struct, kw_only=True):
     """Of a scheduler that scales its workers on Kubernetes."""
     notices: list[Notice] = []
     """What a person should know now; oldest first."""
+    total: int = 0
+    """Blocks of all tasks."""
+    finished: int = 0
+    """Of those, done or skipped."""
+    progress: float = 0.0
+    """`finished` of `total`, as of a task."""
+
+    def __post_init__(self) -> None:
+        self.total = sum(task.total for task in self.tasks)
+        self.finished = sum(task.finished for task in self.tasks)
+        self.progress = _progress(self.finished, self.total)
 
     @property
     def is_over(self) -> bool:

@@ -12,11 +12,11 @@ export const MEANING = {
 
 export const count = (n) => WHOLE.format(n);
 
+// In percent, rounded down: 100 % is said of all of it only, 0 % of none only.
 export function share(part, whole) {
-  if (!part) return "0 %";
-  const percent = (100 * part) / whole;
-  if (part === whole) return "100 %";
-  return `${percent > 99.9 ? "99.9" : percent < 0.1 ? "< 0.1" : percent.toFixed(1)} %`;
+  if (part >= whole) return "100 %";
+  const tenths = Math.floor((1000 * part) / whole);
+  return tenths ? `${(tenths / 10).toFixed(1)} %` : part ? "< 0.1 %" : "0 %";
 }
 
 export function rate(perSecond) {
@@ -83,10 +83,6 @@ export function element(name, properties = {}, ...children) {
 }
 
 export const chip = (state) => element("span", { className: "chip", data: { of: state }, ariaHidden: "true" }, SIGNS[state]);
-
-export function finished(task) {
-  return task.done + task.skipped;
-}
 
 // A bar of all states that a task's blocks are in, for eyes and, in words, for ears.
 export function bar(made, task) {

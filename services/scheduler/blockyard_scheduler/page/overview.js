@@ -1,7 +1,7 @@
 // How far the run is: its numbers, and its tasks.
-import { bar, count, duration, element, finished, keep, left, rate, share, text, voxels } from "./format.js";
+import { bar, count, duration, element, keep, left, rate, share, text, voxels } from "./format.js";
 
-const COUNTS = ["total", "done", "skipped", "leased", "ready", "pending", "failed", "orphaned"];
+const COUNTS = ["total", "finished", "done", "skipped", "leased", "ready", "pending", "failed", "orphaned"];
 const CELLS = ["finished", "running", "rate", "time left", "failed", "never runs", "retries"];
 
 export const isOver = (live) => !["running", "paused"].includes(live.state);
@@ -17,8 +17,8 @@ export function showHeadline(live) {
   const over = isOver(live);
   const written = live.tasks.reduce((n, task) => n + (task.voxels_per_s ?? 0), 0);
   const numbers = [
-    ["finished", share(finished(all), all.total)],
-    ["blocks", `${count(finished(all))} of ${count(all.total)}`],
+    ["finished", share(all.finished, all.total)],
+    ["blocks", `${count(all.finished)} of ${count(all.total)}`],
     over ? ["took", duration(live.elapsed_s)] : ["time left", left(live.eta_s, live.eta_p10_s, live.eta_p90_s)],
   ];
   if (!over) numbers.push(["slots busy", `${count(busy)} of ${count(slots)}`]);
@@ -29,7 +29,7 @@ export function showHeadline(live) {
   text(document.getElementById("run"), live.run);
   const badge = document.getElementById("state");
   text(badge, (badge.dataset.state = live.state));
-  document.title = `${share(finished(all), all.total)} ${live.run}`;
+  document.title = `${share(all.finished, all.total)} ${live.run}`;
   keep(document.getElementById("headline"), numbers, ([name]) => name,
     ([name]) => element("div", {}, element("dt", {}, name), element("dd")), (made, [, value]) => text(made.lastChild, value));
   bar(document.getElementById("overall"), all);
@@ -66,7 +66,7 @@ export function showTasks(live, chosen, choose) {
     const time = task.over || isOver(live) ? "over" : task.eta_s === null ? (task.leased ? "unknown" : "waits")
       : left(task.eta_s, task.eta_p10_s, task.eta_p90_s);
     const texts = [
-      `${count(finished(task))} of ${count(task.total)}`, count(task.leased) + limit, task.over ? "\u2013" : rate(task.rate), time,
+      `${count(task.finished)} of ${count(task.total)}`, count(task.leased) + limit, task.over ? "\u2013" : rate(task.rate), time,
       count(task.failed), count(task.orphaned), count(task.retries),
     ];
     cells.forEach((cell, i) => text(cell, texts[i]));

@@ -18,7 +18,7 @@ from blockyard.cli.report.figures import (
     figures,
     region_figures,
 )
-from blockyard.core.report import counted, duration
+from blockyard.core.report import counted, duration, share, unfinished
 from blockyard.core.status import Failures, Record, RunStatus
 
 STYLE = """
@@ -72,26 +72,39 @@ def _time(seconds: float) -> str:
 
 
 def _head(status: RunStatus, record: Record, made_s: float) -> str:
-    total = sum(task.total for task in status.tasks)
-    done = sum(task.done + task.skipped for task in status.tasks)
-    facts = [f"{done:,} of {total:,} blocks done", f"{counted(len(record.workers), 'worker')} in all"]
+    finished = f"{status.finished:,} of {status.total:,} blocks done ({share(status.finished, status.total)})"
+    facts = [
+        finished,
+        *([rest] if (rest := unfinished(status)) else []),
+        f"{counted(len(record.workers), 'worker')} in all",
+    ]
     if record.began_s:
         facts.append(f"first block ended {_time(record.began_s)}")
     if status.state in ("running", "paused"):
         facts.append(f"time left: {duration(status.eta_s)}")
     made = f"made {_time(made_s)} by blockyard {escape(record.software)}"
-    return (
-        f'<h1>{escape(status.run)}: {status.state}</h1><p>{"; ".join(facts)}.<br><span class="soft">{made}</span></p>'
-    )
+    said = escape("; ".join(facts))
+    return f'<h1>{escape(status.run)}: {status.state}</h1><p>{said}.<br><span class="soft">{made}</span></p>'
 
 
 def _overview(status: RunStatus) -> str:
-    heads = ("task", "blocks", "done", "skipped", "failed", "orphaned", "retries")
+    heads = ("task", "blocks", "finished", "done", "skipped", "failed", "orphaned", "retries")
     rows = [
-        (task.id, task.total, task.done, task.skipped, task.failed, task.orphaned, task.retries)
+        (
+            task.id,
+            task.total,
+            share(task.finished, task.total),
+            task.done,
+            task.skipped,
+            task.failed,
+            task.orphaned,
+            task.retries,
+        )
         for task in status.tasks
     ]
-    return "<h2>Tasks</h2>" + _table(heads, [(name, *(f"{n:,}" for n in counts)) for name, *counts in rows])
+    return "<h2>Tasks</h2>" + _table(
+        heads, [(name, f"{total:,}", finished, *(f"{n:,}" for n in counts)) for name, total, finished, *counts in rows]
+    )
 
 
 def _throughput(tasks: list[TaskFigures], end_s: float) -> str:
