@@ -17,6 +17,8 @@ from command import parser_of_run, print_measured
 from resumed import resumed_run
 from shapes import blocks_of
 
+from blockyard.client.control import direct_opener
+
 BLOCK_S = 0.01
 TIMES = 9
 WHAT = {
@@ -41,24 +43,31 @@ def main() -> None:
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     """Ask for everything a few times, each by itself; give the medians."""
     with resumed_run(arguments, folder, BLOCK_S) as (run, done_before):
-        took = {name: median_s(run.http_url + path) for name, path in WHAT.items()}
-        metrics = urllib.request.urlopen(run.http_url + "/metrics").read().decode()
+        token = (run.folder / "token").read_text()
+        took = {name: median_s(run.http_url + path, token) for name, path in WHAT.items()}
+        metrics = answer(run.http_url + "/metrics", token).decode()
     (lag,) = [line for line in metrics.splitlines() if line.startswith("blockyard_loop_lag_seconds ")]
     blocks = blocks_of(arguments.shape, arguments.side)
     return {"blocks": blocks, "done_before": done_before, **took, "loop_lag_s": float(lag.split()[1])}
 
 
-def median_s(url: str) -> float:
-    """Give the median of the seconds that an answer takes."""
-    return statistics.median(asked(url) for _ in range(TIMES))
+def median_s(url: str, token: str) -> float:
+    """Return the median of the seconds that an answer takes."""
+    return statistics.median(seconds(url, token) for _ in range(TIMES))
 
 
-def asked(url: str) -> float:
-    """Give the seconds from asking to the last byte."""
+def seconds(url: str, token: str) -> float:
+    """Return the seconds from asking to the last byte."""
     began = time.monotonic()
-    with urllib.request.urlopen(url) as answer:
-        answer.read()
+    answer(url, token)
     return time.monotonic() - began
+
+
+def answer(url: str, token: str) -> bytes:
+    """Return what is answered."""
+    asked = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+    with direct_opener().open(asked) as body:
+        return body.read()
 
 
 if __name__ == "__main__":

@@ -205,7 +205,7 @@ class EmbeddedRedis:
         Raises StoreError where it is in use or can't be written.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = (self.folder / LOCK).open("ab")
         except OSError as error:
             raise StoreError(

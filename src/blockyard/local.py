@@ -35,7 +35,7 @@ from blockyard.embedded import EmbeddedRedis, Fsync
 from blockyard.preflight import FunctionCheck
 from blockyard.result import RunResult
 from blockyard.roster import LOOPBACK, ONCE, Roster, Service, environment_of_services
-from blockyard.runfolder import RunFolder
+from blockyard.runfolder import RunFolder, make_private
 from blockyard.spec.errors import BlockyardError, ConnectError, StoreError
 from blockyard.spec.functions import PICKLE
 from blockyard.spec.model import RunSpec
@@ -168,6 +168,11 @@ class LocalRun:
         """Address of page, API and metrics; "" where the run was over before it served them."""
         return f"http://{self._http[0]}:{self._http[1]}" if self._http else ""
 
+    @property
+    def page_url(self) -> str:
+        """Address of the page for a person: a browser keeps what stands behind '#' to itself, and the page takes it."""
+        return f"{self.http_url}/#token={self._files.token}" if self._http else ""
+
     def status(self) -> RunStatus | None:
         """Ask how far the run is; None while the scheduler does not answer."""
         control = self.control()
@@ -186,6 +191,7 @@ class LocalRun:
 
     def _start(self) -> None:
         """Start all that can start side by side, since each takes a while to import what it needs."""
+        make_private(self.folder)
         self._redis = EmbeddedRedis(self.folder / "redis", self.fsync, ended=self._ended.put)
         with self._checked_functions() as functions:
             if self.redis_url:

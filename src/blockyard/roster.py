@@ -19,7 +19,7 @@ LOOPBACK = "127.0.0.1"
 SCHEDULER_RESTARTS = 5
 AGENT_RESTARTS = 10
 TUNABLE = {"lease_s", "grace_s", "retry_backoff_s", "heartbeat_s", "lock_s", "recycle_after", "drain_s"}
-TUNABLE |= {"log_format", "log_level"}
+TUNABLE |= {"log_format", "log_level", "metrics_token"}
 """Settings whose variables (``BLOCKYARD_LEASE_S``) also reach the services of a local run; others are ours to give."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ONCE = ("--fresh", "--accept-changes")
@@ -75,7 +75,8 @@ class Roster:
         argv = [sys.executable, "-m", "blockyard_scheduler", "--run-spec", str(self.folder / "run.json")]
         argv += ["--host", LOOPBACK, "--port", str(self.port), "--http-port", str(self.http_port)]
         argv += [*self._common_flags(), *flags]
-        environment = environment_of_services() | {"BLOCKYARD_REDIS_URL": redis_url}  # `ps` shows flags to everybody
+        # On a machine with other users they all reach loopback. `ps` shows flags to everybody, so Redis' is a variable.
+        environment = {"BLOCKYARD_METRICS_TOKEN": "1"} | environment_of_services() | {"BLOCKYARD_REDIS_URL": redis_url}
         return self._service("scheduler", argv, environment, SCHEDULER_RESTARTS)
 
     def agents(self) -> list[Service]:

@@ -12,12 +12,29 @@ from pathlib import Path
 import msgspec
 
 from blockyard.result import RunResult, read_result
+from blockyard.spec.errors import StoreError
 from blockyard.spec.functions import PICKLE
 from blockyard.spec.model import RunSpec
 from blockyard.spec.validate import code_references
 
 KEPT_FILES = ("run.json", "command", "status.json", "failures.json")
 """What an earlier run left, and a start that is refused must leave as it was."""
+
+
+PRIVATE = 0o700
+"""Mode of what we make: logs, errors and state are nobody else's business on a machine with other users."""
+
+
+def make_private(folder: Path) -> None:
+    """Make the folder of a run, for its owner alone; one that is there stays as it is. Raises StoreError."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=PRIVATE, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"the run's folder {folder} cannot be written ({error.strerror or error}); choose another one with"
+            " --run-dir (in Python: run_dir=)"
+        ) from error
 
 
 @dataclass(slots=True)
@@ -37,7 +54,7 @@ class RunFolder:
     def open(self, run: RunSpec, command: str = "") -> None:
         """Write what the services read, once the folder is ours; set what an earlier run left aside."""
         self.token = secrets.token_hex(24)
-        (self.path / "logs").mkdir(exist_ok=True)
+        (self.path / "logs").mkdir(mode=PRIVATE, exist_ok=True)
         for name in KEPT_FILES:
             with contextlib.suppress(FileNotFoundError):
                 (self.path / name).replace(self._aside(name))

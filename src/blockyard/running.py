@@ -27,6 +27,7 @@ from blockyard.core.report import status_report
 from blockyard.echo import Echo
 from blockyard.local import LocalRun
 from blockyard.result import RunResult, summary
+from blockyard.runfolder import make_private
 from blockyard.spec.errors import BlockyardError, SpecError
 from blockyard.spec.functions import is_own_worker, load_function
 from blockyard.spec.pipeline import Pipeline
@@ -248,6 +249,7 @@ def _folder_of(run_dir: str | os.PathLike[str] | None) -> Iterator[Path]:
         folder = Path(run_dir).absolute()
         existed = folder.exists()
         try:
+            make_private(folder)
             yield folder
         except BlockyardError:
             if not existed and not (folder / "run.json").exists():

@@ -116,6 +116,7 @@ def configured(folder, scheduler, worker):
     jobs = [
         {
             "job_name": component,
+            "authorization": {"credentials_file": "run/token"},
             "static_configs": [
                 {
                     "targets": [target],

@@ -15,7 +15,7 @@ from blockyard.spec.model import RoiSpec
 class Answering:
     """An HTTP server that gives one answer to everything and remembers what it was asked."""
 
-    def __init__(self, status, body):
+    def __init__(self, status, body, **headers):
         self.asked = []
         outer = self
 
@@ -25,6 +25,8 @@ class Answering:
                 token = self.headers.get("Authorization", "")
                 outer.asked.append((self.command, self.path, token, self.rfile.read(length)))
                 self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
 
@@ -92,6 +94,29 @@ def test_nobody_there_is_a_sentence_with_the_address():
         address = f"127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(ConnectError, match=f"no scheduler answers at http://{address}: .*refused"):
         Control(address).status()
+
+
+@pytest.mark.parametrize("no_proxy", [None, "", "*.example", "localhost", "127.0.0.1/8, ::1", " , "])
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "https_proxy"])
+def test_no_proxy_sees_the_token(monkeypatch, variable, no_proxy):
+    """Whatever the environment of a cluster's login node says: what is asked goes to the scheduler and nowhere else."""
+    monkeypatch.delenv("REQUEST_METHOD", raising=False)
+    with Answering(200, b"{}") as server, Answering(200, b"{}") as proxy:
+        monkeypatch.setenv(variable, proxy.url)
+        if no_proxy is not None:
+            monkeypatch.setenv("no_proxy", no_proxy)
+            monkeypatch.setenv("NO_PROXY", no_proxy)
+        Control(server.url, "secret").pause()
+    assert [asked[:3] for asked in server.asked] == [("POST", "/api/v1/pause", "Bearer secret")]
+    assert proxy.asked == []
+
+
+def test_a_redirect_is_named_and_not_followed():
+    """Whoever answers at the address must not send the token on to another host."""
+    with Answering(200, b"{}") as other, Answering(302, b"", Location=f"{other.url}/api/v1/status") as server:
+        with pytest.raises(ConnectError, match=f"redirects to {other.url};"):
+            Control(server.url, "secret").status()
+        assert other.asked == []
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host"])

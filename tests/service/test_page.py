@@ -32,12 +32,17 @@ async def choose_block(page, index):
 
 
 def test_somebody_looks_at_a_run_and_steers_it(redis_url, run_name, chromium, shots):
-    """Progress, the map by keyboard, a block's error and retry; acting needs the token, typed in once."""
+    """Progress, the map by keyboard, a block's error and retry; all of it needs the token, typed in once."""
 
     async def test(service, http):
-        async with opened(chromium, http.base) as page, Worker(service, slots=10, token="geheim") as worker:
+        async with (
+            opened(chromium, http.base, expected=("401",)) as page,
+            Worker(service, slots=10, token="geheim") as worker,
+        ):
             await worker.join()
             await mixed(worker)
+            await page.locator("#token-value").fill("geheim")
+            await page.keyboard.press("Enter")
             await expect(page.locator("#run")).to_have_text(run_name)
             await expect(page.locator("#tasks")).to_contain_text("6 of 96")
             await expect(page.locator("#map-text")).to_contain_text("Of 96 blocks")
@@ -51,9 +56,6 @@ def test_somebody_looks_at_a_run_and_steers_it(redis_url, run_name, chromium, sh
             await page.keyboard.press("f")
             await expect(page.locator("#detail")).to_contain_text("failed for good")
             await expect(page.locator("#detail dl")).to_contain_text("failed at attempt")
-            await page.locator("#detail").get_by_role("button", name="Retry this block").click()
-            await page.locator("#token-value").fill("geheim")
-            await page.keyboard.press("Enter")
             assert service.status().tasks[0].failed == 2
             await page.locator("#detail").get_by_role("button", name="Retry this block").click()
             await until(lambda: service.status().tasks[0].failed == 1)

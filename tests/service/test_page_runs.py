@@ -51,7 +51,7 @@ def test_a_run_of_real_processes_from_its_first_blocks_to_its_end(tmp_path, run_
     )
 
     async def look():
-        async with opened(chromium, local.http_url.rstrip("/"), expected=("ERR_", "401")) as page:
+        async with opened(chromium, local.http_url, local.page_url.removeprefix(local.http_url), ("ERR_",)) as page:
             await expect(page.locator("#failures summary")).to_contain_text("voxel 1 is NaN")
             await page.locator("#failures summary").click()
             await expect(page.locator("#failures pre")).to_contain_text('raise ValueError("voxel 1 is NaN")')

@@ -323,31 +323,37 @@ def test_a_retry_of_nothing_known_is_refused(redis_url, run_name, body, sentence
 # ----- who may ask --------------------------------------------------------------------------------------------------
 
 
-def test_changes_need_the_token(redis_url, run_name):
-    """With a token, a change is refused without it; reading on loopback is not."""
+READ = ("status", "events", "tasks", "map?task=work", "blocks", "failures", "explain?block=1", "record", "log")
+CHANGE = ("pause", "resume", "cancel", "retry", "rerun", "scale")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_all_that_tells_of_the_run_or_changes_it_needs_the_token(redis_url, run_name, host):
+    """On loopback too, which everybody reaches who is logged in; metrics are for Prometheus, unless told not to."""
 
     async def test(service, http):
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "geheim"}):
-            answer = await http.post("/api/v1/pause", **headers)
-            assert answer.code == 401
-            assert "Authorization: Bearer TOKEN" in error_of(answer)
-            assert answer.headers["WWW-Authenticate"] == "Bearer"
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "geheim"}, {"Cookie": "token=geheim"}):
+            refused = [await http(f"/api/v1/{path}", **headers) for path in READ]
+            refused += [await http.post(f"/api/v1/{path}", {}, **headers) for path in CHANGE]
+            assert {answer.code for answer in refused} == {401}
+            assert all("Authorization: Bearer TOKEN" in error_of(answer) for answer in refused)
+            assert {answer.headers["WWW-Authenticate"] for answer in refused} == {"Bearer"}
         assert service.status().state == "running"
-        assert (await http.post("/api/v1/pause", Authorization="Bearer geheim")).code == 200
-        assert (await http("/api/v1/status")).code == 200
-
-    on_http(run_of(run_name), redis_url, test, token="geheim")
-
-
-def test_off_loopback_reading_needs_the_token_too(redis_url, run_name):
-    """Whoever can reach the port is not yet somebody who may know the run; metrics are for Prometheus."""
-
-    async def test(_, http):
-        assert (await http("/api/v1/status")).code == 401
         assert (await http("/api/v1/status", Authorization="Bearer geheim")).code == 200
+        assert (await http.post("/api/v1/pause", Authorization="Bearer geheim")).code == 200
         assert (await http("/metrics")).code == 200
 
-    on_http(run_of(run_name), redis_url, test, token="geheim", http_host="0.0.0.0")
+    on_http(run_of(run_name), redis_url, test, token="geheim", http_host=host)
+
+
+def test_metrics_may_be_for_who_has_the_token(redis_url, run_name):
+    """As in a run on a machine with other users; Prometheus sends a token from a file."""
+
+    async def test(_, http):
+        assert (await http("/metrics")).code == 401
+        assert b"blockyard_blocks" in (await http("/metrics", Authorization="Bearer geheim")).body
+
+    on_http(run_of(run_name), redis_url, test, token="geheim", metrics_token=True)
 
 
 def test_another_page_cannot_change_the_run(redis_url, run_name):
@@ -369,10 +375,11 @@ def test_a_foreign_name_for_loopback_is_not_answered(redis_url, run_name):
     """DNS rebinding: a page whose name resolves to this machine sends its own name as Host."""
 
     async def test(_, http):
-        assert (await http("/api/v1/status", Host="evil.example")).code == 403
-        assert (await http("/api/v1/status", Host="[")).code == 403  # no address at all
+        for path in ("/api/v1/status", "/", "/page/page.js", "/metrics", "/healthz", "/readyz"):
+            assert (await http(path, Host="evil.example")).code == 403
+            assert (await http(path, Host="[")).code == 403  # no address at all
+            assert (await http(path, Host="localhost:1234")).code == 200
         assert (await http.post("/api/v1/pause", Origin="http://[")).code == 403
-        assert (await http("/api/v1/status", Host="localhost:1234")).code == 200
 
     on_http(run_of(run_name), redis_url, test)
 

@@ -1,9 +1,10 @@
 """The HTTP side: health, metrics, what is asked of the run as JSON, and the page's files.
 
-Who may ask what: `/healthz`, `/readyz`, `/metrics` and the page's own files (which hold nothing of the run) are open.
-`/api` needs ``Authorization: Bearer TOKEN``, except that a listener on loopback answers GET without. A request that
-changes something must also come from where it seems to: a browser that some other page tells to send one either names
-a foreign Origin or cannot set the header that we want.
+Who may ask what: `/healthz`, `/readyz` and the page's own files (which hold nothing of the run) are open, `/metrics`
+unless it was told to want the token. `/api` needs ``Authorization: Bearer TOKEN`` wherever there is a token, also on
+loopback: that is where everybody is who is logged in on the machine. A request that changes something must also come
+from where it seems to: a browser that some other page tells to send one either names a foreign Origin or cannot set
+the header that we want. On loopback nothing at all is answered to a name that is not this machine's.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+from collections.abc import Awaitable
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -96,19 +98,26 @@ class Guard:
         self._local = is_loopback(host)
 
     def check(self, request: HTTPServerRequest) -> None:
-        """Let a request pass. Raises DeniedError for one that may not."""
-        if self._local and not is_loopback(_host_of(f"//{request.host}")):
-            # Another site's name that resolves to this machine (DNS rebinding).
-            raise DeniedError(403, "this scheduler answers on loopback only: ask for localhost")
+        """Let a request about the run pass. Raises DeniedError for one that may not."""
+        self.check_host(request)
         changes = request.method not in ("GET", "HEAD")
         if changes:
             _check_origin(request)
-        if self._token and (changes or not self._local):
-            given = request.headers.get("Authorization", "")
-            if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
-                raise DeniedError(401, "the token is missing or wrong: send the header 'Authorization: Bearer TOKEN'")
+        if self._token:
+            self.check_token(request)
         elif changes and not _names_itself(request):
             raise DeniedError(403, "a request that changes the run needs the header 'Content-Type: application/json'")
+
+    def check_host(self, request: HTTPServerRequest) -> None:
+        """Raise DeniedError on loopback for another site's name that resolves to this machine (DNS rebinding)."""
+        if self._local and not is_loopback(_host_of(f"//{request.host}")):
+            raise DeniedError(403, "this scheduler answers on loopback only: ask for localhost")
+
+    def check_token(self, request: HTTPServerRequest) -> None:
+        """Raise DeniedError where there is a token and the request has another one or none."""
+        given = request.headers.get("Authorization", "")
+        if self._token and not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
+            raise DeniedError(401, "the token is missing or wrong: send the header 'Authorization: Bearer TOKEN'")
 
 
 def _host_of(url: str) -> str:
@@ -137,6 +146,11 @@ class Handler(RequestHandler):
         """Take what all handlers share (called by tornado)."""
         self.run = run
         self.guard = guard
+
+    def prepare(self) -> Awaitable[None] | None:
+        """Check what name we are asked by (called by tornado)."""
+        self.guard.check_host(self.request)
+        return None
 
     def set_default_headers(self) -> None:
         """Nothing that is asked for is to be kept or guessed at."""
@@ -193,13 +207,16 @@ class Readyz(Handler):
 class Metrics(Handler):
     """The metrics, in the format that is asked for."""
 
-    def initialize(self, run: Run, guard: Guard, registry: CollectorRegistry) -> None:  # type: ignore[override]
-        """Take what to scrape (called by tornado)."""
+    def initialize(self, run: Run, guard: Guard, registry: CollectorRegistry, *, is_open: bool) -> None:  # type: ignore[override]
+        """Take what to scrape, and whether it `is_open` to who has no token (called by tornado)."""
         super().initialize(run, guard)
         self.registry = registry
+        self.is_open = is_open
 
     def get(self) -> None:
         """Answer."""
+        if not self.is_open:
+            self.guard.check_token(self.request)
         if "application/openmetrics-text" in self.request.headers.get("Accept", ""):
             self.set_header("Content-Type", OPENMETRICS)
             self.finish(generate_openmetrics(self.registry))  # type: ignore[no-untyped-call]
@@ -337,6 +354,18 @@ def check_task(pipeline: PipelineSpec, task: str | None, *, needed: bool) -> str
 
 class Page(StaticFileHandler):
     """The page and its files."""
+
+    def initialize(self, guard: Guard, path: str, default_filename: str | None = None) -> None:  # type: ignore[override]
+        """Take where they are (called by tornado)."""
+        super().initialize(path, default_filename)
+        self.guard = guard
+
+    def prepare(self) -> None:
+        """Check what name we are asked by (called by tornado)."""
+        try:
+            self.guard.check_host(self.request)
+        except DeniedError as error:
+            raise HTTPError(error.status, reason=str(error)) from None
 
     def set_extra_headers(self, path: str) -> None:  # noqa: ARG002 - tornado gives it
         """Only our own scripts, and nobody frames the page."""

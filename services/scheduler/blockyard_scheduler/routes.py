@@ -40,14 +40,21 @@ IDLE_S = 60.0
 
 
 def http_server(
-    run: Run, registry: CollectorRegistry, *, token: str, host: str, certificate: Certificate | None = None
+    run: Run,
+    registry: CollectorRegistry,
+    *,
+    token: str,
+    host: str,
+    open_metrics: bool = True,
+    certificate: Certificate | None = None,
 ) -> HTTPServer:
-    """Give the HTTP server of a scheduler; `host` is where it will listen, by TLS where there is a `certificate`."""
-    shared = {"run": run, "guard": Guard(token, host)}
+    """Return the HTTP server of a scheduler; `host` is where it will listen, by TLS where there is a `certificate`."""
+    guard = Guard(token, host)
+    shared = {"run": run, "guard": guard}
     routes: list[tuple[str, Any, dict[str, Any]]] = [
         ("/healthz", Healthz, shared),
         ("/readyz", Readyz, shared),
-        ("/metrics", Metrics, {**shared, "registry": registry}),
+        ("/metrics", Metrics, {**shared, "registry": registry, "is_open": open_metrics}),
         ("/api/v1/status", Status, shared),
         ("/api/v1/events", Events, {**shared, "broadcast": Broadcast(run)}),
         ("/api/v1/tasks", Tasks, shared),
@@ -63,8 +70,8 @@ def http_server(
         ("/api/v1/retry", Retry, shared),
         ("/api/v1/rerun", Rerun, shared),
         ("/api/v1/scale", Scale, shared),
-        (r"/()", Page, {"path": str(PAGE), "default_filename": "index.html"}),
-        (r"/page/(.*)", Page, {"path": str(PAGE)}),
+        (r"/()", Page, {"guard": guard, "path": str(PAGE), "default_filename": "index.html"}),
+        (r"/page/(.*)", Page, {"guard": guard, "path": str(PAGE)}),
     ]
     rules: Sequence[Any] = routes
     application = Application(

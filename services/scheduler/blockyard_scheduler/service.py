@@ -153,7 +153,12 @@ class SchedulerService:
         if settings.http_port >= 0:
             certificate = self._certificate if settings.http_tls else None
             self._http = http_server(
-                self, registry_of(self), token=settings.token, host=settings.http_host, certificate=certificate
+                self,
+                registry_of(self),
+                token=settings.token,
+                host=settings.http_host,
+                open_metrics=not settings.metrics_token,
+                certificate=certificate,
             )
             self._http_port = _listen(self._http, settings.http_host, settings.http_port, "--http-port")
         log.info(

@@ -31,6 +31,7 @@ class Settings:
     http_host: str = "127.0.0.1"
     http_port: int = 8471
     token: str = ""
+    metrics_token: bool = False
     tls_cert: str = ""
     tls_key: str = ""
     http_tls: bool = False
@@ -106,6 +107,7 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         http_host=http_host,
         http_port=given.http_port,
         token=token,
+        metrics_token=given.metrics_token,
         tls_cert=given.tls_cert,
         tls_key=given.tls_key,
         http_tls=given.http_tls,

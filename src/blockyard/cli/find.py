@@ -58,18 +58,28 @@ def place_of(where: str) -> Place:
     """Give the folder of a run, or an address. Raises BlockyardError, with the choice, where it is not clear."""
     if not where:
         return _only_run(Path(RUNS), "here")
-    path = Path(where)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
-        return run_folder(path)
-    if path.is_dir():
-        return (
-            path
-            if (path / "run.json").exists()
-            else _only_run(path / RUNS if path.name != RUNS else path, f"in {where}")
-        )
+    try:
+        found = _found_at(Path(where))
+    except PermissionError as error:
+        raise BlockyardError(f"{error.filename} cannot be read ({error.strerror}): it is another user's") from None
+    except OSError as error:  # a name that is too long for one
+        raise BlockyardError(f"'{where[:100]}' cannot be looked for: {error.strerror}") from None
+    if found is not None:
+        return found
     if "://" in where or (":" in where and "/" not in where):
         return where
     raise BlockyardError(f"'{where}' is no folder of a run, no pipeline file, and no address (HOST:PORT or URL)")
+
+
+def _found_at(path: Path) -> Path | None:
+    """Return the folder of the run that a file or folder stands for; None where there is no such thing."""
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return run_folder(path)
+    if not path.is_dir():
+        return None
+    if (path / "run.json").exists():
+        return path
+    return _only_run(path / RUNS if path.name != RUNS else path, f"in {path}")
 
 
 def run_folder(pipeline_file: Path) -> Path:
@@ -80,9 +90,7 @@ def run_folder(pipeline_file: Path) -> Path:
 def _only_run(runs: Path, where: str) -> Path:
     found = sorted(path for path in runs.glob("*") if (path / "run.json").exists())
     if not found:
-        raise BlockyardError(
-            f"there is no run {where if where == 'here' else f'in {where}'}; give its folder or address"
-        )
+        raise BlockyardError(f"there is no run {where}; give its folder or address")
     if len(found) == 1:
         return found[0]
     live = [path for path in found if _living(path) is not None]

@@ -122,7 +122,7 @@ def _follow(local: LocalRun, *, as_json: bool) -> RunResult:
         local.say = progress.say
         with local:
             if local.http_url:
-                progress.say(f"its page: {local.http_url}")
+                progress.say(f"its page: {local.page_url}")
             try:
                 while (result := local.wait(LOOK_EVERY_S)) is None:
                     if (status := local.status()) is not None:

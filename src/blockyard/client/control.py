@@ -22,6 +22,7 @@ TIMEOUT_S = 10.0
 AWAY = (502, 503, 504)
 """What an ingress, or a scheduler that does not lead, answers while another one starts."""
 LONGEST_ANSWER = 2**28
+REDIRECTS = range(300, 400)
 
 T = TypeVar("T")
 
@@ -45,6 +46,7 @@ class Control:
         self._token = token
         self._timeout_s = timeout_s
         self._trust = trust(tls=self.url.startswith("https://"), ca=tls_ca)
+        self._opener = direct_opener(self._trust.context if self._trust is not None else None)
 
     def status(self) -> RunStatus:
         """Give the status of the run."""
@@ -126,8 +128,7 @@ class Control:
             request = urllib.request.Request(f"{self.url}/api/v1/{path}", body, headers, method=method)  # noqa: S310
             if request.type not in ("http", "https"):
                 raise ConnectError(f"'{self.url}' is not an http:// or https:// address")
-            context = self._trust.context if self._trust is not None else None
-            with urllib.request.urlopen(request, timeout=self._timeout_s, context=context) as answer:  # noqa: S310 - checked above
+            with self._opener.open(request, timeout=self._timeout_s) as answer:
                 return bytes(answer.read(LONGEST_ANSWER))
         except urllib.error.HTTPError as error:
             with error:
@@ -156,9 +157,29 @@ class Control:
             sentence = ""
         if sentence:
             return sentence
+        if error.code in REDIRECTS:
+            there = error.headers.get("Location", "nowhere").split("/api/v1/")[0]
+            return f"{self.url} redirects to {there}; the token is not sent on: give that address if it is the run's"
         if error.code in (401, 403):
             return f"{self.url} refused the token; give the run's token with --token or --token-file"
         return f"{self.url} answered with status {error.code} ({error.reason})"
+
+
+def direct_opener(tls: ssl.SSLContext | None = None) -> urllib.request.OpenerDirector:
+    """Return what opens http:// and https:// addresses of ours, and goes nowhere but there.
+
+    No proxy, whatever the environment says: ours are on loopback, in the cluster or next door, and what goes to a proxy
+    carries the run's token. No redirect either, which would carry it to another host, and no other scheme.
+    """
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(context=tls),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+    ):
+        opener.add_handler(handler)
+    return opener
 
 
 def _may_come_back(error: Exception) -> bool:
