@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import IO, Self
 
-from blockyard.spec.errors import SpecError
+from blockyard.spec.errors import NotImportableError
 from blockyard.spec.model import PipelineSpec
 from blockyard.spec.user_code import fault_in, question
 
@@ -49,7 +49,8 @@ class FunctionCheck:
     def finish(self, say: Callable[[str], None] = lambda _: None) -> None:
         """Wait for it, and `say` so where that takes long: a module that never ends its import looks like a hang.
 
-        Raises SpecError that names task, field and function where one cannot be used.
+        Raises SpecError that names task, field and function where one cannot be used, NotImportableError where that
+        may be so on this machine alone.
         """
         try:
             status = self._wait(say)
@@ -60,7 +61,7 @@ class FunctionCheck:
                 raise fault
             last = _content(self._errors).decode(errors="replace").strip().splitlines()[-1:]
             how = f"signal {-status}" if status < 0 else f"exit status {status}"
-            raise SpecError(
+            raise NotImportableError(
                 f"importing the functions of pipeline '{self._name}' ended its process with {how}: {' '.join(last)}"
             )
         finally:

@@ -10,9 +10,10 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 
+import msgspec
 import numpy as np
 
-from blockyard.client.calls import SKIPPED, Call, block_call, is_failure
+from blockyard.client.calls import SKIPPED, BlockFailedError, Call, block_call, failure_of
 from blockyard.core import events as ev
 from blockyard.core.scheduler import CoreSettings, Scheduler
 from blockyard.core.status import FailureStatus, RunStatus
@@ -21,6 +22,7 @@ from blockyard.result import RunResult
 from blockyard.spec.block import Block
 from blockyard.spec.errors import SpecError
 from blockyard.spec.model import RunSpec, TaskSpec
+from blockyard.spec.user_code import check_functions
 from blockyard.spec.validate import validate_run
 from blockyard.wire.messages import BlockError, Outcome
 
@@ -39,10 +41,11 @@ def run_serially(
 ) -> RunResult:
     """Run every block here, one after another; give how it ended.
 
-    What a block function raises is raised here and ends the run; one that returns 1 has failed and is tried again as
-    often as its task says. `calls` has what runs a block of a task, where that is not what its specification says.
-    `report` gets the status every 10 s, between blocks. Raises SpecError for a task with a worker of its own, which
-    needs a scheduler to connect to.
+    What a block function raises is raised here and ends the run; a block that failed in another way (its function
+    returned 1, or a coroutine) is tried again as often as its task says. `calls` has what runs a block of a task, where
+    that is not what its specification says. `report` gets the status every 10 s, between blocks. Raises SpecError for a
+    task with a worker of its own, which needs a scheduler to connect to, and for functions that cannot be imported, or
+    not be called as they will be.
     """
     validate_run(run)
     for task in run.pipeline.tasks:
@@ -51,6 +54,8 @@ def run_serially(
                 f"task '{task.id}' has a worker of its own, '{task.worker}', which connects to a scheduler; a serial"
                 " run has none. Run it without serial, or give the task a function of a block"
             )
+    named = tuple(task for task in run.pipeline.tasks if (calls or {}).get(task.id) is None)
+    check_functions(msgspec.structs.replace(run.pipeline, tasks=named), ())
     return _SerialRun(run, dict(calls or {}), report).run_all()
 
 
@@ -91,31 +96,34 @@ class _SerialRun:
                 self._grids[leases.task], leases.task, block_id, leases.attempts.get(position, 1), lease=number
             )
             started_s = time.monotonic()
-            outcome = self._run_block(block)
-            self._release(leases.worker, number, outcome, time.monotonic() - started_s)
+            outcome, failure = self._run_block(block)
+            errors = () if failure is None else (BlockError(number, failure.kind, str(failure)),)
+            self._release(leases.worker, number, outcome, time.monotonic() - started_s, errors)
         self._core.handle(ev.BlocksWanted(leases.worker, 1), self._now())
         if self._report is not None and time.monotonic() >= self._next_report_s:
             self._next_report_s = time.monotonic() + REPORT_EVERY_S
             self._report(self._core.status(self._now()))
 
-    def _run_block(self, block: Block) -> Outcome:
+    def _run_block(self, block: Block) -> tuple[Outcome, BlockFailedError | None]:
         try:
             result = self._call(self._tasks[block.task_id])(block)
         except Exception as error:
             error.add_note(f"in block {list(block.index)} of task '{block.task_id}': {block!r}")
             raise
         if result is SKIPPED:
-            return Outcome.SKIPPED
-        return Outcome.FAILED if is_failure(result) else Outcome.SUCCESS
+            return Outcome.SKIPPED, None
+        failure = failure_of(result, block.status)
+        return (Outcome.SUCCESS if failure is None else Outcome.FAILED), failure
 
     def _call(self, task: TaskSpec) -> Call:
         if (call := self._calls.get(task.id)) is None:
             self._calls[task.id] = call = block_call(task, pickle_dir=None)
         return call
 
-    def _release(self, worker: str, number: int, outcome: Outcome, seconds: float) -> None:
+    def _release(
+        self, worker: str, number: int, outcome: Outcome, seconds: float, errors: tuple[BlockError, ...]
+    ) -> None:
         self._releases[worker] = seq = self._releases.get(worker, 0) + 1
-        errors = (BlockError(number, "returned", "it returned 1"),) if outcome == Outcome.FAILED else ()
         self._core.handle(
             ev.BlocksReleased(
                 worker,

@@ -1,6 +1,7 @@
 """`blockyard plan`, `values`, help and complaints: what needs no run."""
 
 import json
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -199,3 +200,32 @@ def test_complaints_are_one_sentence_and_exit_status_2(tmp_path, monkeypatch, ca
     err = capfd.readouterr().err
     assert sentence in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "says"), [("async def f(block): ...", "coroutine"), ("f = lambda b: (yield)", "gener")]
+)
+@pytest.mark.parametrize("words", [["plan"], ["run"], ["run", "--serial"]])
+def test_a_function_that_a_call_does_not_run_is_refused(tmp_path, capfd, monkeypatch, words, code, says):
+    """Before anything runs, and without a trace in the folder."""
+    monkeypatch.setattr("sys.path", list(sys.path))
+    module = f"late_{says}_{len(words)}"
+    (tmp_path / f"{module}.py").write_text(code + "\n")
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump({"name": "p", "tasks": [task(function=f"{module}:f")]}))
+    assert main([words[0], str(tmp_path / "p.yaml"), *words[1:]]) == 2
+    err = capfd.readouterr().err
+    assert f"task 'a', function: '{module}:f' is a {says}" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / ".blockyard").exists()
+
+
+def test_a_plan_is_made_without_the_workers_modules(tmp_path, capfd):
+    """What cannot be imported here is a warning; a name that is not in a module that is there is refused."""
+    (tmp_path / "half_there.py").write_text("def f(block): ...\n")
+    for function, status in (("half_there:f", 0), ("nowhere_to_be_found:f", 0), ("half_there:g", 2)):
+        (tmp_path / "p.yaml").write_text(yaml.safe_dump({"name": "p", "tasks": [task(function=function)]}))
+        assert main(["plan", str(tmp_path / "p.yaml")]) == status
+        out, err = capfd.readouterr()
+        assert ("there is no module 'nowhere_to_be_found'" in out) == function.startswith("nowhere")
+        assert ("module 'half_there' has no 'g'" in err) == function.endswith("g")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["half_there.py", "p.yaml"]

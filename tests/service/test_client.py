@@ -1,5 +1,6 @@
 """The blocking Client against a scripted scheduler on a real socket."""
 
+import enum
 import os
 import subprocess
 import sys
@@ -330,3 +331,30 @@ def test_a_malformed_context_is_a_sentence_with_its_text(text):
     """Not a traceback of the parser."""
     with pytest.raises(ConnectError, match=text.split("=")[0]):
         Context.from_env({Context.ENV_VARIABLE: text})
+
+
+class Status(enum.Enum):
+    """As daisy 1.x has one."""
+
+    CREATED, PROCESSING, SUCCESS, FAILED = range(4)
+
+
+async def work():
+    """Nobody awaits it."""
+
+
+def test_statuses_of_an_enum_are_what_they_are_called(scheduler, client):
+    """Set on the block or given to the release; what has no meaning fails and says so, as does a coroutine."""
+    given = [Status.SUCCESS, Status.FAILED, Status.PROCESSING, "success", "no idea", work()]
+    scheduler.add("work", range(2 * len(given)))
+    for status in given:
+        client.release_block(client.acquire_block(), status)
+        with client.acquire_block() as block:
+            block.status = status
+    outcomes = [outcome.name for outcome in scheduler.finish(range(2 * len(given)))]
+    assert outcomes == 2 * ["SUCCESS"] + 4 * ["FAILED"] + 2 * ["SUCCESS"] + 4 * ["FAILED"]
+    said = [scheduler.results["work", block].error.message for block in (2, 4, 8, 10)]
+    assert said[0] == "the block ended with status Status.FAILED, which means failure"
+    assert "Status.PROCESSING, which has no meaning here; give 0 or SUCCESS, or 1 or FAILED" in said[1]
+    assert "'no idea', which has no meaning here" in said[2]
+    assert "the block ended with a coroutine as its status" in said[3]

@@ -200,3 +200,62 @@ def test_what_user_code_prints_is_in_the_slots_log(folder):
     run_blocks(folder, block_task(function="prints:f"), [4])
     (log,) = (folder / "logs").glob("*.slot-0.log")
     assert "block 4" in log.read_text()
+
+
+STATUSES = """
+import asyncio, enum
+
+class BlockStatus(enum.Enum):
+    CREATED, PROCESSING, SUCCESS, FAILED = range(4)
+
+async def work(block): raise AssertionError("nobody awaits this")
+
+def late(block):
+    i = block.block_id
+    if i == 0: return work(block)
+    if i == 1: return (x for x in [block])
+    if i == 2: return asyncio.run(asyncio.sleep(0))
+    if i == 3: block.status = BlockStatus.FAILED
+    if i == 4: block.status = BlockStatus.SUCCESS
+    if i == 5: block.status = BlockStatus.PROCESSING
+    if i == 6: return BlockStatus.FAILED
+
+async def async_check(block): return False
+
+def before(block):
+    return async_check(block) if block.block_id == 1 else False
+
+def after(block):
+    return async_check(block) if block.block_id == 2 else True
+
+def fine(block): ...
+"""
+
+
+def test_what_was_not_run_and_what_is_called_failed_fails(folder):
+    """Coroutines, generators, and the members of an enum by their names; nothing is left that nobody awaits."""
+    (folder / "user_code.py").write_text(STATUSES)
+    results = run_blocks(folder, block_task(function="user_code:late"), range(8))
+    failed = [block for block in range(8) if results[block].outcome is Outcome.FAILED]
+    assert failed == [0, 1, 3, 5, 6]
+    assert results[0].error.message.startswith("it returned a coroutine, so what it stands for is not done")
+    assert results[3].error.message == "the block ended with status BlockStatus.FAILED, which means failure"
+    assert "BlockStatus.PROCESSING, which has no meaning here" in results[5].error.message
+    written = "".join(log.read_text() for log in folder.rglob("*.log"))
+    assert "never awaited" not in written
+
+
+def test_a_check_that_returns_a_coroutine_skips_and_confirms_nothing(folder):
+    """It would be true, whatever it finds."""
+    (folder / "user_code.py").write_text(STATUSES)
+    task = block_task(function="user_code:fine", check=CheckSpec("user_code:before", "user_code:after"))
+    results = run_blocks(folder, task, range(4))
+    assert [results[block].outcome.name for block in range(4)] == ["SUCCESS", "FAILED", "FAILED", "SUCCESS"]
+    assert results[1].error.message.startswith("the check before the block returned a coroutine")
+
+
+def test_a_function_that_a_call_does_not_run_is_told_on_a_cluster_too(folder):
+    """Nothing is checked there before a run starts."""
+    (folder / "user_code.py").write_text(STATUSES)
+    error = run_blocks(folder, block_task(function="user_code:work"), [0])[0].error
+    assert "'user_code:work' is a coroutine function (async def): a call runs nothing of it" in error.message

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from blockyard.client.calls import Skipped, block_call, describe_exception, is_failure
+from blockyard.client.calls import Skipped, block_call, describe_exception, failure_of
 from blockyard.client.output import LOOK_S, Output
 from blockyard.logs import say_always
 from blockyard.plan.grid import Grid
@@ -142,7 +142,7 @@ class Slot:
             output.block = block = Block(grid, task_id, block_id, attempts.get(place, 1))
             try:
                 result = call(block)
-                outcome = SUCCESS if result is None else self._judge(place, result)
+                outcome = SUCCESS if result is None and block.status is None else self._judge(place, result, block)
             except KeyboardInterrupt:  # a batch system that ends all processes sends it too: no fault of the block
                 outcome = LOST
             except BaseException as error:  # noqa: BLE001 - whatever user code raises fails its block, not the slot
@@ -185,13 +185,11 @@ class Slot:
             else:
                 return True
 
-    def _judge(self, place: int, result: object) -> int:
+    def _judge(self, place: int, result: object, block: Block) -> int:
         if isinstance(result, Skipped):
             return int(Outcome.SKIPPED)
-        if is_failure(result):
-            self.send(Failure(place, "returned", f"the function returned {result!r}, which means failure", ""))
-            return int(Outcome.FAILED)
-        return SUCCESS
+        failure = failure_of(result, block.status)
+        return SUCCESS if failure is None else self._failed(place, failure)
 
     def _failed(self, place: int, error: BaseException) -> int:
         self.send(Failure(place, *describe_exception(error)))

@@ -17,6 +17,7 @@ from blockyard.client import inhand
 from blockyard.logs import say_always
 from blockyard.spec.errors import BlockyardError
 from blockyard.spec.functions import has_call, load_function
+from blockyard.spec.unrun import unrun_function, unrun_result
 from blockyard_worker.process import process_output
 
 
@@ -64,9 +65,14 @@ def main(argv: list[str]) -> int:
     except BlockyardError as error:
         sys.stderr.write(f"blockyard worker: {error}\n")
         return 2
-    if has_call(function):
-        function = function()
-    function()
+    fault = unrun_function(function)
+    if fault is None:
+        result = (function() if has_call(function) else function)()
+        unrun = unrun_result(result)
+        fault = unrun and f"returned {unrun}, so nothing of it has run"
+    if fault is not None:
+        sys.stderr.write(f"blockyard worker: '{reference}' {fault}\n")
+        return 2
     return 0
 
 

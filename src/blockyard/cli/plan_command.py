@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
 from blockyard.cli.app import DONE
 from blockyard.cli.plan import plan_run, plan_text
+from blockyard.preflight import FunctionCheck
+from blockyard.roster import environment_of_services
+from blockyard.spec.errors import NotImportableError
 from blockyard.spec.load import load_pipeline
+from blockyard.spec.model import PipelineSpec
 from blockyard.spec.targets import choose
 
 
@@ -18,8 +24,8 @@ def prepare(_command: str, parser: argparse.ArgumentParser) -> Callable[[argpars
     parser.description = "Say what a pipeline would run: blocks, levels, the most that can run at once, warnings."
     parser.epilog = (
         "example:\n  blockyard plan pipeline.yaml --request 0:20,512:1024,512:1024\n\n"
-        "It runs nothing and opens no data. 'levels' are the steps that keep blocks apart whose reads and writes\n"
-        "overlap; 'at once' is how many workers a task can use at best."
+        "It imports the functions in a process of its own, runs none and opens no data. 'levels' are the steps\n"
+        "that keep blocks apart whose reads and writes overlap; 'at once' is how many workers a task can use at best."
     )
     add_choice(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -39,7 +45,18 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the plan."""
-    plan = plan_run(choose(load_pipeline(arguments.file), arguments.only, arguments.request))
+    """Print the plan. Raises SpecError for a function that cannot be called as it will be."""
+    chosen = choose(load_pipeline(arguments.file), arguments.only, arguments.request)
+    with _checked(chosen.pipeline, Path(arguments.file).absolute().parent) as functions:
+        plan = plan_run(chosen)
+        try:
+            functions.finish(lambda text: print(text, file=sys.stderr))
+        except NotImportableError as error:  # a plan is of use where the workers' modules are not
+            plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, f"{error} (here; a run checks it again)"))
     print(msgspec.json.format(msgspec.json.encode(plan)).decode() if arguments.json else plan_text(plan))
     return DONE
+
+
+def _checked(pipeline: PipelineSpec, home: Path) -> FunctionCheck:
+    """Begin to check the functions as a run would, but without the compiled files that an import leaves."""
+    return FunctionCheck(pipeline, [str(home)], environment_of_services() | {"PYTHONDONTWRITEBYTECODE": "1"})

@@ -3,13 +3,17 @@
 The same rules hold in a slot, in a user's own worker and in a serial run: who runs a block calls `block_call(task)`
 once and the result for each block, and learns what became of it from the value and the exception::
 
-    None, or anything but 1   success (a function that returns the integer 1 has failed; True is not 1 here)
+    None, or anything else    success, where `failure_of` finds nothing in it or in the status that user code set
+    1                         failed (the integer; True is not 1 here)
+    a coroutine, a generator  failed: nothing of it has run
+    an enum                   what its name says, of `MEANINGS`; failed where that has no meaning here
     SKIPPED                   the check said that the block was done already
     an exception              failed; FatalBlockError: failed, and trying again cannot help
 """
 
 from __future__ import annotations
 
+import enum
 import functools
 import inspect
 import json
@@ -24,12 +28,15 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+import numpy as np
 from funlib.geometry import Roi
 
 from blockyard.spec.block import Block
-from blockyard.spec.errors import BlockyardError, SpecError
-from blockyard.spec.functions import load_function
+from blockyard.spec.errors import BlockyardError, SpecError, brief
+from blockyard.spec.functions import PICKLE, load_function
 from blockyard.spec.model import CheckSpec, TaskSpec
+from blockyard.spec.pickles import name_of
+from blockyard.spec.unrun import unrun_function, unrun_result
 
 Call: TypeAlias = Callable[[Block], Any]
 
@@ -57,13 +64,61 @@ class BlockFailedError(BlockyardError):
         self.details = details
 
 
-def is_failure(result: object) -> bool:
-    """Tell whether what a process function returned means failure: the integer 1, and nothing else.
+MEANINGS = {
+    "success": ("success", "succeeded", "successful", "ok", "done", "complete", "completed", "finished", "skipped"),
+    "failure": ("failed", "failure", "fail", "error", "fatal", "killed", "aborted", "cancelled", "canceled", "timeout"),
+}
+"""What statuses are called, in any case: every library has an enum of its own."""
+_FAILURE = "which means failure"
+_NO_MEANING = "which has no meaning here; give 0 or SUCCESS, or 1 or FAILED"
+_FINISH = "so what it stands for is not done; run it to its end (asyncio.run, a loop, .result()) and return nothing"
 
-    >>> [is_failure(value) for value in (1, 0, None, True, 1.0, "1")]
-    [True, False, False, False, False, False]
+
+def failure_of(result: object, status: object = None) -> BlockFailedError | None:
+    """Return what failed a block whose function returned `result` and had set the block's `status`; None: nothing.
+
+    >>> [failure_of(value) is None for value in (0, None, True, 1.0, "1", 1, np.int64(1), (_ for _ in ()))]
+    [True, True, True, True, True, False, False, False]
     """
-    return isinstance(result, numbers.Integral) and not isinstance(result, bool) and int(result) == 1
+    if isinstance(result, enum.Enum):
+        failure = _failure_of_name(result.name, "returned", f"it returned {_member(result)}")
+    elif isinstance(result, numbers.Integral) and not isinstance(result, bool):
+        failed = int(result) == 1
+        failure = BlockFailedError("returned", f"it returned {result!r}, {_FAILURE}") if failed else None
+    else:
+        unrun = None if result is None else unrun_result(result)
+        failure = BlockFailedError("returned", f"it returned {unrun}, {_FINISH}") if unrun else None
+    return failure or failure_of_status(status)
+
+
+def failure_of_status(status: object) -> BlockFailedError | None:
+    """Return what failed a block of this status: 0, None and a bool are success, any other number is failure.
+
+    An enum or a text is what its name says (`MEANINGS`). What has no meaning is a failure that says so.
+    """
+    if status is None or isinstance(status, bool | np.bool_):
+        return None
+    if isinstance(status, enum.Enum):
+        return _failure_of_name(status.name, "status", f"the block ended with status {_member(status)}")
+    said = f"the block ended with status {brief(status)}"
+    if isinstance(status, str):
+        return _failure_of_name(status, "status", said)
+    if isinstance(status, numbers.Real):
+        return BlockFailedError("status", f"{said}, {_FAILURE}") if status else None
+    if (unrun := unrun_result(status)) is not None:
+        return BlockFailedError("status", f"the block ended with {unrun} as its status, {_FINISH}")
+    return BlockFailedError("status", f"{said}, {_NO_MEANING}")
+
+
+def _failure_of_name(name: str | None, kind: str, said: str) -> BlockFailedError | None:
+    meaning = next((key for key, names in MEANINGS.items() if str(name).lower() in names), None)
+    if meaning == "success":
+        return None
+    return BlockFailedError(kind, f"{said}, {_FAILURE if meaning else _NO_MEANING}")
+
+
+def _member(member: enum.Enum) -> str:
+    return f"{type(member).__name__}.{member.name}"
 
 
 def block_call(task: TaskSpec, pickle_dir: str | None) -> Call:
@@ -80,11 +135,18 @@ def block_call(task: TaskSpec, pickle_dir: str | None) -> Call:
 def _function_call(task: TaskSpec, pickle_dir: str | None) -> Call:
     if task.function is None:
         raise SpecError(f"task '{task.id}' has no function; its worker drives a Client itself")
-    function = load_function(task.function, pickle_dir=pickle_dir)
+    function = _load(task.function, pickle_dir)
     if isinstance(function, type):
         instance: Call = function(**task.params)
         return instance
     return functools.partial(function, **task.params) if task.params else function
+
+
+def _load(reference: str, pickle_dir: str | None) -> Any:
+    function = load_function(reference, pickle_dir=pickle_dir)
+    if (fault := unrun_function(function)) is not None:  # a run on a cluster is not checked before it starts
+        raise SpecError(f"{name_of(function) if reference.startswith(PICKLE) else repr(reference)} {fault}")
+    return function
 
 
 # ----- checks -------------------------------------------------------------------------------------------------------
@@ -98,18 +160,24 @@ class Checks:
         self._after = after
 
     def is_done(self, block: Block) -> bool:
-        """Tell whether the `before` check finds the block done; an exception in it means that it is not."""
+        """Tell whether the `before` check finds the block done; an exception in it means that it is not.
+
+        Raises BlockFailedError where what it returns is no answer, and true whatever it found.
+        """
         if self._before is None:
             return False
         try:
-            return bool(self._before(block))
+            found = self._before(block)
+            return _is_true(found, "before") if found else False
+        except BlockFailedError:
+            raise
         except Exception:  # the check of a block whose output is missing may fail in any way
             log.debug("the check before %r failed; the block runs", block, exc_info=True)
             return False
 
     def confirm(self, block: Block) -> None:
         """Raise BlockFailedError where the `after` check does not find the block done, or what the check raises."""
-        if self._after is not None and not self._after(block):
+        if self._after is not None and not _is_true(self._after(block), "after"):
             raise BlockFailedError("check", "the check after the block says that it is not done")
 
     def around(self, call: Call) -> Call:
@@ -119,11 +187,21 @@ class Checks:
             if self.is_done(block):
                 return SKIPPED
             result = call(block)
-            if not is_failure(result):
+            if failure_of(result, block.status) is None:
                 self.confirm(block)
             return result
 
         return checked
+
+
+def _is_true(found: object, name: str) -> bool:
+    """Tell whether a check's answer is true. Raises BlockFailedError for what is true although nobody has looked."""
+    what = unrun_result(found)
+    if what is None and inspect.isroutine(found):
+        what = f"the function '{getattr(found, '__qualname__', found)}' itself"
+    if what is not None:
+        raise BlockFailedError("check", f"the check {name} the block returned {what}, which is true whatever it finds")
+    return bool(found)
 
 
 def load_checks(task: TaskSpec, pickle_dir: str | None) -> Checks | None:
@@ -137,7 +215,7 @@ def load_checks(task: TaskSpec, pickle_dir: str | None) -> Checks | None:
 
 
 def _check_call(reference: str, params: Mapping[str, Any], pickle_dir: str | None) -> Call:
-    function = load_function(reference, pickle_dir=pickle_dir)
+    function = _load(reference, pickle_dir)
     taken = {name: params[name] for name in parameter_names(function, params)}
     if isinstance(function, type):
         instance: Call = function(**taken)

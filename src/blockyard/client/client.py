@@ -19,7 +19,6 @@ from __future__ import annotations
 import atexit
 import logging
 import math
-import numbers
 import os
 import platform
 import random
@@ -35,7 +34,7 @@ import numpy as np
 
 from blockyard.client import inhand, output
 from blockyard.client.acquired import AcquiredBlock, NoBlock, ProgramEndedError
-from blockyard.client.calls import BlockFailedError, Checks, describe_exception, load_checks
+from blockyard.client.calls import BlockFailedError, Checks, describe_exception, failure_of_status, load_checks
 from blockyard.client.connection import SessionThread, software_version
 from blockyard.client.context import Context
 from blockyard.client.pace import Pace
@@ -168,13 +167,18 @@ class Client:
             number, block_id, attempt = lease
             assert self._grid is not None
             block = AcquiredBlock(self, self._grid, self.task_id, block_id, attempt, number)
-            if self._checks is None or not self._checks.is_done(block):
+            try:
+                done = self._checks is not None and self._checks.is_done(block)
+            except BlockFailedError as error:
+                self._release(block, *self._failure(number, error))
+                continue
+            if not done:
                 output.began(block)
                 return block
             self._release(block, Outcome.SKIPPED, None)
 
-    def release_block(self, block: Block, status: int | None = 0) -> None:
-        """Say what became of a block: 0 or None success, any other number failure.
+    def release_block(self, block: Block, status: Any = 0) -> None:
+        """Say what became of a block: 0 or None success, any other number failure; an enum what its name says.
 
         A task's `after` check is run first where the block succeeded. Raises BlockyardError for a block that this
         client has not acquired, or has released already, and LeaseLostError after a lost lease.
@@ -182,15 +186,13 @@ class Client:
         if not self.holds(block):
             self._complain()
             raise BlockyardError(f"block {block!r} is not held by this client: it was released, or acquired elsewhere")
-        block.status = _status(status)
+        block.status = status
         self.finish(block, None)
 
     def finish(self, block: Block, error: BaseException | None) -> None:
         """Release a block after an exception (None: as its `status` says); a with statement ends with this."""
-        if error is None and not block.status:
-            error = self._check(block)
-        elif error is None:
-            error = BlockFailedError("status", f"the worker released the block with status {block.status}")
+        if error is None:
+            error = failure_of_status(block.status) or self._check(block)
         if error is None:
             self._release(block, Outcome.SUCCESS, None)
         else:
@@ -443,10 +445,3 @@ def _needed(context: Context, name: str) -> Any:
     if value in (None, ""):
         raise ConnectError(f"the context has no '{name}': {context!r}")
     return value
-
-
-def _status(status: object) -> int:
-    """Give 0 for success and another number for failure, of what a user's function returned."""
-    if status is None or isinstance(status, bool) or not isinstance(status, numbers.Integral):
-        return 0
-    return int(status)

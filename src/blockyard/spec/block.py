@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from funlib.geometry import Roi
 
@@ -26,7 +26,8 @@ class Block:
     """One block of one task.
 
     ``task_id`` and ``block_id`` name it, ``index`` is its place in the task's full grid, ``read_roi`` and ``write_roi``
-    are funlib.geometry Rois in voxels, ``attempt`` counts from 1. A worker's own loop may set ``status`` (0: success).
+    are funlib.geometry Rois in voxels, ``attempt`` counts from 1. User code may set ``status``: 0 or
+    SUCCESS, 1 or FAILED, of any enum.
     """
 
     __slots__ = ("_geometry", "attempt", "block_id", "lease", "status", "task_id")
@@ -37,7 +38,7 @@ class Block:
         self.block_id = block_id
         self.attempt = attempt
         self.lease = lease
-        self.status: int | None = None
+        self.status: Any = None
 
     @property
     def index(self) -> tuple[int, ...]:

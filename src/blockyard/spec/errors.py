@@ -24,6 +24,10 @@ class SpecError(BlockyardError, ValueError):
         return error
 
 
+class NotImportableError(SpecError):
+    """User code that this machine cannot import; the workers' machines may have what it needs."""
+
+
 class ConnectError(BlockyardError):
     """A scheduler or Redis that cannot be reached, or that refused us; says the address and the reason."""
 

@@ -15,7 +15,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-from blockyard.spec.errors import SpecError, nearest
+from blockyard.spec.errors import NotImportableError, SpecError, nearest
 from blockyard.spec.pickles import MAIN, ONLY_LOCAL, PICKLE, is_importable, load_pickle, pickle_function, write_pickle
 
 __all__ = ["PICKLE", "REFERENCE_PATTERN", "has_call", "is_own_worker", "is_reference", "load_function", "reference_of"]
@@ -116,8 +116,8 @@ def _import(module_name: str, reference: str) -> types.ModuleType:
     ) as error:  # user code runs here: what it raises is told in a sentence, the cause kept
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing is not None and f"{module_name}.".startswith(f"{missing}."):
-            raise SpecError(f"'{reference}': there is no module '{missing}' in {_folders()}") from error
-        raise SpecError(
+            raise NotImportableError(f"'{reference}': there is no module '{missing}' in {_folders()}") from error
+        raise NotImportableError(
             f"'{reference}': importing '{module_name}' failed with {type(error).__name__}: {error}"
         ) from error
 

@@ -16,9 +16,10 @@ from typing import Any
 
 import msgspec
 
-from blockyard.spec.errors import SpecError, nearest
+from blockyard.spec.errors import NotImportableError, SpecError, nearest
 from blockyard.spec.functions import PICKLE, has_call, is_own_worker, load_function
 from blockyard.spec.model import PipelineSpec, TaskSpec
+from blockyard.spec.unrun import unrun_function
 from blockyard.spec.validate import Where, code_references
 
 BAD = 2
@@ -40,6 +41,8 @@ def check_functions(pipeline: PipelineSpec, module_path: Sequence[str]) -> None:
 
 def call_fault(found: Any, name: str, params: Mapping[str, Any]) -> str | None:
     """Say why ``found`` cannot be called as field `name` of a task calls it, or None where it can or nobody knows."""
+    if (fault := unrun_function(found)) is not None:
+        return fault
     try:
         signature = inspect.signature(found)
     except (TypeError, ValueError):
@@ -59,7 +62,7 @@ def _check(task: TaskSpec, name: str, reference: str, where: Where) -> None:
     try:
         fault = call_fault(load_function(reference, pickle_dir=None), name, task.params)
     except SpecError as error:
-        raise SpecError.at(where, f"task '{task.id}', {name}: {error}") from error
+        raise type(error).at(where, f"task '{task.id}', {name}: {error}") from error
     if fault is not None:
         raise SpecError.at(where, f"task '{task.id}', {name}: '{reference}' {fault}")
 
@@ -101,10 +104,10 @@ def question(pipeline: PipelineSpec, module_path: Sequence[str]) -> bytes:
 def fault_in(answer: bytes) -> SpecError | None:
     """Give the fault that it wrote on its standard output before it ended with status `BAD`; None: it wrote none."""
     try:
-        where, message = msgspec.json.decode(answer, type=tuple[tuple[str | int, ...], str])
+        where, message, importable = msgspec.json.decode(answer, type=tuple[tuple[str | int, ...], str, bool])
     except msgspec.DecodeError:
         return None
-    return SpecError.at(where, message)
+    return (SpecError if importable else NotImportableError).at(where, message)
 
 
 def main() -> int:
@@ -115,7 +118,8 @@ def main() -> int:
     try:
         check_functions(pipeline, folders)
     except SpecError as error:
-        os.write(answer, msgspec.json.encode((error.where, str(error))))
+        importable = not isinstance(error, NotImportableError)
+        os.write(answer, msgspec.json.encode((error.where, str(error), importable)))
         return BAD
     return 0
 
