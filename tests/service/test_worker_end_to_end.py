@@ -16,6 +16,7 @@ import pytest
 from worker_peer import LIMIT_S, AgentProcess, block_task, wait_for
 
 from blockyard.client import Control
+from blockyard.core.status import FailureStatus
 from blockyard.plan.grid import Grid
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec
 
@@ -74,12 +75,14 @@ class SchedulerProcess:
 
 @pytest.fixture
 def folder(tmp_path):
+    """Of user code. Blocks of `nap` from 100 on wait for a file `go`: no test is late to disturb a run."""
     (tmp_path / "user_code.py").write_text(
         "import os, pathlib, time\n"
         "HERE = pathlib.Path(__file__).parent\n"
         "def count(block):\n"
         "    with (HERE / 'ran').open('a') as file: file.write(f'{block.task_id} {block.block_id}\\n')\n"
         "def nap(block):\n"
+        "    while block.block_id >= 100 and not (HERE / 'go').exists(): time.sleep(0.01)\n"
         "    time.sleep(0.02); count(block)\n"
         "def poison(block):\n"
         "    if block.block_id == 5: os.kill(os.getpid(), 9)\n"
@@ -133,12 +136,15 @@ def test_a_block_that_kills_its_slot_is_failed_with_the_signal_and_the_rest_runs
 def test_a_block_that_ends_a_users_own_worker_is_found_among_the_others(folder, scheduler_of):
     """Though its process leases in batches: the others are not blamed."""
     task = block_task("work", 100, worker="user_code:own_poison")
-    with scheduler_of(task) as scheduler, AgentProcess(scheduler, folder, "--task", "work") as agent:
-        wait_for(lambda: (status := scheduler.status()) is not None and status.tasks[0].failed)
-        found = scheduler.control.failures()
-        assert {failure.block_id for failure in found.failures} == {5}
+    files = ("--run-dir", str(folder))  # nobody is there to be asked when all have left
+    with (
+        scheduler_of(task, flags=files) as scheduler,
+        AgentProcess(scheduler, folder, "--task", "work") as agent,
+    ):
         assert agent.exit_status() == 0
         assert scheduler.exit_status() == 1
+    found = msgspec.json.decode((folder / "failures.json").read_bytes(), type=list[FailureStatus])
+    assert {failure.block_id for failure in found} == {5}
 
 
 def test_workers_go_on_over_a_restart_of_the_scheduler(folder, scheduler_of):
@@ -147,6 +153,7 @@ def test_workers_go_on_over_a_restart_of_the_scheduler(folder, scheduler_of):
     with scheduler_of(task) as scheduler, AgentProcess(scheduler, folder, slots=2) as agent:
         scheduler.finished(20)
         scheduler.kill()
+        (folder / "go").touch()
         scheduler.start()
         assert scheduler.exit_status() == 0
         assert agent.exit_status() == 0
@@ -161,6 +168,7 @@ def test_blocks_of_a_worker_that_is_killed_are_finished_by_another(folder, sched
     with scheduler_of(task, flags=flags) as scheduler, AgentProcess(scheduler, folder, slots=2) as first:
         scheduler.finished(20)
         first.signal(signal.SIGKILL)
+        (folder / "go").touch()
         with AgentProcess(scheduler, folder, slots=2) as second:
             assert scheduler.exit_status() == 0
             assert second.exit_status() == 0
@@ -175,6 +183,7 @@ def test_a_drained_worker_costs_nothing(folder, scheduler_of):
     with scheduler_of(task) as scheduler, AgentProcess(scheduler, folder, slots=2) as first:
         scheduler.finished(20)
         first.signal(signal.SIGTERM)
+        (folder / "go").touch()
         assert first.exit_status() == 0
         with AgentProcess(scheduler, folder, slots=2) as second:
             assert scheduler.exit_status() == 0
