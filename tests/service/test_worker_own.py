@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from worker_peer import AgentProcess, FakeScheduler, block_task, finish_run, is_alive, unpack, wait_for
 
-from blockyard.wire.messages import Bye, Gone, Hello, Outcome, RunOver, TaskOver
+from blockyard.wire.messages import Bye, Gone, Hello, Outcome, RunOver, TaskOver, Want
 
 MODULE = '''
 import ctypes, multiprocessing, os, pathlib, signal, subprocess, sys, time
@@ -50,6 +50,16 @@ def pool():
             with multiprocessing.get_context("fork").Pool(1): pass
         client.release_block(block, 0)
 
+def note():
+    with open(HERE / "starts", "a") as file: file.write(f"{os.getpid()}\\n")
+
+def notes():
+    """Opens its output when it starts, and ends after each block."""
+    note()
+    client = Client()
+    block = client.acquire_block()
+    if block is not None: client.release_block(block, 0)
+
 def waits():
     client = Client()
     while (block := client.acquire_block()) is not None:
@@ -87,8 +97,12 @@ def is_pending(pid, number):
     return bool(int(pending, 16) >> number - 1 & 1)
 
 
-def scheduler_for(function):
-    return FakeScheduler((block_task(worker=f"own:{function}"),))
+def scheduler_for(function, **fields):
+    return FakeScheduler((block_task(worker=f"own:{function}"),), **fields)
+
+
+def starts(folder):
+    return (folder / "starts").read_text().split() if (folder / "starts").exists() else []
 
 
 def test_processes_of_the_users_own_lease_blocks_until_the_task_is_over(folder):
@@ -261,3 +275,35 @@ def test_a_task_flag_also_restricts_an_agent_to_a_task_with_a_function(folder):
         scheduler.say(RunOver("done"))
         assert agent.exit_status() == 0
     assert {hello.task for hello in scheduler.messages(Hello)} == {"two"}
+
+
+def test_a_process_is_started_when_the_scheduler_says_that_there_is_something_to_do(folder):
+    """Not when the agent joins; and again after it has ended only when that is said again."""
+    with (
+        scheduler_for("notes", knows=("task_began",)) as scheduler,
+        AgentProcess(scheduler, folder, "--task", "work", slots=2) as agent,
+    ):
+        scheduler.wait(lambda: Want(2) in scheduler.heard)
+        assert starts(folder) == []
+        scheduler.begin()
+        wait_for(lambda: len(starts(folder)) == 2)
+        scheduler.add("work", [0])
+        scheduler.result(0)
+        scheduler.wait(lambda: len(scheduler.messages(Gone)) == 1)
+        assert len(starts(folder)) == 2
+        scheduler.begin()
+        scheduler.wait(lambda: len({hello.worker for hello in scheduler.messages(Hello) if hello.own}) == 3)
+        scheduler.say(TaskOver("work"))
+        scheduler.wait(lambda: len(scheduler.messages(Gone)) == 3)
+        assert finish_run(scheduler, agent) == 0
+    assert len(starts(folder)) == 3
+
+
+def test_a_scheduler_that_does_not_say_when_has_all_started_at_once(folder):
+    """An older one, of which nothing would be heard; then a task that is over starts nothing."""
+    with scheduler_for("notes") as scheduler, AgentProcess(scheduler, folder, "--task", "work") as agent:
+        scheduler.wait(lambda: any(hello.own for hello in scheduler.messages(Hello)))
+        scheduler.say(TaskOver("work"))
+        scheduler.wait(lambda: scheduler.messages(Gone))
+        assert finish_run(scheduler, agent) == 0
+    assert len(starts(folder)) == 1

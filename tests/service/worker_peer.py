@@ -30,6 +30,7 @@ from blockyard.wire.messages import (
     Outcome,
     Release,
     RunOver,
+    TaskBegan,
     ToScheduler,
     Want,
     Welcome,
@@ -90,6 +91,8 @@ class FakeScheduler:
     batch: int = 1000
     """The most blocks in one grant."""
     epoch: int = 1
+    knows: tuple[str, ...] = ()
+    """What it understands beyond the first schedulers."""
     todo: list[tuple[str, int, int]] = field(default_factory=list)
     """(task, block, attempt) that wait for a worker that wants them."""
     results: dict[tuple[str, int], Result] = field(default_factory=dict)
@@ -136,6 +139,13 @@ class FakeScheduler:
             for peer in self.peers:
                 if peer.open and peer.hello is not None:
                     peer.send(message)
+
+    def begin(self, leased=0, task="work"):
+        """Wait until an agent could start workers of a task, and tell it to."""
+        (peer, *_) = self.wait(lambda: [peer for peer in self.peers if peer.open and self._listens(peer) and peer.want])
+        with self.changed:
+            peer.want = 0
+            peer.send(TaskBegan(task, leased))
 
     def disconnect(self):
         """Break every connection."""
@@ -234,6 +244,7 @@ class FakeScheduler:
             grace_s=1.0,
             pipeline=pipeline,
             revoked=self.revoke_at_welcome,
+            knows=self.knows,
         )
 
     def _released(self, peer, message):
@@ -244,8 +255,11 @@ class FakeScheduler:
         if self.acking:
             peer.send(Ack(message.seq))
 
+    def _listens(self, peer):
+        return peer.hello is not None and not peer.hello.slots
+
     def _grant_all(self):
-        for peer in self.peers:
+        for peer in [peer for peer in self.peers if not self._listens(peer)]:
             while peer.open and peer.hello is not None and peer.want and (taken := self._taken_by(peer)):
                 task, _, attempt = taken[0]
                 packed = np.array([block for _, block, _ in taken], "<i8").tobytes()

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from blockyard.core import scheduler as core_scheduler
-from blockyard.core.events import BlocksReleased
+from blockyard.core.events import BlocksReleased, SendTaskBegan
 from blockyard.core.frontier import Frontier
 from blockyard.core.leases import Grant, Leases
+from blockyard.core.listeners import Listeners
 from blockyard.core.quiet import Quiet
 from blockyard.core.task import Kind
 from blockyard.testing.simulation import KINDS, BrokenPromiseError, Cluster, Faults, crash_everywhere, simulate
@@ -111,6 +112,12 @@ def _returned_blocks_forgotten(_: Cluster, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Frontier, "push_back", lambda self, addresses: None)
 
 
+def _workers_of_all_tasks_are_started_at_once(_: Cluster, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        Listeners, "due", lambda self, *_: [SendTaskBegan(one, task, 0) for one, task in self._wanting.items()]
+    )
+
+
 def _losses_spend_retries(_: Cluster, patch: pytest.MonkeyPatch) -> None:
     real = core_scheduler.lost_outcomes
     patch.setattr(
@@ -127,6 +134,7 @@ def _losses_spend_retries(_: Cluster, patch: pytest.MonkeyPatch) -> None:
         (("P2",), _speaks_before_commit),
         (("P3",), _workers_ignore_lost_leases),
         (("P3", "P4"), _conflicts_forgotten),
+        (("P4",), _workers_of_all_tasks_are_started_at_once),
         (("P5",), _returned_blocks_forgotten),
         (("P6",), _losses_spend_retries),
     ],

@@ -24,6 +24,7 @@ from blockyard.wire.messages import (
     Release,
     Revoke,
     RunOver,
+    TaskBegan,
     ToScheduler,
     Want,
     Welcome,
@@ -40,6 +41,7 @@ from blockyard.wire.session import (
     RefusedForGood,
     RunEnded,
     SessionState,
+    TaskWaits,
     WorkerSession,
     split_address,
 )
@@ -389,3 +391,16 @@ def test_a_welcome_that_arrives_after_a_lease_s_time_is_not_taken():
     happenings = session.receive(encode(welcome()), 1.0 + LEASE_S)
     assert [type(happening) for happening in happenings] == [Disconnect]
     assert session.state is SessionState.AWAY
+
+
+def test_a_wish_to_start_workers_stands_until_it_is_answered():
+    """Over reconnects too; the answer ends it, and the next wish is said again, also where it is the same."""
+    session = joined()
+    session.want(2)
+    session.connection_lost(0.0)
+    session.connection_made(0.0)
+    session.receive(encode(welcome()), 0.0)
+    assert Want(2) in sent(session)
+    assert session.receive(encode(TaskBegan("smooth", 7)), 0.0) == [TaskWaits("smooth", 7)]
+    session.want(2)
+    assert sent(session) == [Want(2)]

@@ -32,7 +32,7 @@ from blockyard.core.scheduler import Scheduler
 from blockyard.core.status import Explanation, FailureStatus, RunStatus
 from blockyard.spec.errors import SpecError, StoreError
 from blockyard.spec.model import PipelineSpec
-from blockyard.wire.messages import Outcome, Welcome
+from blockyard.wire.messages import KNOWN, Outcome, Welcome
 from blockyard_scheduler.failures import failure_statuses
 from blockyard_scheduler.files import ADDRESS, FAILURES, STATUS, Address, write_json
 from blockyard_scheduler.historian import Historian
@@ -190,6 +190,7 @@ class SchedulerService:
             lease_s=settings.lease_s,
             grace_s=settings.grace_s,
             pipeline=self.run_spec.pipeline,
+            knows=KNOWN,
         )
         self.turns = Turns(core, self._store, self.leadership, meter=self.meter, welcome=welcome, clock=time.monotonic)
         self.leadership.forgot = self.turns.redis_forgot

@@ -33,6 +33,7 @@ from blockyard.core.events import (
     SendAck,
     SendLeases,
     SendRevoke,
+    SendTaskBegan,
     SendWelcome,
     TurnEnded,
     WakeAt,
@@ -44,7 +45,7 @@ from blockyard.core.events import (
 from blockyard.core.scheduler import Scheduler
 from blockyard.spec.errors import ProtocolError, StoreError
 from blockyard.wire.frames import encode
-from blockyard.wire.messages import Ack, Revoke, RunOver, TaskOver, Welcome
+from blockyard.wire.messages import Ack, Revoke, RunOver, TaskBegan, TaskOver, Welcome
 from blockyard_scheduler.leadership import Leadership
 from blockyard_scheduler.meter import Meter
 from blockyard_scheduler.store import Forgot, Store
@@ -277,6 +278,8 @@ class Turns:
                 case SendRevoke():
                     numbers = effect.numbers.astype(convert.IDS).tobytes()
                     said.setdefault(effect.worker, []).append(Revoke(numbers))
+                case SendTaskBegan():
+                    said.setdefault(effect.worker, []).append(TaskBegan(effect.task, effect.leased))
                 case AnnounceTaskOver() if effect.task not in self._tasks_over:
                     self._tasks_over.add(effect.task)
                     to_all.append(encode(TaskOver(effect.task)))

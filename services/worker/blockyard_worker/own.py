@@ -1,8 +1,10 @@
 """The agent of a user's own worker: keeps processes running that lease blocks themselves.
 
-The agent's session takes no blocks. It listens for the end of the task and of the run, and tells the scheduler when a
-process has ended (`Gone`): proof that the leases which that process and its children took are free, and, where it ended
-badly, evidence against the blocks that it had.
+The agent's session takes no blocks. It says how many processes it could start, and starts them when it hears that
+blocks of the task are ready which no worker has taken: what a process reads in its set-up is there by then, and one
+that has ended is not started again for nothing. It tells the scheduler when a process has ended (`Gone`): proof that
+the leases which that process and its children took are free, and, where it ended badly, evidence against the blocks
+that it had.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from blockyard.client.output import note_last_end
 from blockyard.logs import say_always
 from blockyard.spec.errors import nearest
 from blockyard.spec.model import TaskSpec
-from blockyard.wire.messages import Gone, Hello
+from blockyard.wire.messages import Gone, Hello, TaskBegan
 from blockyard.wire.session import (
     Happening,
     Joined,
@@ -36,6 +38,7 @@ from blockyard.wire.session import (
     RunEnded,
     SessionState,
     TaskEnded,
+    TaskWaits,
     WorkerSession,
     split_address,
 )
@@ -72,6 +75,8 @@ class Place:
     """The leases that the process runs."""
     failures: int = 0
     """Ends in a row that came soon after the start, before any block."""
+    due_s: float = 0.0
+    """When a process may be started here, where none runs."""
     careful: bool = False
     """Whether its Clients lease one block at a time, since a process before it ended badly of unknown blocks."""
 
@@ -103,6 +108,8 @@ class OwnAgent:
         self.status = EXIT_OK
         self.ending = False
         """No process is started any more."""
+        self.told = True
+        """Whether the scheduler says when there is something to start a process for; older ones do not."""
         self.drained = False
         self._slot_settings = slot_settings
         self._hello = hello
@@ -143,20 +150,23 @@ class OwnAgent:
             connections=self.link.connections,
             leases=0,
             restarts=max(self._incarnations - len(self.places), 0),
-            slots={"busy": len(self.living), "starting": len(self.places) - len(self.living)},
+            slots={"busy": len(self.living), "idle": len(self.places) - len(self.living)},
         )
 
     def turn(self) -> None:
         """Do all that is due now; harmless at any time."""
         now = time.monotonic()
         self.link.carry_out(self.session.tick(now))
+        self._ask(now)
         self.guard.update(math.inf, [process.pid for process in self.living])
         self.link.flush()
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        if self.session.wake_at_s < math.inf and not self._over.is_set():
-            self._alarm = self._loop.call_later(max(self.session.wake_at_s - now, 0.001), self.turn)
+        dues = [place.due_s for place in self.places if place.process is None and place.due_s > now]
+        at = min([self.session.wake_at_s, *dues])
+        if at < math.inf and not self._over.is_set():
+            self._alarm = self._loop.call_later(max(at - now, 0.001), self.turn)
 
     # ----- what the scheduler says ------------------------------------------------------------------------------
 
@@ -165,10 +175,13 @@ class OwnAgent:
             case Joined(welcome):
                 tasks = {task.id: task for task in welcome.pipeline.tasks}
                 say_always(run=welcome.run)
+                self.told = TaskBegan.__struct_config__.tag in welcome.knows
                 self._learn(tasks, welcome.run)
+            case TaskWaits(task) if task == self.task_id:
+                self._start_all(time.monotonic())
             case TaskEnded(task) if task == self.task_id:
                 log.info("task '%s' is over", task)
-                self.ending = True
+                self.ending = not self.told  # else it may begin again: by a rerun, of which we would be told
             case RefusedForGood(reason):
                 self._stop(EXIT_REFUSED, reason)
             case RunEnded(state):
@@ -183,10 +196,6 @@ class OwnAgent:
             self._stop(EXIT_REFUSED, f"run '{run}' has no task '{self.task_id}'{nearest(self.task_id, tasks)}")
         elif task.worker is None:
             self._stop(NOT_OWN)
-        elif self.task is None:
-            self.task = task
-            for place in self.places:
-                self._start(place)
         else:
             self.task = task
 
@@ -198,9 +207,25 @@ class OwnAgent:
 
     # ----- processes --------------------------------------------------------------------------------------------
 
+    def _ask(self, now: float) -> None:
+        """Say how many processes could be started; start them at once where the scheduler would not answer that."""
+        if self.told:
+            self.session.want(0 if self.ending or self.task is None else len(self._vacant(now)))
+        else:
+            self._start_all(now)
+
+    def _vacant(self, now: float) -> list[Place]:
+        """Give the places where a process may be started."""
+        return [place for place in self.places if place.process is None and place.due_s <= now]
+
+    def _start_all(self, now: float) -> None:
+        """Start a process wherever one may be started."""
+        if not self.ending and self.task is not None:
+            for place in self._vacant(now):
+                self._start(place)
+
     def _start(self, place: Place) -> None:
-        if self.ending or self.task is None:
-            return
+        assert self.task is not None
         self._incarnations += 1
         settings = self._slot_settings
         place.prefix = mark = f"{settings.worker}/own-{place.number}.{self._incarnations}"
@@ -239,7 +264,6 @@ class OwnAgent:
             )
         finally:
             os.close(page_fd)
-        self.turn()
 
     def _tls(self) -> list[tuple[str, object]]:
         """Give what the Clients of the processes need to know of TLS."""
@@ -259,8 +283,8 @@ class OwnAgent:
         if not self.ending:
             place.failures = 0 if worked or lived_s > STEADY_S else place.failures + 1
             delay = min(FIRST_RESTART_S * 2.0 ** (place.failures - 1), LONGEST_RESTART_S) if place.failures else 0.0
-            log.log(logging.WARNING if exit_.bad else logging.INFO, "%s; another starts in %.1f s", reason, delay)
-            self._loop.call_later(delay, self._start, place)
+            place.due_s = time.monotonic() + delay
+            log.log(logging.WARNING if exit_.bad else logging.INFO, "%s", reason)
         self.turn()
 
     def _obituary(self, place: Place, exit_: Exit, reason: str) -> Gone:

@@ -47,16 +47,16 @@ def assign(core: RunState, now: float) -> bool:
         again |= _assign_group(core, group, now)
     for task in core.tasks:
         if task.number not in served:
-            again |= _look_ahead(core, core.frontiers[task.number])
+            again |= _look_ahead(core, core.frontiers[task.number], waited_for=core.listeners.waited_for(task))
     return again
 
 
 def _groups(core: RunState, now: float) -> list[Group]:
-    """Give the connected workers that were heard of in time, by what they may run."""
+    """Give the connected workers that were heard of in time, by what they may run; not those who only listen."""
     patience = core.settings.patience_s
     found: dict[tuple[str, bool, str | None], list[Worker]] = {}
     for worker in core.workers.values():
-        if worker.connected and worker.heard_s + patience > now:
+        if worker.connected and worker.slots and worker.heard_s + patience > now:
             found.setdefault((worker.pool, worker.own, worker.task), []).append(worker)
     return [Group(_eligible(core, *key), workers) for key, workers in found.items()]
 
@@ -72,11 +72,12 @@ def _eligible(core: RunState, pool: str, own: bool, only: str | None) -> list[Ta
     ]
 
 
-def _look_ahead(core: RunState, frontier: Frontier) -> bool:
+def _look_ahead(core: RunState, frontier: Frontier, *, waited_for: bool) -> bool:
     """Look for blocks that workers would find if they came; give whether it pays to go on at once."""
     before, want = len(frontier.ready), _fewest(core)
     frontier.advance(want, core.settings.looks_a_turn)
-    return before < len(frontier.ready) < want and not frontier.exhausted
+    found = len(frontier.ready)
+    return (before < found or (waited_for and not found)) and found < want and not frontier.exhausted
 
 
 def _fewest(core: RunState) -> int:

@@ -35,7 +35,7 @@ class WorkerJoined:
 
 @dataclass(frozen=True, slots=True)
 class BlocksWanted:
-    """A worker could take up to `n` blocks more; replaces what it wanted before."""
+    """A worker could take up to `n` blocks more (one without slots: start `n` workers); replaces what it wanted."""
 
     worker: str
     n: int
@@ -219,6 +219,16 @@ class SendRevoke:
 
 
 @dataclass(frozen=True, slots=True)
+class SendTaskBegan:
+    """Tell one who listens, and could start workers of its task, that blocks are ready that nobody has taken."""
+
+    worker: str
+    task: str
+    leased: int
+    """How many blocks the workers that it started were leased."""
+
+
+@dataclass(frozen=True, slots=True)
 class AnnounceTaskOver:
     """No block of the task will run any more."""
 
@@ -250,6 +260,7 @@ Effect: TypeAlias = (
     | SendAck
     | SendWelcome
     | SendRevoke
+    | SendTaskBegan
     | AnnounceTaskOver
     | AnnounceRunOver
     | WakeAt

@@ -15,6 +15,7 @@ from blockyard.core.bitmap import Bitmap
 from blockyard.core.frontier import Frontier, connect_frontiers
 from blockyard.core.history import History
 from blockyard.core.leases import Leases
+from blockyard.core.listeners import Listeners
 from blockyard.core.measures import Measures
 from blockyard.core.notices import Notices
 from blockyard.core.quiet import Quiet
@@ -66,6 +67,7 @@ class RunState:
         self.tasks_over: set[int] = set()
         """Numbers of the tasks of which it was announced that no block will run any more."""
         self.notices = Notices()
+        self.listeners = Listeners()
         self.turn = Turn()
 
     # --- asking ------------------------------------------------------------------------------------------------
@@ -92,6 +94,7 @@ class RunState:
         """Lease blocks to a worker (called by `assign`)."""
         grant = self.leases.grant(task.number, worker.id, addresses, now, at_once=at_once)
         self.measures.leased(task, len(addresses), now)
+        self.listeners.leased(worker, len(addresses))
         self.turn.note_grant(task, grant)
         attempts = task.attempts(addresses)
         blocks = task.grid.ravel(task.layout.indices(addresses))

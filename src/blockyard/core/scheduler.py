@@ -136,6 +136,7 @@ class Scheduler(RunState):
         worker = self.workers.setdefault(event.worker, Worker(event.worker))
         worker.pool, worker.slots, worker.task, worker.own = event.pool, event.slots, event.task, event.own
         worker.connected, worker.want, worker.heard_s, worker.running = True, 0, now, ()
+        self.listeners.want(worker)
         revoked = np.empty(0, np.int64)
         if event.holds is not None:
             self.quiet.hear(event.holds, self.leases)
@@ -160,6 +161,7 @@ class Scheduler(RunState):
         if worker is not None and worker.connected:
             worker.want = max(event.n, 0)
             worker.heard_s = now
+            self.listeners.want(worker)
 
     def _worker_heard(self, event: ev.WorkerHeard, now: float) -> None:
         worker = self.workers.get(event.worker)
@@ -171,6 +173,7 @@ class Scheduler(RunState):
         worker = self.workers.get(event.worker)
         if worker is not None:
             worker.connected, worker.want = False, 0
+            self.listeners.want(worker)
 
     def _worker_gone(self, event: ev.WorkerGone, now: float) -> None:
         worker = self.workers.get(event.worker)
@@ -180,6 +183,7 @@ class Scheduler(RunState):
 
     def _forget(self, worker: Worker) -> None:
         del self.workers[worker.id]
+        self.listeners.forget(worker)
         self.turn.record.workers[worker.id] = -1
         for allotted in self.allotted.values():
             allotted.pop(worker.id, None)
@@ -387,7 +391,9 @@ class Scheduler(RunState):
             self.frontiers[number].finished(np.concatenate(addresses))
         again = False
         if self.state == "running":
-            again = not self.quiet.lasts(now) and assign(self, now)
+            if not self.quiet.lasts(now):
+                again = assign(self, now)
+                self.turn.effects += self.listeners.due(self.by_id, self.frontiers)
             self._announce_overs()
         self._announce_end()
         self.ended_s = (now if self.ended_s is None else self.ended_s) if self.is_over else None

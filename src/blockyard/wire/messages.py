@@ -74,7 +74,10 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", tag_field="t", omit_defaul
 
 
 class Want(msgspec.Struct, frozen=True, tag="want", tag_field="t"):
-    """The worker could take up to `n` blocks more, now; replaces what it wanted before. A grant sets it to 0."""
+    """The worker could take up to `n` blocks more, now; replaces what it wanted before. A grant sets it to 0.
+
+    One who only listens (slots 0) could start `n` workers of its task; TaskBegan answers, and sets it to 0.
+    """
 
     n: int
 
@@ -145,6 +148,8 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome", tag_field="t", omit_de
     """All a worker needs to know of the tasks."""
     revoked: bytes = b""
     """Leases of `holds` that are no longer the worker's (``<i8``): stop them, do not release them."""
+    knows: tuple[str, ...] = ()
+    """Tags of messages that came after the first schedulers of this protocol: this one sends them, or takes them."""
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="t", omit_defaults=True):
@@ -200,6 +205,14 @@ class Revoke(msgspec.Struct, frozen=True, tag="revoke", tag_field="t"):
     numbers: bytes
 
 
+class TaskBegan(msgspec.Struct, frozen=True, tag="task_began", tag_field="t", omit_defaults=True):
+    """Blocks of this task are ready that no worker has taken: answer to the Want of one who only listens (slots 0)."""
+
+    task: str
+    leased: int = 0
+    """How many blocks those were leased, since this leader leads, whose ids begin with the listener's and a slash."""
+
+
 class TaskOver(msgspec.Struct, frozen=True, tag="task_over", tag_field="t"):
     """No block of this task will run any more (all done, failed or orphaned)."""
 
@@ -214,7 +227,10 @@ class RunOver(msgspec.Struct, frozen=True, tag="run_over", tag_field="t"):
 
 
 ToScheduler = Hello | Want | Release | Heartbeat | Bye | Gone
-ToWorker = Welcome | Refused | Grants | Ack | HeartbeatAck | Revoke | TaskOver | RunOver
+ToWorker = Welcome | Refused | Grants | Ack | HeartbeatAck | Revoke | TaskBegan | TaskOver | RunOver
+
+KNOWN = ("task_began",)
+"""What this version says in `Welcome.knows`."""
 
 
 def describe(message: Any) -> str:

@@ -43,6 +43,7 @@ from blockyard.wire.messages import (
     Revoke,
     Running,
     RunOver,
+    TaskBegan,
     TaskOver,
     ToWorker,
     Want,
@@ -170,6 +171,15 @@ class ReleaseSafe:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskWaits:
+    """Blocks of the task are ready that no worker has taken (said to one who only listens, and wants)."""
+
+    task: str
+    leased: int
+    """How many blocks our own workers were leased since this leader leads."""
+
+
+@dataclass(frozen=True, slots=True)
 class TaskEnded:
     """No block of the task will run any more."""
 
@@ -204,6 +214,7 @@ Happening: TypeAlias = (
     | LeasesRevoked
     | LeasesLost
     | ReleaseSafe
+    | TaskWaits
     | TaskEnded
     | RunEnded
     | RefusedForGood
@@ -409,6 +420,9 @@ class WorkerSession:
                 self._heard(sent_s, epoch, now)
             case Revoke(numbers):
                 return self._revoked(numbers)
+            case TaskBegan(task, leased):
+                self._want = self._want_sent = 0
+                return [TaskWaits(task, leased)]
             case TaskOver(task):
                 return [TaskEnded(task)]
             case RunOver(state):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+import msgspec
+
 from blockyard.core.scheduler import Scheduler
 from blockyard.core.settings import CoreSettings
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
 from blockyard.testing.simulation.clock import Clock, Process
 from blockyard.testing.simulation.history import BrokenPromiseError, History
 from blockyard.testing.simulation.network import Connection, End
+from blockyard.testing.simulation.own import Listener
 from blockyard.testing.simulation.scheduler import SchedulerProcess
 from blockyard.testing.simulation.store import MOST_FORGOTTEN, Store
 from blockyard.testing.simulation.worker import WorkerProcess
@@ -19,6 +22,8 @@ MOST_STEPS = 400_000
 LONGEST_S = 600.0
 """A run must have ended by then; faults end at `Faults.until_s`."""
 DELAY_S = 0.003
+OWN = 0.25
+"""Share of the tasks that have a worker of the user's own."""
 KINDS = (
     *("kill worker", "freeze worker", "drain worker", "cut", "half-open", "slow", "duplicate"),
     *("kill scheduler", "freeze scheduler", "store away", "store forgets", "store forgets, leader dies"),
@@ -46,7 +51,7 @@ class Cluster:
         self.rng = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
         self.faults = faults or Faults()
         self.clock = Clock()
-        self.run = run or random_run(self.rng)
+        self.run = run or some_own(random_run(self.rng), random.Random(-1 - seed))  # noqa: S311 - the same
         self.lock_s, self.heartbeat_s = 1.5, 0.5
         self.settings = CoreSettings(
             lease_s=4.0,
@@ -93,6 +98,8 @@ class Cluster:
         for address in self.addresses:
             self.schedulers[address] = SchedulerProcess(self, address)
         self.workers = [WorkerProcess(self, f"w{n}") for n in range(self.rng.randint(1, 4))]
+        own = [task.id for task in self.run.pipeline.tasks if task.worker is not None]
+        self.workers += [Listener(self, f"{task}-{n}", task) for task in own for n in range(2)]
         self._next_fault()
         steps = 0
         while not self.is_over:
@@ -194,6 +201,15 @@ def random_run(rng: random.Random) -> RunSpec:
             )
         )
     return RunSpec(PipelineSpec(name="simulated", tasks=tuple(tasks)))
+
+
+def some_own(run: RunSpec, rng: random.Random) -> RunSpec:
+    """Have a worker of the user's own, one that drives a Client, in place of the function of some tasks."""
+    tasks = (
+        msgspec.structs.replace(task, function=None, worker=task.function) if rng.random() < OWN else task
+        for task in run.pipeline.tasks
+    )
+    return msgspec.structs.replace(run, pipeline=msgspec.structs.replace(run.pipeline, tasks=tuple(tasks)))
 
 
 def simulate(seed: int, faults: Faults | None = None, *, crash_at: int = -1) -> Cluster:

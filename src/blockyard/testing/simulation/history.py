@@ -23,6 +23,7 @@ class History:
         """`reference` is a core of the same run, used for its arithmetic only."""
         self._tasks = reference.tasks
         self._waits = waits_of(reference)
+        self._ever_written: set[Name] = set()
         self._forbids = beside_which(self._waits)
         self.done: set[Name] = set()
         """What the store says is done."""
@@ -56,6 +57,11 @@ class History:
         self.running[name] = where
         self._written.discard(name)
 
+    def set_up(self, task: str, where: str) -> None:
+        """A worker of the user's own begins, and may read in its set-up what one of its blocks reads."""
+        if not any(waits <= self._ever_written for name, waits in self._waits.items() if name[0] == task):
+            raise BrokenPromiseError(f"P4: a worker of {task} is started on {where} before any of its blocks can run")
+
     def stopped(self, name: Name) -> None:
         """It finished, or was killed."""
         del self.running[name]
@@ -75,6 +81,7 @@ class History:
                     raise BrokenPromiseError(f"P1: {name} is counted done twice")
                 self.done.add(name)
                 self._written.add(name)
+                self._ever_written.add(name)
         self._acknowledgeable |= self.done
         self._done_as_of[seq] = frozenset(self.done)
 

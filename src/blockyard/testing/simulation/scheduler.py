@@ -14,6 +14,7 @@ from blockyard.testing.simulation.network import Connection, End
 from blockyard.testing.simulation.store import Contents, Known
 from blockyard.wire.frames import Decoder, encode
 from blockyard.wire.messages import (
+    KNOWN,
     Ack,
     Bye,
     Gone,
@@ -24,6 +25,7 @@ from blockyard.wire.messages import (
     Release,
     Revoke,
     RunOver,
+    TaskBegan,
     TaskOver,
     ToScheduler,
     Want,
@@ -288,6 +290,8 @@ class SchedulerProcess(Process):
                     self._say(effect.worker, encode(Revoke(effect.numbers.astype(convert.IDS).tobytes())))
                 case ev.SendWelcome():
                     self._welcome(effect)
+                case ev.SendTaskBegan():
+                    self._say(effect.worker, encode(TaskBegan(effect.task, effect.leased)))
                 case ev.AnnounceTaskOver():
                     self._say_all(encode(TaskOver(effect.task)))
                 case ev.AnnounceRunOver():
@@ -312,6 +316,7 @@ class SchedulerProcess(Process):
             lease_s=cluster.settings.lease_s,
             grace_s=cluster.settings.grace_s,
             pipeline=cluster.run.pipeline,
+            knows=KNOWN,
             revoked=effect.revoked.astype(convert.IDS).tobytes(),
         )
         if (session := self._voices.get(effect.worker)) is not None:

@@ -23,6 +23,8 @@ from blockyard.wire.session import (
     ReleaseSafe,
     RunEnded,
     SessionState,
+    TaskEnded,
+    TaskWaits,
     WorkerSession,
 )
 
@@ -55,7 +57,7 @@ class WorkerProcess(Process):
         self.rise()
         self._lives += 1
         self.slots = self._rng.randint(1, 3)
-        hello = Hello(worker=f"{self.name}-{self._lives}", slots=self.slots)
+        hello = self._hello()
         address = self._rng.choice(self._cluster.addresses)
         self.session = WorkerSession(hello, address, self._rng, self.clock.now)
         self._queue: deque[tuple[int, Name, int]] = deque()
@@ -72,6 +74,9 @@ class WorkerProcess(Process):
         self._appetite = self._rng.choice([1, 2, 8])
         self._connect()
         self._beat()
+
+    def _hello(self) -> Hello:
+        return Hello(worker=f"{self.name}-{self._lives}", slots=self.slots)
 
     # --- the connection ----------------------------------------------------------------------------------------
 
@@ -154,8 +159,10 @@ class WorkerProcess(Process):
                 case RunEnded() | RefusedForGood():
                     self._leave()
                     return
-                case _:
-                    pass
+                case TaskWaits(task):
+                    self._task_waits(task)
+                case TaskEnded(task):
+                    self._task_ended(task)
         self._work()
 
     def _beat(self) -> None:
@@ -181,15 +188,25 @@ class WorkerProcess(Process):
                 self._released[release.seq] = [self._names.pop(number) for number in listed]
         while self._queue and len(self._running) < self.slots and not self._draining:
             self._start(*self._queue.popleft())
-        in_hand = len(self._queue) + len(self._running)
-        if in_hand <= self._appetite // 2 and not self._draining:
-            self.session.want(self._appetite)
+        if not self._draining:
+            self._ask()
         if self._draining and not self._running and self.session.settled:
             self.session.leave("drained")
             self._flush()
             self._leave()
             return
         self._flush()
+
+    def _ask(self) -> None:
+        """Ask for more."""
+        if len(self._queue) + len(self._running) <= self._appetite // 2:
+            self.session.want(self._appetite)
+
+    def _task_waits(self, task: str) -> None:
+        """Nothing to one who runs blocks himself."""
+
+    def _task_ended(self, task: str) -> None:
+        """Nothing to one who takes those of any task."""
 
     def _start(self, number: int, name: Name, attempt: int) -> None:
         if number not in self.session.held and self._cluster.workers_stop:
@@ -249,17 +266,24 @@ class WorkerProcess(Process):
         if self._connection is not None and self._end is not None:
             self._connection.close(self._end)
         super().die()
+        self._again(2.0)
+
+    def _again(self, most_s: float) -> None:
+        """Another one takes its place in a moment."""
         if not self._cluster.is_over:
-            self.clock.at(self.clock.now + self._rng.uniform(0.1, 2.0), self.begin)
+            self.clock.at(self.clock.now + self._rng.uniform(0.1, most_s), self.begin)
 
     def drain(self) -> None:
         """SIGTERM: hand back what has not begun, finish the rest, leave."""
         if self._draining or self.session.state is SessionState.OVER:
             return
+        self._stop_asking()
+        self._work()
+
+    def _stop_asking(self) -> None:
         self._draining = True
         self.session.want(0)
         self._hand_back()
-        self._work()
 
     def _hand_back(self) -> None:
         """Return what has not begun."""
@@ -280,5 +304,4 @@ class WorkerProcess(Process):
         if self._connection is not None and self._end is not None:  # the system closes what a process had open
             self._connection.close(self._end)
         Process.die(self)
-        if not self._cluster.is_over:
-            self.clock.at(self.clock.now + self._rng.uniform(0.1, 1.0), self.begin)
+        self._again(1.0)
