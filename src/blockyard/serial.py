@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from blockyard.client.calls import SKIPPED, BlockFailedError, Call, block_call, failure_of
+from blockyard.client.forked import OneProcess
 from blockyard.core import events as ev
 from blockyard.core.scheduler import CoreSettings, Scheduler
 from blockyard.core.status import FailureStatus, RunStatus
@@ -106,7 +107,8 @@ class _SerialRun:
 
     def _run_block(self, block: Block) -> tuple[Outcome, BlockFailedError | None]:
         try:
-            result = self._call(self._tasks[block.task_id])(block)
+            with OneProcess():
+                result = self._call(self._tasks[block.task_id])(block)
         except Exception as error:
             error.add_note(f"in block {list(block.index)} of task '{block.task_id}': {block!r}")
             raise

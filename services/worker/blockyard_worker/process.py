@@ -23,6 +23,8 @@ from blockyard_worker.guard import MARK_VARIABLE, kill_all
 POLL_S = 0.05
 """How often a child is asked for where the system has no process file descriptors (macOS)."""
 STDERR_FD = 2
+TOLD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that tell a process to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,8 @@ class Exit:
 
     @property
     def asked(self) -> bool:
-        """Whether it ended by the signal with which batch systems and people tell a process to end."""
-        return self.status == -signal.SIGTERM
+        """Whether it ended by a signal with which batch systems and people tell a process to end."""
+        return -self.status in TOLD
 
     def sentence(self, who: str) -> str:
         """Say how it ended."""

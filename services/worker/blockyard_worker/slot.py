@@ -23,7 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from blockyard.client import interrupts
 from blockyard.client.calls import Skipped, block_call, describe_exception, failure_of
+from blockyard.client.forked import OneProcess, leave
 from blockyard.client.output import LOOK_S, Output
 from blockyard.logs import say_always
 from blockyard.plan.grid import Grid
@@ -36,7 +38,7 @@ from blockyard_worker.board import MASK, PLACE, STARTED, STATE, WRITTEN, Board, 
 from blockyard_worker.channel import Failure, HandBack, HandedBack, Learn, Ran, Ready, Run, Stop, ToSlot
 from blockyard_worker.process import process_output
 
-SUCCESS, LOST = int(Outcome.SUCCESS), int(Outcome.LOST)
+SUCCESS = int(Outcome.SUCCESS)
 
 
 class Slot:
@@ -56,6 +58,7 @@ class Slot:
         """Place after the last block sent to this slot and not handed back."""
         self.sending = threading.Lock()
         self.output = output
+        self.pid = os.getpid()
         self._calls: dict[str, tuple[Grid, Callable[[Block], Any]]] = {}
 
     def send(self, message: Any) -> None:
@@ -135,7 +138,7 @@ class Slot:
         longs, doubles = self.board.longs, self.board.doubles
         outcomes, seconds = self.board.outcomes, self.board.seconds
         attempts = {batch.place + at: attempt for at, attempt in batch.attempts.items()}
-        task_id, clock, output = batch.task, time.monotonic, self.output
+        task_id, clock, output, pid = batch.task, time.monotonic, self.output, self.pid
         doubles[STARTED] = started = clock()
         longs[STATE] = SlotState.RUNNING
         for place, block_id in self.running:
@@ -143,17 +146,18 @@ class Slot:
             try:
                 result = call(block)
                 outcome = SUCCESS if result is None and block.status is None else self._judge(place, result, block)
-            except KeyboardInterrupt:  # a batch system that ends all processes sends it too: no fault of the block
-                outcome = LOST
             except BaseException as error:  # noqa: BLE001 - whatever user code raises fails its block, not the slot
                 outcome = self._failed(place, error)
             at = place & MASK
             ended = clock()
-            seconds[at] = ended - started
-            if output.spoke or ended - started > LOOK_S:
+            took = ended - started
+            if output.spoke or took > LOOK_S:
+                if os.getpid() != pid:  # a fork takes longer than that, so that other blocks need not ask
+                    leave()
                 output.over()
                 longs[WRITTEN] = output.written
                 ended = clock()
+            seconds[at] = took
             outcomes[at] = outcome
             # The next block's start is noted before its place: a reader between the two sees a block that has run for
             # too short a time, never for too long.
@@ -174,7 +178,8 @@ class Slot:
             longs[STATE] = SlotState.LOADING
             try:
                 task = self.tasks[batch.task]
-                self._calls[task.id] = Grid.of(task), block_call(task, self.pickle_dir)
+                with OneProcess():
+                    self._calls[task.id] = Grid.of(task), block_call(task, self.pickle_dir)
             except BaseException as error:  # noqa: BLE001 - a module may raise anything while it is imported
                 place, _ = next(self.running, (-1, 0))
                 if place < 0:
@@ -186,12 +191,18 @@ class Slot:
                 return True
 
     def _judge(self, place: int, result: object, block: Block) -> int:
+        if os.getpid() != self.pid:
+            leave()
         if isinstance(result, Skipped):
             return int(Outcome.SKIPPED)
         failure = failure_of(result, block.status)
         return SUCCESS if failure is None else self._failed(place, failure)
 
     def _failed(self, place: int, error: BaseException) -> int:
+        if os.getpid() != self.pid:
+            leave(error)
+        if interrupts.is_from_outside(error):  # the agent knows whether all are told to end
+            interrupts.end_by_it()
         self.send(Failure(place, *describe_exception(error)))
         return int(Outcome.FATAL if isinstance(error, FatalBlockError) else Outcome.FAILED)
 
@@ -205,6 +216,7 @@ def main(argv: list[str]) -> int:
     os.close(board_fd)
     output = process_output(os.environ)
     output.install()
+    interrupts.watch()
     slot = Slot(channel, board, argv[2] if len(argv) > 2 else None, output)
     threading.Thread(target=slot.read, name="blockyard-channel", daemon=True).start()
     slot.run()

@@ -13,7 +13,8 @@ import sys
 import threading
 from types import FrameType
 
-from blockyard.client import inhand
+from blockyard.client import inhand, interrupts
+from blockyard.client.forked import OneProcess
 from blockyard.logs import say_always
 from blockyard.spec.errors import BlockyardError
 from blockyard.spec.functions import has_call, load_function
@@ -57,6 +58,7 @@ def main(argv: list[str]) -> int:
     inhand.watch(page_fd)
     os.close(page_fd)
     signal.signal(signal.SIGTERM, stop)
+    interrupts.watch()
     Forks()
     process_output(os.environ).install()
     say_always(run=os.environ.get("BLOCKYARD_RUN", ""))
@@ -67,7 +69,8 @@ def main(argv: list[str]) -> int:
         return 2
     fault = unrun_function(function)
     if fault is None:
-        result = (function() if has_call(function) else function)()
+        with OneProcess():
+            result = (function() if has_call(function) else function)()
         unrun = unrun_result(result)
         fault = unrun and f"returned {unrun}, so nothing of it has run"
     if fault is not None:

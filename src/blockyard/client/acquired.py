@@ -28,6 +28,8 @@ class AcquiredBlock(Block):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
     ) -> None:
+        if error is not None and self._client.is_copy:
+            return  # a child that was forked inside leaves as it likes; the block is not its own
         if self._client.holds(self):
             self._client.finish(self, error)
 

@@ -31,6 +31,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from funlib.geometry import Roi
 
+from blockyard.client.forked import OneProcess
 from blockyard.spec.block import Block
 from blockyard.spec.errors import BlockyardError, SpecError, brief
 from blockyard.spec.functions import PICKLE, load_function
@@ -167,7 +168,8 @@ class Checks:
         if self._before is None:
             return False
         try:
-            found = self._before(block)
+            with OneProcess():
+                found = self._before(block)
             return _is_true(found, "before") if found else False
         except BlockFailedError:
             raise
@@ -186,7 +188,8 @@ class Checks:
         def checked(block: Block) -> Any:
             if self.is_done(block):
                 return SKIPPED
-            result = call(block)
+            with OneProcess():
+                result = call(block)
             if failure_of(result, block.status) is None:
                 self.confirm(block)
             return result
@@ -315,6 +318,10 @@ def describe_exception(error: BaseException) -> tuple[str, str, str]:
         message = str(error)
     except Exception:  # noqa: BLE001 - an exception whose text cannot be made must not hide that the block failed
         message = ""
+    if isinstance(error, SystemExit):
+        message = f"the function ended its program: sys.exit({message})"
+    elif isinstance(error, KeyboardInterrupt) and not message:
+        message = "the function raised it itself: no signal came to its process"
     kind = type(error).__name__
     frames = error.__traceback__
     while frames is not None and _is_ours(frames.tb_frame.f_globals.get("__package__")):

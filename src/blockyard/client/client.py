@@ -32,7 +32,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from blockyard.client import inhand, output
+from blockyard.client import inhand, interrupts, output
 from blockyard.client.acquired import AcquiredBlock, NoBlock, ProgramEndedError
 from blockyard.client.calls import BlockFailedError, Checks, describe_exception, failure_of_status, load_checks
 from blockyard.client.connection import SessionThread, software_version
@@ -200,6 +200,7 @@ class Client:
 
     def holds(self, block: Block) -> bool:
         """Tell whether this client has acquired `block` and not released it."""
+        self._refuse_a_copy()
         with self._changed:
             return block.lease in self._active
 
@@ -213,9 +214,9 @@ class Client:
 
     def _failure(self, lease: int, error: BaseException) -> tuple[Outcome, BlockError | None]:
         """Give what `error` makes of a block."""
+        if interrupts.is_from_outside(error):
+            return Outcome.RETURNED, None
         match error:
-            case KeyboardInterrupt():
-                return Outcome.RETURNED, None
             case FatalBlockError():
                 outcome = Outcome.FATAL
             case ProgramEndedError():
@@ -310,7 +311,7 @@ class Client:
         self._close(None)
 
     def _close(self, error: BaseException | None) -> None:
-        if self._closed or self._pid != os.getpid():
+        if self._closed or self.is_copy:
             return
         atexit.unregister(self._program_ends)
         with self._changed:
@@ -424,9 +425,17 @@ class Client:
             os._exit(EXIT_LEASE_LOST)
         self._error = LeaseLostError(sentence)
 
-    def _complain(self) -> None:
-        if self._pid != os.getpid():
+    @property
+    def is_copy(self) -> bool:
+        """Whether this is a forked process, which has neither the connection nor the blocks."""
+        return self._pid != os.getpid()
+
+    def _refuse_a_copy(self) -> None:
+        if self.is_copy:  # before any lock: a thread that is not here may have held it
             raise BlockyardError("a Client cannot be used in a forked process; make a new Client() there")
+
+    def _complain(self) -> None:
+        self._refuse_a_copy()
         error = self._error
         if isinstance(error, LeaseLostError):
             self._error = None  # said once: the caller may go on with fresh leases

@@ -87,8 +87,8 @@ class Output:
         self._streams = [make(1, self), make(2, self)]
         sys.stdout, sys.stderr = self._streams
         _installed.append(self)
+        os.register_at_fork(after_in_child=self._forked)
         if self._json:
-            os.register_at_fork(after_in_child=self._forked)
             handler = _Records(self)
             handler.setFormatter(JsonFormatter())
             logging.getLogger().addHandler(handler)
@@ -111,12 +111,16 @@ class Output:
     def over(self) -> None:
         """The block is over: call it where `spoke`, and where it took longer than `LOOK_S`."""
         if self.spoke:
-            for stream in self._streams:
-                stream.finish()
+            self.finish()
         size = self._size()
         if self.spoke or size != self.written:
             self._note(size)
         self.written, self.spoke, self.block = size, False, None
+
+    def finish(self) -> None:
+        """Write what has no end of line yet."""
+        for stream in self._streams:
+            stream.finish()
 
     def fields(self) -> dict[str, Any]:
         """Give what a JSON line says of the block that runs."""
@@ -138,6 +142,7 @@ class Output:
 
     def _forked(self) -> None:
         self.lock = threading.RLock()  # another thread may have held it
+        self._log = None  # where the block begins and ends in it is noted by the process that runs it
 
     def _size(self) -> int:
         # Everybody appends, so that nobody minds where the position is; fstat takes three times as long.
@@ -176,6 +181,15 @@ def ended(seconds: float) -> None:
         if output.spoke or seconds > LOOK_S:
             output.over()
         output.block = None
+
+
+def finish() -> None:
+    """Write what this process has in the buffers of its standard streams."""
+    for output in _installed:
+        output.finish()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # user code may have put anything there
+            stream.flush()
 
 
 def _line_buffer_c() -> None:
