@@ -15,8 +15,8 @@ import numpy as np
 
 from blockyard.core import events as ev
 from blockyard.core.scheduler import CoreSettings, Scheduler
-from blockyard.core.status import RunStatus
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
+from blockyard.wire.api import RunStatus
 from blockyard.wire.messages import Outcome
 
 LOOK_EVERY_S = 10.0

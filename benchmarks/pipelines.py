@@ -6,7 +6,7 @@ from pathlib import Path
 
 from shapes import boxes
 
-from blockyard.local import LocalRun
+from blockyard.local.run import LocalRun
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
 
 HERE = str(Path(__file__).parent)

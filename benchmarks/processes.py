@@ -60,7 +60,7 @@ def role_of(pid: int) -> str | None:
     for mark, role in (
         (b"blockyard_scheduler", "scheduler"),
         (b"blockyard_worker.slot", "slots"),
-        (b"blockyard_worker.guard", "guard"),
+        (b"blockyard_worker.watchdog", "watchdog"),
         (b"blockyard_worker", "agent"),
         (b"valkey-server", "redis"),
         (b"redis-server", "redis"),

@@ -19,7 +19,7 @@ from command import parser_of_run, print_measured
 from resumed import PATIENCE_S, resumed_run
 from shapes import blocks_of
 
-from blockyard.local import LocalRun
+from blockyard.local.run import LocalRun
 
 BLOCK_S = 0.01
 BETWEEN_S = 1.0

@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 from pipelines import local_run, pipeline
 
-from blockyard.core import journal
-from blockyard.core.bitmap import PAGE_BITS, PAGE_BYTES
 from blockyard.core.events import CommitRecord, Page
-from blockyard.core.layout import Layout
-from blockyard.core.task import Kind
-from blockyard.embedded import EmbeddedRedis
-from blockyard.local import LocalRun
+from blockyard.core.state import journal
+from blockyard.core.state.bitmap import PAGE_BITS, PAGE_BYTES
+from blockyard.core.state.layout import Layout
+from blockyard.core.state.task import Kind
+from blockyard.local.redis import EmbeddedRedis
+from blockyard.local.run import LocalRun
 from blockyard.plan.grid import Grid
 from blockyard.spec.model import RunSpec
-from blockyard_scheduler.store import Store
+from blockyard_scheduler.store.redis import Store
 
 PAGES_AT_ONCE = 256
 DRAWN = 64

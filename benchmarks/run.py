@@ -206,7 +206,7 @@ def daisy_python(release: str) -> str:
 
 def machine(repeats: int) -> dict[str, object]:
     """Say what was measured on what."""
-    from blockyard.embedded import find_server
+    from blockyard.local.redis import find_server
 
     server = subprocess.run([find_server(), "--version"], capture_output=True, text=True, check=True).stdout
     cpu = [

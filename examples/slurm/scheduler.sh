@@ -17,7 +17,7 @@ dirname "$pipeline" > "$run/folder"
 
 # Redis listens on a socket of this node only; the name of a socket must be short.
 local=$(mktemp -d)
-"$(python3 -c 'from blockyard.embedded import find_server; print(find_server())')" \
+"$(python3 -c 'from blockyard.local.redis import find_server; print(find_server())')" \
   --port 0 --unixsocket "$local/redis" --dir "$run" --logfile "$run/redis.log" \
   --appendonly yes --appendfsync always --save '' --maxmemory-policy noeviction &
 redis=$!

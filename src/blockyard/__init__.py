@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from blockyard.client import Client as Client
     from blockyard.client import Context as Context
-    from blockyard.running import distribute as distribute
-    from blockyard.running import run_blockwise as run_blockwise
+    from blockyard.local.distribute import distribute as distribute
+    from blockyard.local.distribute import run_blockwise as run_blockwise
     from blockyard.spec.block import Block as Block
     from blockyard.spec.pipeline import Pipeline as Pipeline
     from blockyard.spec.task import Parameter as Parameter
@@ -33,8 +33,8 @@ _HOMES = {
     "Roi": "funlib.geometry",
     "Task": "blockyard.spec.task",
     "call": "blockyard.processes",
-    "distribute": "blockyard.running",
-    "run_blockwise": "blockyard.running",
+    "distribute": "blockyard.local.distribute",
+    "run_blockwise": "blockyard.local.distribute",
 }
 _MODULES = ("processes", "scheduler")
 """Modules of daisy 0.2 that scripts reach through the package."""

@@ -20,7 +20,7 @@ def say_always(**fields: Any) -> None:
 
 
 def json_line(level: str, message: str, created_s: float, fields: Mapping[str, Any]) -> str:
-    """Give one line: time (UTC), level, message, what this process always says, and the fields given.
+    """Return one line: time (UTC), level, message, what this process always says, and the fields given.
 
     Fields are user code's too: one whose name the line has already is left out, one that JSON can't hold becomes text.
     """
@@ -49,7 +49,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line: also the logger's name, what was given as `extra`, and the traceback as ``error``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give the line of one record."""
+        """Return the line of one record."""
         fields = {key: value for key, value in vars(record).items() if key not in NOT_EXTRA}
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from blockyard.running import distribute, run_blockwise
+from blockyard.local.distribute import distribute, run_blockwise
 
 __all__ = ["distribute", "run_blockwise"]

@@ -16,7 +16,7 @@ from chart import CHART, CI_VALUES, NEWEST, OLDEST, TINY, Refused
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from blockyard.embedded import find_server
+from blockyard.local.redis import find_server
 from blockyard.spec.load import load_text
 from blockyard.spec.settings import parse_settings
 from blockyard_scheduler.scaling.config import read_scaling

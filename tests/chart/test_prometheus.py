@@ -16,7 +16,7 @@ import yaml
 from chart import TINY
 from test_monitoring import ALERTS, dashboard, queries
 
-from blockyard.local import LocalRun
+from blockyard.local.run import LocalRun
 from blockyard.spec.load import load_pipeline
 from blockyard.spec.model import RunSpec
 from blockyard.testing.chaos.cluster import free_port

@@ -35,7 +35,7 @@ from chart import TINY, Refused
             ("pools.default.task=paste",),
             "Pool 'default' is for task 'paste', which is none of the pipeline's (copy)",
         ),
-        (TINY, ("worker.resources.limits.memory=lots",), "does not match pattern"),
+        (TINY, ("worker.resources.limits.memory=batches",), "does not match pattern"),
         (TINY, ("worker.image.digest=abc",), "does not match pattern"),
         (TINY, ("code.my-module=x",), "'my-module' does not match pattern"),
         (TINY, ("run.onEnd=never",), "value must be one of 'stay', 'exit'"),

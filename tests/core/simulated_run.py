@@ -29,15 +29,15 @@ TROUBLE = {Outcome.FAILED, Outcome.FATAL, Outcome.KILLED, Outcome.LOST}
 # --- tuning: the core's sizes are for millions of blocks; small ones take the same paths on small grids ---------------
 
 SIZES = {
-    "blockyard.core.frontier.MOST_OPEN": (1, 3, 2048),
-    "blockyard.core.frontier.MOST_READY": (2, 12, 32768),
-    "blockyard.core.frontier.WIDE": (1, 8, 4096),
-    "blockyard.core.frontier.DENSE": (1, 64, 10**6),
-    "blockyard.core.frontier.REGION_AT_ONCE": (4, 50, 2**20),
-    "blockyard.core.orphans.WIDE": (1, 8, 4096),
+    "blockyard.core.ready.frontier.MOST_OPEN": (1, 3, 2048),
+    "blockyard.core.ready.frontier.MOST_READY": (2, 12, 32768),
+    "blockyard.core.ready.frontier.WIDE": (1, 8, 4096),
+    "blockyard.core.ready.frontier.DENSE": (1, 64, 10**6),
+    "blockyard.core.ready.frontier.REGION_AT_ONCE": (4, 50, 2**20),
+    "blockyard.core.ready.orphans.WIDE": (1, 8, 4096),
     "blockyard.core.assign.FEWEST_READY": (1, 64),
     "blockyard.core.assign.MOST_SEGMENTS": (1, 2, 16),
-    "blockyard.core.layout.FEWEST_CHUNKS_BITS": (0, 2, 4, 8),
+    "blockyard.core.state.layout.FEWEST_CHUNKS_BITS": (0, 2, 4, 8),
     "blockyard.core.snapshots.PAGES_A_COMMIT": (1, 2, 16),
     "blockyard.plan.levels.PAIRS_AT_ONCE": (1, 16, 2**18),
     "blockyard.plan.zorder.TABLE_ENTRIES": (1, 2**18),
@@ -53,7 +53,7 @@ def sizes(draw: st.DrawFn) -> Sizes:
         return {}
     drawn = {name: draw(st.sampled_from(values)) for name, values in SIZES.items()}
     bits = draw(st.sampled_from(PAGE_BITS))
-    drawn |= {"blockyard.core.bitmap.PAGE_BITS": bits, "blockyard.core.bitmap.PAGE_BYTES": bits // 8}
+    drawn |= {"blockyard.core.state.bitmap.PAGE_BITS": bits, "blockyard.core.state.bitmap.PAGE_BYTES": bits // 8}
     return drawn | {"blockyard.core.snapshots.PAGE_BITS": bits}
 
 
@@ -93,7 +93,7 @@ class Known:
     want: int = 0
     last_seq: int = 0
     running: tuple[int, ...] = ()
-    at_once: dict[str, int] = field(default_factory=dict)
+    max_running: dict[str, int] = field(default_factory=dict)
     stale: dict[int, int] = field(default_factory=dict)
     """How many leases of a release were stale, by its sequence, where any was: said again when it is sent again."""
 
@@ -128,7 +128,7 @@ class Model:
             self.not_before_s.copy(),
             self.retries.copy(),
             {
-                name: replace(known, at_once=known.at_once.copy(), stale=known.stale.copy())
+                name: replace(known, max_running=known.max_running.copy(), stale=known.stale.copy())
                 for name, known in self.workers.items()
             },
             self.state,
@@ -220,10 +220,10 @@ class World:
     def _joined(self, event: ev.WorkerJoined) -> None:
         known = self.model.workers.get(event.worker)
         last_seq = known.last_seq if known else 0
-        at_once = known.at_once if known else {}
+        max_running = known.max_running if known else {}
         stale = known.stale if known else {}
         self.model.workers[event.worker] = Known(
-            event.pool, event.slots, event.task, event.own, True, self.now, 0, last_seq, (), at_once, stale
+            event.pool, event.slots, event.task, event.own, True, self.now, 0, last_seq, (), max_running, stale
         )
         if event.holds is not None:
             holds = set(event.holds.tolist())
@@ -455,9 +455,9 @@ class World:
                 assert len(names) == 1, "a block that keeps losing its workers is leased alone"
             model.leased[effect.number + position] = effect.worker, name
             self.leases_in_order.append(name)
-        assert bool(effect.at_once) == (spec.num_workers is not None)
-        if effect.at_once:
-            known.at_once[effect.task] = effect.at_once
+        assert bool(effect.max_running) == (spec.num_workers is not None)
+        if effect.max_running:
+            known.max_running[effect.task] = effect.max_running
         worker = self.workers[effect.worker]
         if deliver and worker.connected:
             numbered = {effect.number + position: name for position, name in enumerate(names)}
@@ -520,7 +520,7 @@ class World:
         if limit is None:
             return
         held = Counter(worker for worker, name in self.model.leased.values() if name[0] == task)
-        running = {worker: min(n, self.model.workers[worker].at_once.get(task, 0)) for worker, n in held.items()}
+        running = {worker: min(n, self.model.workers[worker].max_running.get(task, 0)) for worker, n in held.items()}
         assert sum(running.values()) <= limit, f"{task} may run {limit} at once, but {running} may"
 
     def check_nobody_starves(self) -> None:
@@ -628,7 +628,7 @@ def durable(core: Scheduler) -> dict:
         "seq": core.seq,
         "state": core.state,
         "leases": leases,
-        "next": core.quiet.granted_up_to(core.leases),
+        "next": core.hold.granted_up_to(core.leases),
         "bits": [{kind: bitmap.bytes.tobytes() for kind, bitmap in task.bits.items()} for task in core.tasks],
         "tries": [dict(task.tries) for task in core.tasks],
         "retries": [task.retries for task in core.tasks],

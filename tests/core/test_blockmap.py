@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockyard.core.blockmap import STATES, block_map, blocks_in, step_for, view_of
-from blockyard.core.task import Kind, Task
+from blockyard.core.state.task import Kind, Task
 from blockyard.plan.grid import Grid
 from blockyard.plan.requests import disjoint
 from blockyard.spec.errors import SpecError
@@ -94,7 +94,7 @@ def boxes(draw, shape):
 def test_each_cell_counts_its_blocks_by_state(data, bits):
     """Slices, projections, windows and cells of several blocks: the planes are those of a loop over all blocks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("blockyard.core.layout.CHUNK_BITS", bits)
+        patch.setattr("blockyard.core.state.layout.CHUNK_BITS", bits)
         patch.setattr("blockyard.core.blockmap.BATCH_BYTES", data.draw(st.sampled_from((8, 2**18))))
         shape = data.draw(shapes())
         task = task_of(shape, data.draw(boxes(shape)))
@@ -114,7 +114,7 @@ def test_each_cell_counts_its_blocks_by_state(data, bits):
 def test_the_blocks_of_a_cell_are_named(data):
     """Of each state the first blocks found in a box, and never one that is in another state or outside the box."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("blockyard.core.layout.CHUNK_BITS", 4)
+        patch.setattr("blockyard.core.state.layout.CHUNK_BITS", 4)
         shape = data.draw(shapes())
         task = task_of(shape, data.draw(boxes(shape)))
         states, leased, ready = scatter_states(task, random.Random(data.draw(st.integers(0, 2**16))), crowded=True)

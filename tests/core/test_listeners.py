@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from blockyard.core import events as ev
-from blockyard.core import layout
 from blockyard.core.scheduler import CoreSettings, Scheduler
+from blockyard.core.state import layout
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
 from blockyard.wire.messages import Outcome
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from blockyard.core.leases import Grant
-from blockyard.core.workers import Worker, lost_outcomes
+from blockyard.core.state.leases import Grant
+from blockyard.core.state.workers import Worker, lost_outcomes
 from blockyard.wire.messages import Outcome
 
 

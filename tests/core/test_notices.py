@@ -3,7 +3,7 @@
 from test_troubles import Run
 
 from blockyard.core.notices import MOST, Notices
-from blockyard.core.status import Notice
+from blockyard.wire.api import Notice
 
 
 def test_a_status_carries_what_was_put_until_it_is_dropped():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from blockyard.core.report import status_report
-from blockyard.core.status import PoolStatus, RunStatus
+from blockyard.wire.api import PoolStatus, RunStatus
+from blockyard.wire.report import status_report
 
 
 def report_of(*pools):

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from blockyard.cli.bars import drawing
 from blockyard.cli.report.page import report
-from blockyard.core.report import share, status_report
-from blockyard.core.status import Failures, Record, RunStatus, TaskStatus
-from blockyard.result import RunResult, summary
+from blockyard.local.result import RunResult, summary
+from blockyard.wire.api import Failures, Record, RunStatus, TaskStatus
+from blockyard.wire.report import share, status_report
 from blockyard_scheduler.metrics import RunCollector
 
 STATES = ("pending", "ready", "leased", "done", "skipped", "failed", "orphaned")

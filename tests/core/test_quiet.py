@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from blockyard.core import events as ev
-from blockyard.core.report import status_report
 from blockyard.core.scheduler import CoreSettings, Scheduler
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
+from blockyard.wire.report import status_report
 
 WORK = TaskSpec(
     id="work",
@@ -118,7 +118,7 @@ def test_a_successor_that_lacks_nothing_leases_at_once(claimed):
     known = first.join("w")[1]
     successor = Leader(first.records, now=1.0, epoch=2)
     revoked, more = successor.join("w", [*known, *claimed], want=4)
-    assert (revoked, successor.core.quiet.begun) == (claimed, False)
+    assert (revoked, successor.core.hold.begun) == (claimed, False)
     assert successor.join("other", claimed)[1]
     assert successor.join("w", [*known, *more])[0] == []
 

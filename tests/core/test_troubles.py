@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from blockyard.core import events as ev
+from blockyard.core.ready.retries import judge
 from blockyard.core.scheduler import CoreSettings, Scheduler
-from blockyard.core.task import Tries
-from blockyard.core.troubles import judge
+from blockyard.core.state.task import Tries
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
 from blockyard.wire.messages import Outcome
 

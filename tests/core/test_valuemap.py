@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from blockyard.core.blockmap import view_of
 from blockyard.core.durations import encode
 from blockyard.core.history import History
-from blockyard.core.task import Task
+from blockyard.core.state.task import Task
 from blockyard.core.valuemap import value_map
 from blockyard.plan.grid import Grid
 from blockyard.spec.model import RoiSpec, TaskSpec

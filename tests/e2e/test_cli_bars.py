@@ -9,7 +9,7 @@ from rich.console import Console
 
 from blockyard.cli.bars import drawing
 from blockyard.cli.progress import PlainProgress, print_status
-from blockyard.core.status import FailureGroup, FailureStatus, Notice, RunStatus, TaskStatus, WorkerStatus
+from blockyard.wire.api import FailureGroup, FailureStatus, Notice, RunStatus, TaskStatus, WorkerStatus
 
 
 def fill(kind, /, **known):

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from blockyard.cli.app import main
-from blockyard.embedded import EmbeddedRedis
+from blockyard.local.redis import EmbeddedRedis
 
 
 def bench(capsys, *words):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.cli.app import main
-from blockyard.local import LocalRun
+from blockyard.local.run import LocalRun
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
 
 WORK = """\

@@ -12,7 +12,7 @@ import pytest
 
 from blockyard.cli.report.figures import RegionFigures, TaskFigures, busy, intervals
 from blockyard.cli.report.page import report
-from blockyard.core.status import Failures, Record, RegionsRecord, RunStatus
+from blockyard.wire.api import Failures, Record, RegionsRecord, RunStatus
 
 PIPELINE = """
 name: p

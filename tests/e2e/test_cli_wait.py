@@ -17,9 +17,9 @@ import pytest
 import trustme
 
 from blockyard.cli import main
-from blockyard.core.status import RunStatus
-from blockyard.local import LocalRun
+from blockyard.local.run import LocalRun
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
+from blockyard.wire.api import RunStatus
 
 PIPELINE = """
 name: p

@@ -5,7 +5,7 @@ import platform
 
 import pytest
 
-from blockyard.departed import is_gone
+from blockyard.local.departed import is_gone
 
 NODE = platform.node() or "host"
 WORKER = f"{NODE}-4711-0a1b2c3d"

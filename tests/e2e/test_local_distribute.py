@@ -268,9 +268,9 @@ def test_a_run_that_is_refused_leaves_the_folder_as_it_was(out, tmp_path):
 
 def test_progress_is_logged_and_hooks_run(out, caplog, monkeypatch):
     """The report and the periodic hook come every so often, here at once."""
-    import blockyard.running
+    import blockyard.local.distribute
 
-    monkeypatch.setattr(blockyard.running, "REPORT_EVERY_S", 0.2)
+    monkeypatch.setattr(blockyard.local.distribute, "REPORT_EVERY_S", 0.2)
     caplog.set_level(logging.INFO, logger="blockyard")
     gate = str(out.parent / "gate")
 

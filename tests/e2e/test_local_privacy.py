@@ -11,7 +11,7 @@ from stat import S_IMODE
 import pytest
 
 from blockyard.client.control import direct_opener
-from blockyard.local import LocalRun
+from blockyard.local.run import LocalRun
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
 
 OTHERS = 0o077

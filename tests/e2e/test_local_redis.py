@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import redis
 
-from blockyard.embedded import EmbeddedRedis, ask
+from blockyard.local.redis import EmbeddedRedis, ask
 from blockyard.spec.errors import StoreError
 
 KILLED_RUN = """
 import os, signal, sys
-from blockyard.embedded import EmbeddedRedis
+from blockyard.local.redis import EmbeddedRedis
 server = EmbeddedRedis(sys.argv[1])
 server.start()
 server.wait_ready()

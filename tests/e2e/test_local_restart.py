@@ -7,7 +7,7 @@ import os
 import signal
 import time
 
-from blockyard.local import LocalRun
+from blockyard.local.run import LocalRun
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from blockyard import Parameter, Roi, Task, distribute, run_blockwise
 from blockyard.cli.app import main
-from blockyard.serial import run_serially
+from blockyard.local.serial import run_serially
 from blockyard.spec.errors import SpecError
 from blockyard.spec.load import parse_pipeline
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.embedded import EmbeddedRedis
+from blockyard.local.redis import EmbeddedRedis
 
 _numbers = itertools.count(1)
 

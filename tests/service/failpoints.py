@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from blockyard.core.scheduler import Scheduler
-from blockyard.embedded import EmbeddedRedis
+from blockyard.local.redis import EmbeddedRedis
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
 from blockyard.testing.chaos.aof import records
 from blockyard.testing.chaos.cluster import free_port

@@ -8,8 +8,8 @@ from kubernetes_api import NAMESPACE, RELEASE, Api, deployment
 from scheduler_rig import run_of, serving, settings_of, task, until
 
 from blockyard_scheduler import service as service_module
+from blockyard_scheduler.scaling import api_errors as troubles_module
 from blockyard_scheduler.scaling import autoscaler as autoscaler_module
-from blockyard_scheduler.scaling import troubles as troubles_module
 from blockyard_scheduler.scaling.cluster import Cluster
 from blockyard_scheduler.scaling.config import PoolScaling, Scaling
 

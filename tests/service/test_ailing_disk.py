@@ -11,7 +11,7 @@ import subprocess
 import pytest
 from scheduler_rig import Worker, run_of, serving, settings_of, task, until, work_off
 
-from blockyard.embedded import EmbeddedRedis
+from blockyard.local.redis import EmbeddedRedis
 from blockyard.wire.messages import Ack, RunOver
 
 SLOW_S = 0.2

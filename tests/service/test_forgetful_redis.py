@@ -16,13 +16,13 @@ from redis.exceptions import RedisError
 from scheduler_rig import Worker, beating, pack, run_of, serving, settings_of, task, until, work_off
 
 from blockyard.core.events import CommitRecord, FailureNote, Page
-from blockyard.embedded import EmbeddedRedis
+from blockyard.local.redis import EmbeddedRedis
 from blockyard.testing.chaos.aof import files
 from blockyard.wire.messages import Ack, BlockError, Bye
-from blockyard_scheduler import store as store_module
-from blockyard_scheduler.keys import Keys
 from blockyard_scheduler.service import SchedulerService
-from blockyard_scheduler.store import Forgot, Held, Refused, Store
+from blockyard_scheduler.store import redis as store_module
+from blockyard_scheduler.store.keys import Keys
+from blockyard_scheduler.store.redis import Forgot, Held, Refused, Store
 
 
 @pytest.fixture

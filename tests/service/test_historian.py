@@ -9,8 +9,8 @@ import pytest
 from redis.asyncio import Redis
 from scheduler_rig import FaultyRedis, Worker, run_of, serving, settings_of, task, until, work_off
 
-from blockyard_scheduler import scripts
-from blockyard_scheduler.keys import Keys
+from blockyard_scheduler.store import scripts
+from blockyard_scheduler.store.keys import Keys
 
 BLOCKS = 40
 

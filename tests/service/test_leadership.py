@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from virtual_time import in_virtual_time
 
 from blockyard_scheduler.leadership import Leadership
-from blockyard_scheduler.store import Held, Refused, Uncertain
+from blockyard_scheduler.store.redis import Held, Refused, Uncertain
 
 TAKEOVER_S = 3.0
 """Promised: so long after the lock of a leader that is gone has expired, another leads."""

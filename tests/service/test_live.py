@@ -9,7 +9,7 @@ from page_rig import grid_task, mixed
 from scheduler_rig import ANSWER_S, Worker, run_of, serving, settings_of
 from test_scheduler_http import on_http
 
-from blockyard_scheduler.live import Live
+from blockyard_scheduler.http.live import Live
 from blockyard_scheduler.throughput import MOST_SAMPLES, Recorder
 
 

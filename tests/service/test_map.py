@@ -11,7 +11,7 @@ from page_rig import grid_task, mixed
 from scheduler_rig import Worker, run_of
 from test_scheduler_http import error_of, on_http
 
-from blockyard_scheduler.map import MapHeader
+from blockyard_scheduler.http.map import MapHeader
 
 
 def unpack(body):

@@ -14,7 +14,7 @@ from scaling_rig import NAME, scaled
 from scheduler_rig import Worker, run_of, until
 from test_scheduler_http import on_http
 
-from blockyard.core.status import Notice
+from blockyard.wire.api import Notice
 from blockyard.wire.messages import Heartbeat, Outcome, Running
 
 pytestmark = pytest.mark.program("chromium")

@@ -12,7 +12,7 @@ from playwright.async_api import expect
 from scheduler_rig import Worker, run_of, serving, settings_of, until, work_off
 from test_scheduler_http import Http, on_http
 
-from blockyard.local import LocalRun
+from blockyard.local.run import LocalRun
 from blockyard.spec.model import PipelineSpec, RunSpec
 from blockyard_scheduler.service import SchedulerService
 

@@ -14,7 +14,7 @@ from scheduler_rig import Worker, run_of
 from test_scheduler_http import on_http
 
 from blockyard.wire.messages import Outcome
-from blockyard_scheduler.routes import PAGE
+from blockyard_scheduler.http.routes import PAGE
 
 LOOK = """async step => {
   for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame); // what is to be drawn is drawn

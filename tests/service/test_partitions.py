@@ -9,11 +9,11 @@ import msgspec
 import pytest
 from networks import Network, needs_namespaces
 
-from blockyard.child import Child
 from blockyard.core.scheduler import Scheduler
-from blockyard.embedded import find_server
-from blockyard.roster import environment_of_services
-from blockyard.serial import run_serially
+from blockyard.local.child import Child
+from blockyard.local.redis import find_server
+from blockyard.local.serial import run_serially
+from blockyard.local.services import environment_of_services
 from blockyard.testing.chaos.aof import records, written
 from blockyard.testing.chaos.evidence import Evidence
 from blockyard.testing.chaos.pipeline import make_arrays, pipeline

@@ -17,9 +17,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from scheduler_rig import ANSWER_S, Worker, run_of, serving, settings_of, task, until, work_off
 
-from blockyard.embedded import find_server
+from blockyard.local.redis import find_server
 from blockyard.testing.chaos.cluster import free_port
-from blockyard_scheduler.keys import Keys
+from blockyard_scheduler.store.keys import Keys
 
 SERVERS = [
     pytest.param(find_server, id="embedded"),

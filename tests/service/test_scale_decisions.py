@@ -10,12 +10,12 @@ import msgspec
 import pytest
 
 from blockyard.spec.errors import SpecError
+from blockyard_scheduler.scaling.api_errors import ApiErrors
 from blockyard_scheduler.scaling.cluster import ClusterError, Pod
 from blockyard_scheduler.scaling.config import PoolScaling, read_scaling
 from blockyard_scheduler.scaling.costs import LASTS_S, Costs
 from blockyard_scheduler.scaling.decide import LULL_S, Note, PoolScaler
 from blockyard_scheduler.scaling.departures import Departures
-from blockyard_scheduler.scaling.troubles import Troubles
 
 
 def scaler(seen=None, note=None, **fields):
@@ -253,7 +253,7 @@ def test_no_busy_pod_goes_while_an_idle_one_stays(seed):
                 worker.busy_since_s = None if worker.busy_since_s is not None else now
         busy_s = {w.pod.name: now - w.busy_since_s for w in workers if w.busy_since_s is not None}
         shrinks = rng.random() < 0.3
-        for pod, cost in list(costs.changes([w.pod for w in workers], busy_s, now, at_once=shrinks)):
+        for pod, cost in list(costs.changes([w.pod for w in workers], busy_s, now, max_running=shrinks)):
             (worker,) = [w for w in workers if w.pod is pod]
             worker.pod = dataclasses.replace(pod, cost=cost)
             costs.note(pod.name, cost)
@@ -277,7 +277,7 @@ def test_costs_change_only_where_that_lasts():
 
 def test_costs_that_somebody_else_manages_are_left_alone():
     """Karpenter sets the same annotation."""
-    assert not list(Costs().changes([Pod("p", "default", "Running", managed=True)], {"p": 9.0}, 0.0, at_once=True))
+    assert not list(Costs().changes([Pod("p", "default", "Running", managed=True)], {"p": 9.0}, 0.0, max_running=True))
 
 
 # ----- what Kubernetes refuses ----------------------------------------------------------------------------------------
@@ -285,7 +285,7 @@ def test_costs_that_somebody_else_manages_are_left_alone():
 
 def test_what_fails_is_asked_for_with_growing_pauses_and_holds_up_nothing_else():
     """Up to a minute; each thing of each pool by itself, until it is done."""
-    troubles, now, pauses = Troubles(), 100.0, []
+    troubles, now, pauses = ApiErrors(), 100.0, []
     for _ in range(6):
         troubles.failed("costs", "gpu", ClusterError("no"), now)
         again = next(s for s in itertools.count() if troubles.due("costs", "gpu", now + s))
@@ -302,7 +302,7 @@ def test_what_fails_is_asked_for_with_growing_pauses_and_holds_up_nothing_else()
 
 def test_an_api_server_that_asks_for_quiet_gets_it_from_all():
     """And for the longest time that it asked for."""
-    troubles = Troubles()
+    troubles = ApiErrors()
     troubles.failed("scale", "gpu", ClusterError("busy"), 100.0, wait_s=30.0)
     troubles.failed("pods", "", ClusterError("busy"), 101.0, wait_s=1.0)
     assert not troubles.due("scale", "cpu", 129.0)
@@ -311,7 +311,7 @@ def test_an_api_server_that_asks_for_quiet_gets_it_from_all():
 
 def test_a_pool_tells_its_own_troubles_and_those_of_all():
     """Each once; who asked for a number hears only why that was not done."""
-    troubles = Troubles()
+    troubles = ApiErrors()
     for what, pool, text in [("pods", "", "a"), ("scale", "gpu", "b"), ("costs", "gpu", "a"), ("scale", "cpu", "c")]:
         troubles.failed(what, pool, ClusterError(text), 0.0)
     assert troubles.of("gpu") == "a; b"

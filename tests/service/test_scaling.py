@@ -16,10 +16,10 @@ from tornado.httpclient import AsyncHTTPClient
 
 from blockyard.core.events import CancelRequested
 from blockyard.wire.messages import Outcome
-from blockyard_scheduler.keys import Keys
 from blockyard_scheduler.scaling import autoscaler as autoscaler_module
 from blockyard_scheduler.scaling.cluster import COST
 from blockyard_scheduler.scaling.decide import Note
+from blockyard_scheduler.store.keys import Keys
 
 
 async def post_scale(service, **body):
@@ -141,7 +141,7 @@ def test_what_was_answered_is_kept_although_the_scheduler_dies(redis_url, run_na
             assert code == 200
             assert "deployments/scale" in answer["error"]
             api.denied.clear()
-            service.scaler._troubles.quiet_until_s = math.inf  # it does nothing any more
+            service.scaler._api_errors.quiet_until_s = math.inf  # it does nothing any more
         async with scaled(redis_url, run_name, monkeypatch, found=api.deployments[NAME]) as (api, service):
             await until(lambda: api.replicas(NAME) == 5)
             await until(lambda: pool_of(service).decides == "person")
@@ -156,7 +156,7 @@ def test_a_note_that_cannot_be_read_is_as_none(redis_url, run_name, monkeypatch,
         async with scaled(redis_url, run_name, monkeypatch, blocks=2) as (api, service):
             await until(lambda: service.scaler._kept.get("default") is not None)
             await service._store.write_note(service.leadership.identity, "default", msgspec.msgpack.encode([7, None]))
-            service.scaler._troubles.quiet_until_s = math.inf
+            service.scaler._api_errors.quiet_until_s = math.inf
         async with scaled(redis_url, run_name, monkeypatch, blocks=2, found=api.deployments[NAME]) as (api, service):
             await until(lambda: pool_of(service).replicas == 1)
             assert pool_of(service).decides == "auto"

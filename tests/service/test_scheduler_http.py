@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from scheduler_rig import Worker, pack, run_of, serving, settings_of, task, work_off
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 
-from blockyard.core.status import Explanation, Failures, Record, RunStatus
+from blockyard.wire.api import Explanation, Failures, Record, RunStatus
 from blockyard.wire.messages import Outcome, Revoke, Want
 
 NAMES = [

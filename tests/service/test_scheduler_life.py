@@ -17,7 +17,7 @@ import pytest
 import redis
 from scheduler_rig import ANSWER_S, pack, run_of, task
 
-from blockyard.core.status import FailureStatus, RunStatus
+from blockyard.wire.api import FailureStatus, RunStatus
 from blockyard.wire.frames import Decoder, encode
 from blockyard.wire.messages import (
     Ack,
@@ -35,7 +35,7 @@ from blockyard.wire.messages import (
     Welcome,
 )
 from blockyard_scheduler.files import Address
-from blockyard_scheduler.keys import Keys
+from blockyard_scheduler.store.keys import Keys
 
 LOCK_S = 3.0
 

@@ -6,12 +6,12 @@ import msgspec
 import pytest
 from scheduler_rig import run_of, task
 
-from blockyard.core.grouping import group_failures
-from blockyard.core.report import status_report
-from blockyard.core.status import FailureStatus, RunStatus, TaskStatus, WorkerStatus
 from blockyard.spec.errors import SpecError
 from blockyard.spec.model import RoiSpec, RunSpec, Target
-from blockyard_scheduler.identity import resumed
+from blockyard.wire.api import FailureStatus, RunStatus, TaskStatus, WorkerStatus
+from blockyard.wire.failures import group_failures
+from blockyard.wire.report import status_report
+from blockyard_scheduler.resume import resumed
 from blockyard_scheduler.settings import read_settings
 
 PIPELINE = """

@@ -31,7 +31,7 @@ from blockyard.wire.messages import (
     Want,
     Welcome,
 )
-from blockyard_scheduler import server as server_module
+from blockyard_scheduler import tornado_server as server_module
 
 
 def on_scheduler(run, redis_url, test, **fields):

@@ -13,12 +13,12 @@ from scheduler_rig import FaultyRedis, run_of, until
 
 from blockyard.core.events import CommitRecord, FailureNote, Page
 from blockyard.core.historypages import Piece
-from blockyard.embedded import EmbeddedRedis
+from blockyard.local.redis import EmbeddedRedis
 from blockyard.spec.errors import StoreError
 from blockyard.wire.messages import BlockError
-from blockyard_scheduler import store as store_module
-from blockyard_scheduler.keys import Keys
-from blockyard_scheduler.store import Forgot, Held, Refused, Store, Uncertain, place
+from blockyard_scheduler.store import redis as store_module
+from blockyard_scheduler.store.keys import Keys
+from blockyard_scheduler.store.redis import Forgot, Held, Refused, Store, Uncertain, place
 
 
 def on_store(url, name, test, **fields):

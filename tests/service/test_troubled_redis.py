@@ -11,10 +11,10 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 from scheduler_rig import FaultyRedis, Worker, run_of, serving, settings_of, task, until, work_off
 
-from blockyard.embedded import EmbeddedRedis
+from blockyard.local.redis import EmbeddedRedis
 from blockyard.spec.errors import StoreError
-from blockyard_scheduler.keys import Keys
-from blockyard_scheduler.store import Store
+from blockyard_scheduler.store.keys import Keys
+from blockyard_scheduler.store.redis import Store
 
 BLOCKS = 60
 

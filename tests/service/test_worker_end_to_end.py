@@ -16,9 +16,9 @@ import pytest
 from worker_peer import LIMIT_S, AgentProcess, block_task, wait_for
 
 from blockyard.client import Control
-from blockyard.core.status import FailureStatus
 from blockyard.plan.grid import Grid
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec
+from blockyard.wire.api import FailureStatus
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

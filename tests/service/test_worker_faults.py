@@ -87,7 +87,7 @@ def test_a_crash_costs_one_block_and_tells_its_signal(folder):
 
 
 def test_no_block_of_a_fast_batch_is_lost_or_run_twice_around_a_crash(folder):
-    """The board knows which block ran, also in the middle of thousands that need a microsecond each."""
+    """The page knows which block ran, also in the middle of thousands that need a microsecond each."""
     (folder / "fast.py").write_text(
         "import os\ndef f(block):\n    if block.block_id == 15_000: os.kill(os.getpid(), 11)\n"
     )
@@ -180,7 +180,7 @@ def test_a_revoked_block_is_stopped_and_nothing_is_said_of_it(folder):
     assert ("work", 2) not in scheduler.results
 
 
-# ----- the guard ----------------------------------------------------------------------------------------------------
+# ----- the watchdog -----------------------------------------------------------------------------------------------
 
 
 def offspring_of(scheduler, folder):
@@ -369,7 +369,7 @@ def test_an_idle_worker_leaves_at_once(folder):
 
 
 def test_no_process_is_left_when_the_run_is_over(folder):
-    """Neither slots nor guard."""
+    """Neither slots nor watchdog."""
     with FakeScheduler((block_task(function="user_code:pid"),)) as scheduler, AgentProcess(scheduler, folder) as agent:
         scheduler.add("work", [0])
         scheduler.result(0)

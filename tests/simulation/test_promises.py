@@ -11,11 +11,11 @@ import pytest
 
 from blockyard.core import scheduler as core_scheduler
 from blockyard.core.events import BlocksReleased, SendTaskBegan
-from blockyard.core.frontier import Frontier
-from blockyard.core.leases import Grant, Leases
 from blockyard.core.listeners import Listeners
-from blockyard.core.quiet import Quiet
-from blockyard.core.task import Kind
+from blockyard.core.ready.frontier import Frontier
+from blockyard.core.state.hold import RecoveryHold
+from blockyard.core.state.leases import Grant, Leases
+from blockyard.core.state.task import Kind
 from blockyard.testing.simulation import KINDS, BrokenPromiseError, Cluster, Faults, crash_everywhere, simulate
 from blockyard.wire.messages import Outcome
 
@@ -98,7 +98,7 @@ def _ended_leases_count(_: Cluster, patch: pytest.MonkeyPatch) -> None:
 
 def _leases_at_once_though_the_store_forgot(cluster: Cluster, patch: pytest.MonkeyPatch) -> None:
     cluster.keeps_quiet = False
-    patch.setattr(Quiet, "hear", lambda self, holds, leases: None)
+    patch.setattr(RecoveryHold, "hear", lambda self, holds, leases: None)
 
 
 def _conflicts_forgotten(_: Cluster, patch: pytest.MonkeyPatch) -> None:

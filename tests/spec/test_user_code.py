@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from examples import pipeline, task
 
-from blockyard.preflight import FunctionCheck
+from blockyard.local.preflight import FunctionCheck
 from blockyard.spec.errors import SpecError
 from blockyard.spec.model import CheckSpec, PipelineSpec
 from blockyard.spec.user_code import check_functions
@@ -147,7 +147,7 @@ def test_a_check_that_is_not_waited_for_is_ended(folder: Path) -> None:
 
 def test_an_import_that_takes_long_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may end yet, so it is not an error; the module here ends when it has been told."""
-    monkeypatch.setattr("blockyard.preflight.PATIENCE_S", 0.1)
+    monkeypatch.setattr("blockyard.local.preflight.PATIENCE_S", 0.1)
     gate = folder / "gate"
     waits = f"import pathlib, time\nwhile not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.01)\n"
     (folder / "takes_long.py").write_text(waits + "def f(block): pass\n")

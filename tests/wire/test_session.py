@@ -202,8 +202,8 @@ def test_grants_become_lots_with_their_attempts():
     grant = Grant(7, "a", np.array([5, 3], "<i8").tobytes(), {1: 2})
     (happening,) = session.receive(encode(Grants((grant,))), 0.0)
     assert isinstance(happening, BlocksGranted)
-    (lot,) = happening.lots
-    assert (lot.task, lot.numbers.tolist(), lot.blocks.tolist(), lot.attempts) == ("a", [7, 8], [5, 3], {8: 2})
+    (batch,) = happening.batches
+    assert (batch.task, batch.numbers.tolist(), batch.blocks.tolist(), batch.attempts) == ("a", [7, 8], [5, 3], {8: 2})
 
 
 def test_a_heartbeat_goes_out_when_it_is_due_and_names_what_runs():

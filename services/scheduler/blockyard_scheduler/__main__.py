@@ -16,7 +16,7 @@ from blockyard.logs import say_always, start_logging
 from blockyard.spec.errors import BlockyardError
 from blockyard_scheduler.service import Ended, SchedulerService
 from blockyard_scheduler.settings import Settings, read_settings
-from blockyard_scheduler.store import Forgot, Refused
+from blockyard_scheduler.store.redis import Forgot, Refused
 
 DONE, FAILED, BAD_INPUT, DEPOSED = 0, 1, 2, 3
 

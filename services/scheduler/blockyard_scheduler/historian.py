@@ -13,7 +13,7 @@ import msgspec
 from blockyard.core.history import History
 from blockyard.core.historypages import Keeper, Piece
 from blockyard.spec.errors import StoreError
-from blockyard_scheduler.store import Refused, Store, Uncertain, until_answered
+from blockyard_scheduler.store.redis import Refused, Store, Uncertain, until_answered
 
 log = logging.getLogger(__name__)
 

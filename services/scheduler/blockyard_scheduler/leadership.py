@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 
 from blockyard_scheduler.process import is_dead, name_of
-from blockyard_scheduler.store import FIRST_PAUSE_S, Forgot, Held, Refused, Store, Uncertain, until_answered
+from blockyard_scheduler.store.redis import FIRST_PAUSE_S, Forgot, Held, Refused, Store, Uncertain, until_answered
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from typing import TypeVar
 from blockyard.core.scheduler import Scheduler
 from blockyard.spec.errors import SpecError, StoreError
 from blockyard.spec.model import RunSpec
-from blockyard_scheduler.identity import resumed
 from blockyard_scheduler.leadership import Leadership
+from blockyard_scheduler.resume import resumed
 from blockyard_scheduler.settings import Settings
-from blockyard_scheduler.store import Store
+from blockyard_scheduler.store.redis import Store
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ async def _restore(settings: Settings, store: Store, run: RunSpec, epoch: int) -
 
 
 def in_thread(pieces: AsyncIterator[list[T]], loop: asyncio.AbstractEventLoop) -> Iterator[T]:
-    """Give one by one, in another thread than the loop's, what comes in pieces on the loop."""
+    """Return one by one, in another thread than the loop's, what comes in pieces on the loop."""
 
     async def following() -> list[T] | None:
         return await anext(pieces, None)

@@ -22,7 +22,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from blockyard.core.status import RunStatus, TaskStatus
+from blockyard.wire.api import RunStatus, TaskStatus
 from blockyard.wire.messages import Outcome
 from blockyard_scheduler.meter import Meter, Tally
 
@@ -55,7 +55,7 @@ class Source(Protocol):
         """How many voxels done blocks wrote, by task, since this scheduler leads."""
 
     def status(self) -> RunStatus | None:
-        """Give the run, or None while this scheduler does not lead."""
+        """Return the run, or None while this scheduler does not lead."""
 
     @property
     def pools(self) -> tuple[str, ...]:
@@ -90,7 +90,7 @@ class RunCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Give all families."""
+        """Return all families."""
         status = self._source.status()
         tasks = status.tasks if status else []
         yield from self._blocks(tasks)
@@ -225,14 +225,14 @@ class RunCollector(Collector):
 
 
 def _buckets(tally: Tally) -> tuple[list[tuple[str, float]], float]:
-    """Give the cumulated buckets of a histogram as Prometheus wants them, and the sum."""
+    """Return the cumulated buckets of a histogram as Prometheus wants them, and the sum."""
     bounds = [*map(float, tally.bounds), float("inf")]
     names = ["+Inf" if bound == float("inf") else repr(bound) for bound in bounds]
     return list(zip(names, tally.counts.cumsum().astype(float).tolist(), strict=True)), tally.total
 
 
 def registry_of(source: Source) -> CollectorRegistry:
-    """Give a registry that scrapes `source`, and nothing of other libraries."""
+    """Return a registry that scrapes `source`, and nothing of other libraries."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(RunCollector(source))
     return registry

@@ -14,7 +14,7 @@ PROCESSES = Path("/proc")
 
 
 def name_of(pid: int, processes: Path = PROCESSES) -> str:
-    """Give the name of a process, or "" where it has none (it is gone, or the system does not tell)."""
+    """Return the name of a process, or "" where it has none (it is gone, or the system does not tell)."""
     try:
         return _name_of(pid, processes)
     except (OSError, ValueError, IndexError):
@@ -35,7 +35,7 @@ def is_dead(name: str, processes: Path = PROCESSES) -> bool:
 
 
 def _name_of(pid: int, processes: Path) -> str:
-    """Give the name of a process, "" for one that has ended. Raises OSError where it can't be looked at."""
+    """Return the name of a process, "" for one that has ended. Raises OSError where it can't be looked at."""
     # Behind the program's name, which stands in parentheses and may contain anything, there are only fields.
     fields = (processes / str(pid) / "stat").read_text().rpartition(")")[2].split()
     state, threads, began = fields[0], int(fields[17]), fields[19]

@@ -27,29 +27,29 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.tcpserver import TCPServer
 
-from blockyard.core.report import status_report
 from blockyard.core.scheduler import Scheduler
-from blockyard.core.status import Explanation, FailureStatus, RunStatus
 from blockyard.spec.errors import SpecError, StoreError
 from blockyard.spec.model import PipelineSpec
+from blockyard.wire.api import Explanation, FailureStatus, RunStatus
 from blockyard.wire.messages import KNOWN, Outcome, Welcome
-from blockyard_scheduler.failures import failure_statuses
+from blockyard.wire.report import status_report
 from blockyard_scheduler.files import ADDRESS, FAILURES, STATUS, Address, write_json
 from blockyard_scheduler.historian import Historian
-from blockyard_scheduler.identity import resumed
+from blockyard_scheduler.http.routes import http_server
 from blockyard_scheduler.jobs import cancel
 from blockyard_scheduler.leadership import Leadership
 from blockyard_scheduler.loading import load_run
 from blockyard_scheduler.meter import Meter
 from blockyard_scheduler.metrics import registry_of
-from blockyard_scheduler.routes import http_server
+from blockyard_scheduler.resume import resumed
 from blockyard_scheduler.scaling.autoscaler import Autoscaler, Notes
 from blockyard_scheduler.scaling.cluster import Cluster
-from blockyard_scheduler.server import SPARE_FILES, BlockServer
 from blockyard_scheduler.settings import Settings
-from blockyard_scheduler.store import Store
+from blockyard_scheduler.store.failures import failure_statuses
+from blockyard_scheduler.store.redis import Store
 from blockyard_scheduler.throughput import Recorder, Throughput
 from blockyard_scheduler.tls import Certificate
+from blockyard_scheduler.tornado_server import SPARE_FILES, BlockServer
 from blockyard_scheduler.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -195,7 +195,7 @@ class SchedulerService:
         self.turns = Turns(core, self._store, self.leadership, meter=self.meter, welcome=welcome, clock=time.monotonic)
         self.leadership.forgot = self.turns.redis_forgot
         self.leadership.lapsed = lambda: core.store_forgot(time.monotonic())
-        self.leadership.vouches = lambda: not core.quiet.lasts(time.monotonic())
+        self.leadership.vouches = lambda: not core.hold.lasts(time.monotonic())
         log.info("leading run '%s' in epoch %d, from record %d on", self._name, self.leadership.epoch, core.seq)
         if settings.run_dir is not None:
             write_json(settings.run_dir / ADDRESS, self._address())
@@ -279,7 +279,7 @@ class SchedulerService:
                     self.scaler.look_now()
                 self.meter.take_durations(self.turns.core.measures.durations)
                 self._record_throughput(self.turns.core)
-                self._note_quiet(self.turns.core.quiet.left_s(time.monotonic()))
+                self._note_quiet(self.turns.core.hold.left_s(time.monotonic()))
 
     def _note_quiet(self, left_s: float) -> None:
         """Say in the log when the quiet time begins and when it is over."""
@@ -396,7 +396,7 @@ class SchedulerService:
         return self.turns.core.measures.by_outcome if self.turns is not None else {}
 
     def status(self) -> RunStatus | None:
-        """Give the run, or None while this scheduler does not lead."""
+        """Return the run, or None while this scheduler does not lead."""
         if self.turns is None:
             return None
         self.meter.take_durations(self.turns.core.measures.durations)
@@ -406,7 +406,7 @@ class SchedulerService:
         return status
 
     def throughput(self) -> Throughput:
-        """Give how fast the run went since this scheduler leads."""
+        """Return how fast the run went since this scheduler leads."""
         if self.turns is not None:
             self._record_throughput(self.turns.core)
         return self._recorder.give()
@@ -417,7 +417,7 @@ class SchedulerService:
         self._recorder.add(finished, measures.voxels, time.monotonic())
 
     async def leaders_page(self) -> str:
-        """Give the address of the page of the scheduler that leads; "" while that is not known."""
+        """Return the address of the page of the scheduler that leads; "" while that is not known."""
         try:
             return await self._store.read_page()
         except StoreError:
@@ -429,11 +429,11 @@ class SchedulerService:
         return self.turns.core.explain(task, block_id, time.monotonic())
 
     async def failures(self, task: str | None = None) -> list[FailureStatus]:
-        """Give the failed attempts that are kept, of one task or of all."""
+        """Return the failed attempts that are kept, of one task or of all."""
         return [] if self.turns is None else await self._failures(self.turns.core, task)
 
     async def failures_of(self, task: str, block_id: int) -> list[FailureStatus]:
-        """Give the failed attempts of one block that are kept."""
+        """Return the failed attempts of one block that are kept."""
         if self.turns is None:
             return []
         return failure_statuses(self.turns.core, await self._store.failures_of(task, block_id))

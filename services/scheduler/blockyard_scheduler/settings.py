@@ -63,14 +63,14 @@ class Settings:
         )
 
     def address(self, port: int) -> str:
-        """Give HOST:PORT under which workers reach this scheduler, which listens on `port`."""
+        """Return HOST:PORT under which workers reach this scheduler, which listens on `port`."""
         if self.advertise:
             return self.advertise
         host = socket.gethostname() if self.host in ("", "0.0.0.0", "::") else self.host  # noqa: S104 - recognised, not bound
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def page(self, port: int, http_port: int) -> str:
-        """Give the address of this scheduler's page for a person who comes from another one's; ports as `address`."""
+        """Return the address of this scheduler's page for a person who comes from another one's; ports as `address`."""
         everywhere = self.http_host in ("", "0.0.0.0", "::")  # noqa: S104 - recognised, not bound
         host = self.address(port).rpartition(":")[0] if everywhere else self.http_host
         bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
@@ -78,7 +78,7 @@ class Settings:
 
 
 def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
-    """Give the settings of a command line. Raises SpecError with a sentence for what cannot be meant."""
+    """Return the settings of a command line. Raises SpecError with a sentence for what cannot be meant."""
     given = parse_settings("scheduler", argv, environ)
     if not given.redis_url:
         raise SpecError("no Redis is given: set --redis-url (or BLOCKYARD_REDIS_URL) to redis://HOST:PORT/DB")

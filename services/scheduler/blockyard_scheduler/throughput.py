@@ -47,7 +47,7 @@ class Recorder:
         self._bucket_s *= 2
 
     def give(self) -> Throughput:
-        """Give what was finished in each interval."""
+        """Return what was finished in each interval."""
         names = list(self._ends[-1][0]) if self._ends else []
         return Throughput(
             bucket_s=self._bucket_s,

@@ -48,7 +48,7 @@ from blockyard.wire.frames import encode
 from blockyard.wire.messages import Ack, Revoke, RunOver, TaskBegan, TaskOver, Welcome
 from blockyard_scheduler.leadership import Leadership
 from blockyard_scheduler.meter import Meter
-from blockyard_scheduler.store import Forgot, Store
+from blockyard_scheduler.store.redis import Forgot, Store
 
 log = logging.getLogger(__name__)
 
@@ -303,7 +303,7 @@ class Turns:
                 voice.send(to_all)
 
     def _welcomed(self, effect: SendWelcome) -> list[msgspec.Struct]:
-        """Give the welcome, and what was announced before this worker came."""
+        """Return the welcome, and what was announced before this worker came."""
         if (voice := self._voices.get(effect.worker)) is not None:
             voice.welcomed = True
         revoked = effect.revoked.astype(convert.IDS).tobytes()

@@ -23,8 +23,8 @@ from blockyard.wire.messages import Hello
 from blockyard.wire.session import split_address
 from blockyard_worker.agent import EXIT_REFUSED, Agent, AgentSettings, new_worker_id
 from blockyard_worker.http import serve
-from blockyard_worker.own import NOT_OWN, OwnAgent
-from blockyard_worker.slots import SlotSettings
+from blockyard_worker.slot_handle import SlotSettings
+from blockyard_worker.user_worker import NOT_A_USER_WORKER, UserWorkerAgent
 
 FUNCTIONS = "functions"
 """Folder in the run's folder of a local run that holds the pickled functions of its user."""
@@ -53,9 +53,9 @@ async def _run(hello: Hello, settings: Namespace, environ: Mapping[str, str]) ->
     trusted = trust(tls=settings.tls, ca=absolute(settings.tls_ca), name=settings.tls_name)
     agent_settings = AgentSettings(settings.scheduler, settings.drain_s, settings.give_up_s or math.inf, trusted)
     if hello.task is not None:
-        own = OwnAgent(hello, agent_settings, slots, token_path(settings))
+        own = UserWorkerAgent(hello, agent_settings, slots, token_path(settings))
         status = await _serve_and_run(own, settings)
-        if status != NOT_OWN:
+        if status != NOT_A_USER_WORKER:
             return status
         hello = msgspec.structs.replace(hello, worker=new_worker_id())
         slots = dataclasses.replace(slots, worker=hello.worker)
@@ -63,7 +63,7 @@ async def _run(hello: Hello, settings: Namespace, environ: Mapping[str, str]) ->
     return await _serve_and_run(Agent(hello, agent_settings, slots), settings)
 
 
-async def _serve_and_run(agent: Agent | OwnAgent, settings: Namespace) -> int:
+async def _serve_and_run(agent: Agent | UserWorkerAgent, settings: Namespace) -> int:
     server = None
     if settings.http_port >= 0:
         server = serve(settings.http_host or "127.0.0.1", settings.http_port, agent.facts)
@@ -87,7 +87,7 @@ def make_hello(settings: Namespace) -> Hello:
 
 
 def slot_settings(worker: str, settings: Namespace, environ: Mapping[str, str]) -> SlotSettings:
-    """Give what the slots have in common. Raises SpecError for a log folder that cannot be made."""
+    """Return what the slots have in common. Raises SpecError for a log folder that cannot be made."""
     log_dir = Path(settings.log_dir).absolute() if settings.log_dir else None
     if log_dir is not None:
         try:
@@ -106,7 +106,7 @@ def slot_settings(worker: str, settings: Namespace, environ: Mapping[str, str]) 
 
 
 def read_token(settings: Namespace) -> str:
-    """Give the token of ``--token`` or ``--token-file``. Raises SpecError for a file that cannot be read."""
+    """Return the token of ``--token`` or ``--token-file``. Raises SpecError for a file that cannot be read."""
     if settings.token or not settings.token_file:
         return str(settings.token)
     try:
@@ -116,12 +116,12 @@ def read_token(settings: Namespace) -> str:
 
 
 def absolute(path: str) -> str:
-    """Give a path that holds in any folder; nothing stays nothing."""
+    """Return a path that holds in any folder; nothing stays nothing."""
     return str(Path(path).absolute()) if path else ""
 
 
 def token_path(settings: Namespace) -> str:
-    """Give the absolute path of the token's file, or nothing where the token was given itself."""
+    """Return the absolute path of the token's file, or nothing where the token was given itself."""
     return "" if settings.token else absolute(settings.token_file)
 
 

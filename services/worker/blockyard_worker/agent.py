@@ -1,6 +1,6 @@
 """The agent: one process that holds the connection, the leases and the slots of a worker.
 
-All rules of the protocol are in `blockyard.wire.session.WorkerSession`, all rules about slots in `Crew`. Here bytes and
+All rules of the protocol are in `blockyard.wire.session.WorkerSession`, all rules about slots in `SlotPool`. Here bytes and
 times are carried between the two, one *turn* at a time: whatever arrives, from the scheduler or from a slot, ends in
 `turn`, which looks at the clock, collects what is finished, says what there is to say, and sets the next alarm.
 """
@@ -37,11 +37,11 @@ from blockyard.wire.session import (
     TaskEnded,
     WorkerSession,
 )
-from blockyard_worker.crew import Crew
-from blockyard_worker.guarding import Guard
 from blockyard_worker.http import Facts
 from blockyard_worker.link import Link
-from blockyard_worker.slots import SlotSettings
+from blockyard_worker.slot_handle import SlotSettings
+from blockyard_worker.slot_pool import SlotPool
+from blockyard_worker.watchdog_handle import WatchdogHandle
 
 ACKS_S = 5.0
 """How long a draining agent waits for its last acknowledgements before it leaves anyway."""
@@ -57,7 +57,7 @@ log = logging.getLogger("blockyard.worker")
 
 
 def new_worker_id() -> str:
-    """Give an id for this process that no other process ever has: ``host-pid-nonce``."""
+    """Return an id for this process that no other process ever has: ``host-pid-nonce``."""
     return f"{platform.node() or 'host'}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
@@ -77,12 +77,12 @@ class Agent:
     """A worker for tasks with a function or a command."""
 
     def __init__(self, hello: Hello, settings: AgentSettings, slot_settings: SlotSettings) -> None:
-        """Begin: start guard and slots. Must be called on a running loop; `run` does the rest."""
+        """Begin: start watchdog and slots. Must be called on a running loop; `run` does the rest."""
         self.settings = settings
         self.session = WorkerSession(hello, settings.scheduler, random.Random(), time.monotonic())  # noqa: S311 - jitter
         self.link = Link(self.session, self._happened, self.turn, settings.trust)
-        self.guard = Guard(hello.worker + "/")
-        self.crew = Crew(hello.slots, slot_settings, self.turn)
+        self.watchdog = WatchdogHandle(hello.worker + "/")
+        self.slot_pool = SlotPool(hello.slots, slot_settings, self.turn)
         self.outcomes = dict.fromkeys(Outcome, 0)
         self.refusal = ""
         self._loop = asyncio.get_running_loop()
@@ -105,32 +105,32 @@ class Agent:
             linking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await linking
-            self.guard.close()
+            self.watchdog.close()
         if self.refusal:
             log.error("%s", self.refusal)
         return EXIT_REFUSED if self.refusal else EXIT_OK
 
     async def _close(self) -> None:
-        self.crew.close()
+        self.slot_pool.close()
         await self.link.close()
         give_up_s = time.monotonic() + CLOSE_S
-        while not self.crew.closed and time.monotonic() < give_up_s:
+        while not self.slot_pool.closed and time.monotonic() < give_up_s:
             self._over.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await self._over.wait()
 
     def facts(self) -> Facts:
-        """Give what metrics and health tell of us."""
-        living = self.crew.living
+        """Return what metrics and health tell of us."""
+        living = self.slot_pool.living
         busy = sum(slot.outstanding > 0 for slot in living)
         starting = sum(not slot.ready for slot in living)
         return Facts(
             connected=self.session.state is SessionState.JOINED,
             ready=self.session.welcome is not None,
             connections=self.link.connections,
-            leases=self.crew.in_hand,
-            restarts=self.crew.restarts,
+            leases=self.slot_pool.in_hand,
+            restarts=self.slot_pool.restarts,
             slots={"starting": starting, "idle": len(living) - busy - starting, "busy": busy},
             outcomes={outcome.name.lower(): count for outcome, count in self.outcomes.items()},
         )
@@ -140,13 +140,13 @@ class Agent:
     def turn(self) -> None:
         """Do all that is due now; harmless at any time."""
         now = time.monotonic()
-        self.link.carry_out(self.session.tick(now, self.crew.running(now)))
-        self.crew.tend(now)
+        self.link.carry_out(self.session.tick(now, self.slot_pool.running(now)))
+        self.slot_pool.step(now)
         self._report(now)
         self._consider_giving_up(now)
         self._ask()
         self._consider_leaving(now)
-        self.guard.update(self.session.deadline_s, self.crew.groups)
+        self.watchdog.update(self.session.deadline_s, self.slot_pool.groups)
         self.link.flush()
         self._set_alarm(now)
 
@@ -155,10 +155,10 @@ class Agent:
 
         Without a pause each acknowledgement would end in a turn, and that in a report: 500 a second of blocks of 1 ms.
         """
-        if not self.crew.results or (now < self._report_at_s and not self.crew.wants_news):
+        if not self.slot_pool.results or (now < self._report_at_s and not self.slot_pool.wants_news):
             return
         self._report_at_s = now + REPORT_S
-        results = self.crew.take_results()
+        results = self.slot_pool.take_results()
         outcomes = np.concatenate(results.outcomes)
         self.session.release(np.concatenate(results.numbers), outcomes, np.concatenate(results.seconds), results.errors)
         for outcome, count in enumerate(np.bincount(outcomes, minlength=len(Outcome)).tolist()):
@@ -166,10 +166,10 @@ class Agent:
 
     def _ask(self) -> None:
         """Say how many blocks could be taken; a small change is not worth a message while it stands."""
-        if self.crew.draining or self.crew.closing:
+        if self.slot_pool.draining or self.slot_pool.closing:
             self.session.want(0)
             return
-        wanted, standing = self.crew.appetite(), self.session.wanted
+        wanted, standing = self.slot_pool.wanted(), self.session.wanted
         if wanted > standing and (wanted <= 16 or wanted >= 2 * standing):
             self.session.want(wanted)
 
@@ -177,7 +177,7 @@ class Agent:
         """Leave when no scheduler was there for too long: a batch system wants its place back after a run's end."""
         if self.session.state is SessionState.JOINED:
             self._heard_s = now
-        elif now >= self._heard_s + self.settings.give_up_s and not self.crew.draining:
+        elif now >= self._heard_s + self.settings.give_up_s and not self.slot_pool.draining:
             log.warning("no scheduler at %s for %g s; leaving", self.session.address, self.settings.give_up_s)
             self.drain()
 
@@ -185,8 +185,8 @@ class Agent:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        give_up_at_s = math.inf if self.crew.draining else self._heard_s + self.settings.give_up_s
-        at = min(self.session.wake_at_s, self.crew.look_at_s(now), self._leave_by_s, give_up_at_s)
+        give_up_at_s = math.inf if self.slot_pool.draining else self._heard_s + self.settings.give_up_s
+        at = min(self.session.wake_at_s, self.slot_pool.look_at_s(now), self._leave_by_s, give_up_at_s)
         if at < math.inf and not self._over.is_set():
             self._alarm = self._loop.call_later(max(at - now, 0.001), self.turn)
 
@@ -195,17 +195,17 @@ class Agent:
     def _happened(self, happening: Happening) -> None:
         match happening:
             case Joined(welcome):
-                self.crew.tasks = {task.id: task for task in welcome.pipeline.tasks}
-                self.crew.run = welcome.run
+                self.slot_pool.tasks = {task.id: task for task in welcome.pipeline.tasks}
+                self.slot_pool.run = welcome.run
                 say_always(run=welcome.run)
                 log.info("joined run '%s' at %s (epoch %d)", welcome.run, self.session.address, welcome.epoch)
-            case BlocksGranted(lots):
-                self.crew.take(lots)
+            case BlocksGranted(batches):
+                self.slot_pool.take(batches)
             case LeasesRevoked(numbers):
-                self.crew.revoke(numbers)
+                self.slot_pool.revoke(numbers)
             case LeasesLost(numbers):
                 log.error("%d leases are lost: no scheduler answered in time; what ran is killed", len(numbers))
-                self.crew.abandon()
+                self.slot_pool.abandon()
             case RefusedForGood(reason):
                 self.refusal = reason
                 self._over.set()
@@ -220,24 +220,24 @@ class Agent:
     def drain(self) -> None:
         """Stop asking, hand back what is not started, let blocks finish for `drain_s`; a second time: at once."""
         now = time.monotonic()
-        if self.crew.draining:
+        if self.slot_pool.draining:
             self._cut_short()
             return
-        log.info("told to stop: %d blocks in hand, up to %g s to finish", self.crew.in_hand, self.settings.drain_s)
-        self.crew.drain()
+        log.info("told to stop: %d blocks in hand, up to %g s to finish", self.slot_pool.in_hand, self.settings.drain_s)
+        self.slot_pool.drain()
         self._leave_by_s = now + self.settings.drain_s + ACKS_S
         self._loop.call_later(self.settings.drain_s, self._cut_short)
         self.turn()
 
     def _cut_short(self) -> None:
-        self.crew.cut_short()
+        self.slot_pool.cut_short()
         self._leave_by_s = min(self._leave_by_s, time.monotonic() + ACKS_S)
         self.turn()
 
     def _consider_leaving(self, now: float) -> None:
-        if not self.crew.draining or self._over.is_set():
+        if not self.slot_pool.draining or self._over.is_set():
             return
-        idle = not self.crew.in_hand
+        idle = not self.slot_pool.in_hand
         if (idle and self.session.settled) or now >= self._leave_by_s:
             if self.session.state is not SessionState.OVER:
                 self.session.leave("told to stop")

@@ -30,7 +30,7 @@ class Run(msgspec.Struct, frozen=True, tag="run", tag_field="t"):
 
 
 class HandBack(msgspec.Struct, frozen=True, tag="hand_back", tag_field="t"):
-    """Give back every block that has not started; answered by `HandedBack`."""
+    """Return back every block that has not started; answered by `HandedBack`."""
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop", tag_field="t"):
@@ -45,11 +45,11 @@ class Ready(msgspec.Struct, frozen=True, tag="ready", tag_field="t"):
 
 
 class Ran(msgspec.Struct, frozen=True, tag="ran", tag_field="t"):
-    """The board has news (a batch ended)."""
+    """The page has news (a batch ended)."""
 
 
 class Failure(msgspec.Struct, frozen=True, tag="failure", tag_field="t"):
-    """Why the block at a place failed; sent before its outcome is on the board."""
+    """Why the block at a place failed; sent before its outcome is on the page."""
 
     place: int
     kind: str

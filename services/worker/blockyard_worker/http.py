@@ -42,7 +42,7 @@ class FactsCollector(Collector):
         self._facts = facts
 
     def collect(self) -> Iterator[Metric]:
-        """Give all metrics."""
+        """Return all metrics."""
         facts = self._facts()
         yield GaugeMetricFamily("blockyard_worker_connected", "Whether a scheduler takes us.", float(facts.connected))
         yield CounterMetricFamily("blockyard_worker_connections", "Connections made.", facts.connections)

@@ -60,7 +60,7 @@ class Link:
         await self._closed
 
     def _tls(self, host: str) -> dict[str, Any]:
-        """Give the arguments of a connection by TLS."""
+        """Return the arguments of a connection by TLS."""
         if self._trust is None:
             return {}
         return {"ssl": self._trust.context, "server_hostname": self._trust.server_name(host)}

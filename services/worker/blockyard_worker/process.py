@@ -18,7 +18,7 @@ from typing import IO
 from blockyard.client.calls import signal_name
 from blockyard.client.output import Output
 from blockyard.logs import say_always
-from blockyard_worker.guard import MARK_VARIABLE, kill_all
+from blockyard_worker.watchdog import MARK_VARIABLE, kill_all
 
 POLL_S = 0.05
 """How often a child is asked for where the system has no process file descriptors (macOS)."""
@@ -145,12 +145,12 @@ def reap_orphans(ours: Collection[int]) -> None:
 
 
 def peak_mb(usage: resource.struct_rusage) -> float:
-    """Give the peak memory of a child in units of 10^6 bytes (Linux counts in KiB, macOS in bytes)."""
+    """Return the peak memory of a child in units of 10^6 bytes (Linux counts in KiB, macOS in bytes)."""
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def child_environment(mark: str, module_path: str, environ: Mapping[str, str], **more: str) -> dict[str, str]:
-    """Give the environment of a child: ours, the mark that finds it, and the folders of user code."""
+    """Return the environment of a child: ours, the mark that finds it, and the folders of user code."""
     environment = dict(environ)
     environment[MARK_VARIABLE] = mark
     folders = [folder for folder in (module_path, environ.get("PYTHONPATH", "")) if folder]
@@ -161,7 +161,7 @@ def child_environment(mark: str, module_path: str, environ: Mapping[str, str], *
 
 
 def output_variables(slot: int, log: Path | None) -> dict[str, str]:
-    """Give what tells a child its number and its log file; `process_output` reads it."""
+    """Return what tells a child its number and its log file; `process_output` reads it."""
     return {"BLOCKYARD_SLOT": str(slot), "BLOCKYARD_SLOT_LOG": str(log or "")}
 
 

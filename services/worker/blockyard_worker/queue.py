@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blockyard.wire.messages import BlockError, Outcome
-from blockyard.wire.session import Lot
+from blockyard.wire.session import LeaseBatch
 
 Ids: TypeAlias = npt.NDArray[np.int64]
 
@@ -44,51 +44,51 @@ class Queue:
     """Leases that wait for a slot, in the order in which they came."""
 
     def __init__(self) -> None:
-        self._lots: deque[Lot] = deque()
+        self._lots: deque[LeaseBatch] = deque()
         self.size = 0
 
-    def push(self, lots: Iterable[Lot]) -> None:
-        """Add lots at the end."""
-        for lot in lots:
-            self._lots.append(lot)
-            self.size += len(lot)
+    def push(self, batches: Iterable[LeaseBatch]) -> None:
+        """Add batches at the end."""
+        for batch in batches:
+            self._lots.append(batch)
+            self.size += len(batch)
 
-    def push_front(self, lots: Iterable[Lot]) -> None:
-        """Put lots back to where they came from."""
-        for lot in reversed([lot for lot in lots if len(lot)]):
-            self._lots.appendleft(lot)
-            self.size += len(lot)
+    def push_front(self, batches: Iterable[LeaseBatch]) -> None:
+        """Put batches back to where they came from."""
+        for batch in reversed([batch for batch in batches if len(batch)]):
+            self._lots.appendleft(batch)
+            self.size += len(batch)
 
     def next_task(self, allowed: Callable[[str], bool]) -> str | None:
-        """Give the task of the first block whose task is allowed, or None."""
-        for lot in self._lots:
-            if allowed(lot.task):
-                return lot.task
+        """Return the task of the first block whose task is allowed, or None."""
+        for batch in self._lots:
+            if allowed(batch.task):
+                return batch.task
         return None
 
-    def pull(self, task: str, most: int) -> Lot:
-        """Take up to `most` blocks of the first lot of a task that has one."""
-        at = next(at for at, lot in enumerate(self._lots) if lot.task == task)
-        lot = self._lots[at]
-        if len(lot) > most:
-            self._lots[at] = lot.part(most, len(lot))
-            lot = lot.part(0, most)
+    def pull(self, task: str, most: int) -> LeaseBatch:
+        """Take up to `most` blocks of the first batch of a task that has one."""
+        at = next(at for at, batch in enumerate(self._lots) if batch.task == task)
+        batch = self._lots[at]
+        if len(batch) > most:
+            self._lots[at] = batch.part(most, len(batch))
+            batch = batch.part(0, most)
         else:
             del self._lots[at]
-        self.size -= len(lot)
-        return lot
+        self.size -= len(batch)
+        return batch
 
     def drop(self, numbers: Ids) -> None:
         """Forget these leases."""
-        lots, self._lots, self.size = self._lots, deque(), 0
-        for lot in lots:
-            keep = ~np.isin(lot.numbers, numbers)
+        batches, self._lots, self.size = self._lots, deque(), 0
+        for batch in batches:
+            keep = ~np.isin(batch.numbers, numbers)
             if keep.any():
-                self.push([lot.only(keep)])
+                self.push([batch.only(keep)])
 
     def clear(self) -> Ids:
         """Forget all; give their numbers."""
-        numbers = [lot.numbers for lot in self._lots]
+        numbers = [batch.numbers for batch in self._lots]
         self._lots.clear()
         self.size = 0
         return np.concatenate(numbers) if numbers else np.empty(0, np.int64)

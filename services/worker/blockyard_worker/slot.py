@@ -1,7 +1,7 @@
 """A slot: the process that runs user code, block after block, for as long as nothing goes wrong.
 
-Started fresh by the agent as ``python -m blockyard_worker.slot CHANNEL_FD BOARD_FD PICKLE_DIR``. A thread reads the
-channel; the main thread runs the blocks and notes on the board what it does (see `board.py`). There is no message for
+Started fresh by the agent as ``python -m blockyard_worker.slot CHANNEL_FD PAGE_FD PICKLE_DIR``. A thread reads the
+channel; the main thread runs the blocks and notes on the page what it does (see `page.py`). There is no message for
 a block unless it fails.
 
 Batches wait in a queue, and the blocks of the batch that runs are one shared iterator. Taking the next block from it
@@ -34,9 +34,9 @@ from blockyard.spec.errors import FatalBlockError
 from blockyard.spec.model import TaskSpec
 from blockyard.wire.frames import Decoder, encode
 from blockyard.wire.messages import Outcome
-from blockyard_worker.board import MASK, PLACE, STARTED, STATE, WRITTEN, Board, SlotState
 from blockyard_worker.channel import Failure, HandBack, HandedBack, Learn, Ran, Ready, Run, Stop, ToSlot
 from blockyard_worker.process import process_output
+from blockyard_worker.slot_page import MASK, PLACE, STARTED, STATE, WRITTEN, SlotPage, SlotState
 
 SUCCESS = int(Outcome.SUCCESS)
 
@@ -44,9 +44,9 @@ SUCCESS = int(Outcome.SUCCESS)
 class Slot:
     """The two threads of a slot and what they share."""
 
-    def __init__(self, channel: socket.socket, board: Board, pickle_dir: str | None, output: Output) -> None:
+    def __init__(self, channel: socket.socket, page: SlotPage, pickle_dir: str | None, output: Output) -> None:
         self.channel = channel
-        self.board = board
+        self.page = page
         self.pickle_dir = pickle_dir
         self.tasks: dict[str, TaskSpec] = {}
         self.batches: deque[Run | Stop] = deque()
@@ -111,7 +111,7 @@ class Slot:
 
     def run(self) -> None:
         """Run batch after batch until told to stop."""
-        longs = self.board.longs
+        longs = self.page.longs
         longs[STATE] = SlotState.IDLE
         self.send(Ready())
         while True:
@@ -135,8 +135,8 @@ class Slot:
                 return
             self._begin_writing()
         grid, call = self._calls[batch.task]
-        longs, doubles = self.board.longs, self.board.doubles
-        outcomes, seconds = self.board.outcomes, self.board.seconds
+        longs, doubles = self.page.longs, self.page.doubles
+        outcomes, seconds = self.page.outcomes, self.page.seconds
         attempts = {batch.place + at: attempt for at, attempt in batch.attempts.items()}
         task_id, clock, output, pid = batch.task, time.monotonic, self.output, self.pid
         doubles[STARTED] = started = clock()
@@ -168,11 +168,11 @@ class Slot:
     def _begin_writing(self) -> None:
         """What has been written so far is not the next block's."""
         self.output.begin()
-        self.board.longs[WRITTEN] = self.output.written
+        self.page.longs[WRITTEN] = self.output.written
 
     def _load(self, batch: Run) -> bool:
         """Get a task's function; a failure fails the next block of the batch and leaves the others to be tried."""
-        longs, doubles = self.board.longs, self.board.doubles
+        longs, doubles = self.page.longs, self.page.doubles
         while True:
             doubles[STARTED] = time.monotonic()
             longs[STATE] = SlotState.LOADING
@@ -184,8 +184,8 @@ class Slot:
                 place, _ = next(self.running, (-1, 0))
                 if place < 0:
                     return False
-                self.board.seconds[place & MASK] = time.monotonic() - doubles[STARTED]
-                self.board.outcomes[place & MASK] = self._failed(place, error)
+                self.page.seconds[place & MASK] = time.monotonic() - doubles[STARTED]
+                self.page.outcomes[place & MASK] = self._failed(place, error)
                 longs[PLACE] = place + 1
             else:
                 return True
@@ -208,16 +208,16 @@ class Slot:
 
 
 def main(argv: list[str]) -> int:
-    """Run a slot on the file descriptors that the agent passed; ``CHANNEL_FD BOARD_FD [PICKLE_DIR]``."""
+    """Run a slot on the file descriptors that the agent passed; ``CHANNEL_FD PAGE_FD [PICKLE_DIR]``."""
     channel = socket.socket(fileno=int(argv[0]))
     channel.set_inheritable(False)
-    board_fd = int(argv[1])
-    board = Board(board_fd)
-    os.close(board_fd)
+    page_fd = int(argv[1])
+    page = SlotPage(page_fd)
+    os.close(page_fd)
     output = process_output(os.environ)
     output.install()
     interrupts.watch()
-    slot = Slot(channel, board, argv[2] if len(argv) > 2 else None, output)
+    slot = Slot(channel, page, argv[2] if len(argv) > 2 else None, output)
     threading.Thread(target=slot.read, name="blockyard-channel", daemon=True).start()
     slot.run()
     return 0

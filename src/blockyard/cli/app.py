@@ -26,11 +26,11 @@ COMMANDS = {
     "failures": "watch_commands",
     "explain": "watch_commands",
     "logs": "logs_command",
-    "retry": "steer_commands",
-    "rerun": "steer_commands",
-    "pause": "steer_commands",
-    "resume": "steer_commands",
-    "cancel": "steer_commands",
+    "retry": "control_commands",
+    "rerun": "control_commands",
+    "pause": "control_commands",
+    "resume": "control_commands",
+    "cancel": "control_commands",
     "report": "report_command",
     "scale": "scale_command",
     "wait": "wait_command",
@@ -58,7 +58,7 @@ look at a run, here or on a cluster (WHERE: its folder, HOST:PORT or URL):
                     what a block wrote
   report [WHERE]    what it did, as one HTML file
 
-steer a run:
+control a run:
   retry [WHERE]     try failed blocks again
   rerun TASK [WHERE]
                     run done blocks again, with all that depends on them

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blockyard.core.report import counted, duration, share, span
-from blockyard.core.status import FailureGroup, RunStatus, TaskStatus
-from blockyard.result import what_failed
+from blockyard.local.result import what_failed
+from blockyard.wire.api import FailureGroup, RunStatus, TaskStatus
+from blockyard.wire.report import counted, duration, share, span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +51,7 @@ def drawing(status: RunStatus, errors: Sequence[FailureGroup], width: int) -> Gr
 
 
 def _cells(task: TaskStatus, *, wide: bool) -> tuple[str, ...]:
-    """Give counts, share, rate and end."""
+    """Return counts, share, rate and end."""
     if not task.total:
         return "no blocks", "", "", "done"
     rate = f"{task.rate:,.1f}/s" if task.rate and not task.over else ""
@@ -80,7 +80,7 @@ def _end(task: TaskStatus, *, wide: bool) -> str:
 
 
 def _notes(task: TaskStatus) -> Text:
-    """Give what is out of the ordinary."""
+    """Return what is out of the ordinary."""
     from rich.text import Text
 
     notes = [(f"{task.skipped:,} skipped", "")] if task.skipped else []

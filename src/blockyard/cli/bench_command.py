@@ -18,9 +18,9 @@ import msgspec
 import redis
 
 from blockyard.cli.app import DONE, FAILED
-from blockyard.embedded import Fsync
-from blockyard.local import LocalRun
-from blockyard.roster import processors
+from blockyard.local.redis import Fsync
+from blockyard.local.run import LocalRun
+from blockyard.local.services import processors
 from blockyard.spec.errors import SpecError
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
 
@@ -144,7 +144,7 @@ def _local_run(run: RunSpec, folder: Path, arguments: argparse.Namespace) -> Loc
 
 
 def _pipeline(shape: str, name: str, blocks: int, notes: Path) -> RunSpec:
-    """Give cubes of blocks of about this number, in one task or in two."""
+    """Return cubes of blocks of about this number, in one task or in two."""
     tasks = 2 if shape.startswith("chain") else 1
     side = max(round((blocks / tasks) ** (1 / 3)), 1)
     specs = []
@@ -166,7 +166,7 @@ def _pipeline(shape: str, name: str, blocks: int, notes: Path) -> RunSpec:
 
 
 def _safe_write_s(folder: Path) -> float:
-    """Give the median time of a small write that is on the disk when it returns."""
+    """Return the median time of a small write that is on the disk when it returns."""
     taken = []
     with (folder / "safe-write").open("wb", buffering=0) as file:
         for _ in range(SAFE_WRITES):

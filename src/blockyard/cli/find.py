@@ -12,8 +12,8 @@ from typing import TypeAlias
 import msgspec
 
 from blockyard.client.control import Control
-from blockyard.local import LocalRun
-from blockyard.result import RunResult, read_result
+from blockyard.local.result import RunResult, read_result
+from blockyard.local.run import LocalRun
 from blockyard.spec.errors import BlockyardError, ConnectError, SpecError
 from blockyard.spec.load import load_pipeline
 from blockyard.spec.model import RunSpec
@@ -55,7 +55,7 @@ def add_where(parser: argparse.ArgumentParser) -> None:
 
 
 def place_of(where: str) -> Place:
-    """Give the folder of a run, or an address. Raises BlockyardError, with the choice, where it is not clear."""
+    """Return the folder of a run, or an address. Raises BlockyardError, with the choice, where it is not clear."""
     if not where:
         return _only_run(Path(RUNS), "here")
     try:
@@ -83,7 +83,7 @@ def _found_at(path: Path) -> Path | None:
 
 
 def run_folder(pipeline_file: Path) -> Path:
-    """Give the folder in which `blockyard run FILE` keeps its run. Raises SpecError for a bad file."""
+    """Return the folder in which `blockyard run FILE` keeps its run. Raises SpecError for a bad file."""
     return pipeline_file.absolute().parent / RUNS / load_pipeline(pipeline_file).name
 
 
@@ -100,7 +100,7 @@ def _only_run(runs: Path, where: str) -> Path:
 
 
 def living(place: Place, arguments: argparse.Namespace) -> Control | None:
-    """Give the control calls of a run whose scheduler lives; None for the folder of one that does not."""
+    """Return the control calls of a run whose scheduler lives; None for the folder of one that does not."""
     if isinstance(place, Path):
         return _living(place)
     tls_ca = arguments.tls_ca or os.environ.get("BLOCKYARD_TLS_CA", "")
@@ -122,13 +122,13 @@ def _living(folder: Path) -> Control | None:
 
 
 def ended(folder: Path) -> RunResult | None:
-    """Give how a run that is not running stood when it stopped; None where nothing was left behind."""
+    """Return how a run that is not running stood when it stopped; None where nothing was left behind."""
     return read_result(folder)
 
 
 @contextmanager
 def reach(place: Place, arguments: argparse.Namespace, *, look_only: bool = True) -> Iterator[Control]:
-    """Give the control calls of a run; one that is not running is opened for that long, without workers."""
+    """Return the control calls of a run; one that is not running is opened for that long, without workers."""
     control = living(place, arguments)
     if control is not None:
         yield control
@@ -149,7 +149,7 @@ def reach(place: Place, arguments: argparse.Namespace, *, look_only: bool = True
 
 
 def spec_in(folder: Path) -> RunSpec:
-    """Give what runs in the folder of a run. Raises SpecError where it can't be read."""
+    """Return what runs in the folder of a run. Raises SpecError where it can't be read."""
     try:
         return msgspec.json.decode((folder / "run.json").read_bytes(), type=RunSpec)
     except (OSError, msgspec.DecodeError) as error:
@@ -162,7 +162,7 @@ def how_to_go_on(place: Place) -> str:
 
 
 def _command_of(folder: Path) -> str:
-    """Give what a person typed to start the run in a folder; "" where a script started it."""
+    """Return what a person typed to start the run in a folder; "" where a script started it."""
     try:
         return (folder / "command").read_text(encoding="utf-8")
     except OSError:

@@ -12,8 +12,8 @@ from blockyard.cli.find import add_where, living, place_of, reach, spec_in
 from blockyard.cli.pod_logs import show
 from blockyard.cli.watch_commands import index_of
 from blockyard.client.output import Section, sections_of
+from blockyard.local.result import what_failed
 from blockyard.plan.grid import Grid
-from blockyard.result import what_failed
 from blockyard.spec.errors import BlockyardError, SpecError, nearest
 from blockyard.spec.model import TaskSpec
 

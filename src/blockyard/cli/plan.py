@@ -49,7 +49,7 @@ class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan_run(run: RunSpec) -> RunPlan:
-    """Give the plan of a valid run."""
+    """Return the plan of a valid run."""
     tasks = {task.id: task for task in run.pipeline.tasks}
     grids = {task_id: Grid.of(task) for task_id, task in tasks.items()}
     boxes = run_boxes(run, grids)
@@ -82,12 +82,12 @@ def _plan_task(task: TaskSpec, grid: Grid, boxes: Sequence[Box]) -> TaskPlan:
 
 
 def _independent(box: Box, moduli: Sequence[int]) -> int:
-    """Give the most blocks of one level in an index box: every m-th on each axis."""
+    """Return the most blocks of one level in an index box: every m-th on each axis."""
     return math.prod(-(-max(end - begin, 0) // m) for begin, end, m in zip(*box, moduli, strict=True))
 
 
 def _voxels(grid: Grid, box: Box, *, context: bool) -> int:
-    """Give the voxels that the blocks of an index box read (`context`) or write, added up over blocks.
+    """Return the voxels that the blocks of an index box read (`context`) or write, added up over blocks.
 
     Separable: a sum over blocks of a product over axes is the product of the sums over each axis; and there all blocks
     but the last of the grid, which `shrink` clips, are alike.
@@ -201,7 +201,7 @@ def _upstream(known: dict[str, TaskSpec], task_id: str) -> set[str]:
 
 
 def plan_text(plan: RunPlan) -> str:
-    """Give the plan as a table, with its warnings."""
+    """Return the plan as a table, with its warnings."""
     rows = [("task", "pool", "grid", "blocks", "levels", "at once", "writes", "reads")]
     rows += [
         (

@@ -11,8 +11,8 @@ import msgspec
 
 from blockyard.cli.app import DONE
 from blockyard.cli.plan import plan_run, plan_text
-from blockyard.preflight import FunctionCheck
-from blockyard.roster import environment_of_services
+from blockyard.local.preflight import FunctionCheck
+from blockyard.local.services import environment_of_services
 from blockyard.spec.errors import NotImportableError
 from blockyard.spec.load import load_pipeline
 from blockyard.spec.model import PipelineSpec

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Protocol, Self, TextIO
 import msgspec
 
 from blockyard.cli.bars import drawing
-from blockyard.core.report import status_report
-from blockyard.core.status import FailureGroup, Failures, RunStatus
 from blockyard.spec.errors import BlockyardError
+from blockyard.wire.api import FailureGroup, Failures, RunStatus
+from blockyard.wire.report import status_report
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -38,7 +38,7 @@ class Progress(Protocol):
 
 
 def progress_on(stream: TextIO, *, live: bool | None = None, as_json: bool = False) -> Progress:
-    """Give JSON lines if asked for; live bars where `stream` is a terminal (or `live` says so); else plain lines."""
+    """Return JSON lines if asked for; live bars where `stream` is a terminal (or `live` says so); else plain lines."""
     if as_json:
         return JsonProgress(stream)
     return LiveProgress(stream) if (stream.isatty() if live is None else live) else PlainProgress(stream)
@@ -127,7 +127,7 @@ class LastErrors:
         self._groups: list[FailureGroup] = []
 
     def of(self, status: RunStatus, failures: Callable[[], Failures] | None) -> Sequence[FailureGroup]:
-        """Give the first few."""
+        """Return the first few."""
         count = sum(task.failed + task.retries for task in status.tasks)
         if count > self._seen and failures is not None:
             try:

@@ -19,13 +19,13 @@ from blockyard.cli.find import RUNS
 from blockyard.cli.plan_command import add_choice
 from blockyard.cli.progress import progress_on
 from blockyard.client.calls import BlockFailedError
-from blockyard.core.report import status_report
-from blockyard.local import LocalRun
-from blockyard.result import RunResult, summary
+from blockyard.local.result import RunResult, summary
+from blockyard.local.run import LocalRun
 from blockyard.spec.errors import FatalBlockError
 from blockyard.spec.load import load_pipeline
 from blockyard.spec.model import RunSpec
 from blockyard.spec.targets import choose
+from blockyard.wire.report import status_report
 
 LOOK_EVERY_S = 0.5
 
@@ -137,7 +137,7 @@ def _follow(local: LocalRun, *, as_json: bool) -> RunResult:
 
 def _run_serially(chosen: RunSpec, home: Path, *, as_json: bool) -> int:
     """Run in this process. What user code raises passes through, traceback and all: that is what it is for."""
-    from blockyard.serial import run_serially
+    from blockyard.local.serial import run_serially
 
     sys.path.insert(0, str(home))
     try:

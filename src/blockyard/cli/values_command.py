@@ -33,6 +33,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def chart_values(pipeline: PipelineSpec) -> dict[str, Any]:
-    """Give the chart's values of a pipeline: itself, and one pool of workers for each name that its tasks use."""
+    """Return the chart's values of a pipeline: itself, and one pool of workers for each name that its tasks use."""
     pools = dict.fromkeys(task.pool for task in pipeline.tasks)
     return {"pipeline": msgspec.to_builtins(pipeline), "pools": {pool: {} for pool in pools}}

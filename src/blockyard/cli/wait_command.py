@@ -12,9 +12,9 @@ from blockyard.cli.app import DONE, FAILED
 from blockyard.cli.find import Place, add_where, ended, how_to_go_on, living, place_of
 from blockyard.cli.progress import print_status
 from blockyard.cli.watch_commands import print_json
-from blockyard.core.status import RunStatus
-from blockyard.embedded import in_use
+from blockyard.local.redis import in_use
 from blockyard.spec.errors import AwayError, ConnectError
+from blockyard.wire.api import RunStatus
 
 TIMED_OUT = 3
 NOBODY = 4
@@ -95,7 +95,7 @@ def wait(arguments: argparse.Namespace) -> int:
 
 
 def _look(place: Place, arguments: argparse.Namespace) -> RunStatus | str:
-    """Give how the run stands, or why nobody says so: a sentence, "" where somebody will in a moment."""
+    """Return how the run stands, or why nobody says so: a sentence, "" where somebody will in a moment."""
     control = living(place, arguments)
     if control is None:
         assert isinstance(place, Path)
@@ -107,7 +107,7 @@ def _look(place: Place, arguments: argparse.Namespace) -> RunStatus | str:
 
 
 def _left_behind(folder: Path) -> RunStatus | str:
-    """Give the result that is in the folder of a run that nobody works on, or a sentence."""
+    """Return the result that is in the folder of a run that nobody works on, or a sentence."""
     if in_use(folder / "redis"):  # it starts, or ends, or its scheduler is being replaced
         return ""
     result = ended(folder)

@@ -15,11 +15,11 @@ from blockyard.cli.app import DONE, FAILED
 from blockyard.cli.find import Place, add_where, ended, how_to_go_on, living, place_of, reach
 from blockyard.cli.progress import Progress, print_status, progress_on
 from blockyard.client.control import Control, Explained
-from blockyard.core.grouping import group_failures
-from blockyard.core.report import counted
-from blockyard.core.status import FailureGroup, Failures, RunStatus
-from blockyard.result import what_failed
+from blockyard.local.result import what_failed
 from blockyard.spec.errors import BlockyardError, ConnectError
+from blockyard.wire.api import FailureGroup, Failures, RunStatus
+from blockyard.wire.failures import group_failures
+from blockyard.wire.report import counted
 
 LOOK_EVERY_S = 1.0
 PATIENCE_S = 30.0
@@ -88,7 +88,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def _status(place: Place, arguments: argparse.Namespace) -> tuple[RunStatus, bool]:
-    """Give the status of a run, and whether it is running."""
+    """Return the status of a run, and whether it is running."""
     control = living(place, arguments)
     if control is not None:
         return control.status(), True
@@ -210,7 +210,7 @@ def explain(arguments: argparse.Namespace) -> int:
 
 
 def explanation_text(found: Explained) -> str:
-    """Give an explanation as a few lines."""
+    """Return an explanation as a few lines."""
     index = ",".join(map(str, found.index))
     lines = [f"{found.task} {index} (block {found.block_id}): {found.state}", found.text]
     lines += [f"reads {found.read_roi}, writes {found.write_roi}"]

@@ -123,7 +123,7 @@ def _member(member: enum.Enum) -> str:
 
 
 def block_call(task: TaskSpec, pickle_dir: str | None) -> Call:
-    """Give the callable that runs one block of `task`, checks and all.
+    """Return the callable that runs one block of `task`, checks and all.
 
     Imports user code, and builds a class given as function. Raises what the user's module or class raises, and
     SpecError for a reference that names nothing.
@@ -183,7 +183,7 @@ class Checks:
             raise BlockFailedError("check", "the check after the block says that it is not done")
 
     def around(self, call: Call) -> Call:
-        """Give `call` with the checks before and after it."""
+        """Return `call` with the checks before and after it."""
 
         def checked(block: Block) -> Any:
             if self.is_done(block):
@@ -208,7 +208,7 @@ def _is_true(found: object, name: str) -> bool:
 
 
 def load_checks(task: TaskSpec, pickle_dir: str | None) -> Checks | None:
-    """Give the checks of a task, or None where it has none. Raises SpecError for a reference that names nothing."""
+    """Return the checks of a task, or None where it has none. Raises SpecError for a reference that names nothing."""
     spec = task.check
     if spec is None:
         return None
@@ -227,7 +227,7 @@ def _check_call(reference: str, params: Mapping[str, Any], pickle_dir: str | Non
 
 
 def parameter_names(function: Callable[..., Any], params: Mapping[str, Any]) -> list[str]:
-    """Give the names in `params` that `function` has parameters for, besides its first, the block."""
+    """Return the names in `params` that `function` has parameters for, besides its first, the block."""
     if not params:
         return []
     try:
@@ -246,7 +246,7 @@ def parameter_names(function: Callable[..., Any], params: Mapping[str, Any]) -> 
 
 
 def block_json(block: Block, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a block as a program gets it on standard input: plain integers, half-open boxes, array axis order."""
+    """Return a block as a program gets it on standard input: plain integers, half-open boxes, array axis order."""
     return {
         "task_id": block.task_id,
         "block_id": block.block_id,
@@ -303,7 +303,7 @@ def _command_failed(program: str, status: int, tail: deque[str]) -> BlockFailedE
 
 
 def signal_name(number: int) -> str:
-    """Give ``SIGKILL`` for 9, or ``signal 77`` for one without a name."""
+    """Return ``SIGKILL`` for 9, or ``signal 77`` for one without a name."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -336,7 +336,7 @@ def _is_ours(package: str | None) -> bool:
 
 
 def shorten(text: str, longest: int) -> str:
-    """Give `text` with its middle left out where it is longer than `longest`: both ends tell the most.
+    """Return `text` with its middle left out where it is longer than `longest`: both ends tell the most.
 
     >>> shorten("one two three four five six seven eight", 20)
     'one two th ... even eight'

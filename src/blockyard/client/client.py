@@ -155,7 +155,7 @@ class Client:
     # ----- acquire and release ----------------------------------------------------------------------------------
 
     def acquire_block(self) -> Any:
-        """Give the next block, waiting until there is one; None when the task is over (or the worker is to stop).
+        """Return the next block, waiting until there is one; None when the task is over (or the worker is to stop).
 
         In a ``with`` statement the end gives `block` None too. Raises LeaseLostError after a lost lease (with
         ``on_lost_lease="raise"``) and ConnectError where the scheduler has refused us.
@@ -213,7 +213,7 @@ class Client:
         return None
 
     def _failure(self, lease: int, error: BaseException) -> tuple[Outcome, BlockError | None]:
-        """Give what `error` makes of a block."""
+        """Return what `error` makes of a block."""
         if interrupts.is_from_outside(error):
             return Outcome.RETURNED, None
         match error:
@@ -285,7 +285,7 @@ class Client:
                 self._thread.kick()  # so that it looks again in time
 
     def _flush(self) -> None:
-        """Give the session what is done."""
+        """Return the session what is done."""
         if not self._done:
             return
         done, self._done = self._done, []
@@ -384,10 +384,10 @@ class Client:
         match happening:
             case Joined(welcome):
                 self._learn({task.id: task for task in welcome.pipeline.tasks}, welcome.run)
-            case BlocksGranted(lots):
-                for lot in lots:
-                    for number, block_id in zip(lot.numbers.tolist(), lot.blocks.tolist(), strict=True):
-                        self._waiting.append((number, block_id, lot.attempts.get(number, 1)))
+            case BlocksGranted(batches):
+                for batch in batches:
+                    for number, block_id in zip(batch.numbers.tolist(), batch.blocks.tolist(), strict=True):
+                        self._waiting.append((number, block_id, batch.attempts.get(number, 1)))
             case LeasesRevoked(numbers):
                 gone = set(numbers.tolist())
                 self._waiting = deque(lease for lease in self._waiting if lease[0] not in gone)

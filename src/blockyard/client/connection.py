@@ -24,7 +24,7 @@ NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 def software_version() -> str:
-    """Give name and version of the installed distribution."""
+    """Return name and version of the installed distribution."""
     try:
         return f"blockyard {version('blockyard')}"
     except PackageNotFoundError:
@@ -166,7 +166,7 @@ class SessionThread:
                 self.session.connection_made(time.monotonic())
 
     def _open(self, host: str, port: int) -> socket.socket:
-        """Give a new connection. Raises OSError (ssl.SSLError is one)."""
+        """Return a new connection. Raises OSError (ssl.SSLError is one)."""
         connected = socket.create_connection((host, port), CONNECT_S)
         if self._trust is None:
             return connected

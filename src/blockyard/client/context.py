@@ -64,11 +64,11 @@ class Context:
         return context
 
     def to_env(self) -> str:
-        """Give the value of the environment variable: ``name=value`` pairs between colons, percent-encoded."""
+        """Return the value of the environment variable: ``name=value`` pairs between colons, percent-encoded."""
         return ":".join(f"{quote(str(k), safe='/')}={quote(str(v), safe='/')}" for k, v in self._values.items())
 
     def token(self, environ: Mapping[str, str] | None = None) -> str:
-        """Give the scheduler's token: from ``token_file``, ``token``, or the variables that a worker has too.
+        """Return the scheduler's token: from ``token_file``, ``token``, or the variables that a worker has too.
 
         Raises ConnectError for a file that cannot be read.
         """
@@ -83,7 +83,7 @@ class Context:
             raise ConnectError(f"the token file {path} cannot be read: {error}") from error
 
     def trust(self, environ: Mapping[str, str] | None = None) -> Trust | None:
-        """Give how to connect by TLS, or None for without.
+        """Return how to connect by TLS, or None for without.
 
         From ``tls``, ``tls_ca`` and ``tls_name``, or the variables that a worker has too. Raises SpecError for a file
         that holds no certificates.
@@ -95,11 +95,11 @@ class Context:
         return trust(tls=TRUTHS.get(tls.lower(), bool(tls)), ca=ca, name=name)
 
     def copy(self) -> Context:
-        """Give a context with the same values."""
+        """Return a context with the same values."""
         return Context(**self._values)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Give a value, or `default`."""
+        """Return a value, or `default`."""
         return self._values.get(name, default)
 
     def __getitem__(self, name: str) -> Any:

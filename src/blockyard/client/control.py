@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from blockyard.client.tls import complaint, trust
-from blockyard.core.status import Explanation, Failures, FailureStatus, Record, RunStatus
 from blockyard.spec.errors import AwayError, ConnectError
 from blockyard.spec.model import RoiSpec
+from blockyard.wire.api import Explanation, Failures, FailureStatus, Record, RunStatus
 
 TIMEOUT_S = 10.0
 AWAY = (502, 503, 504)
@@ -49,11 +49,11 @@ class Control:
         self._opener = direct_opener(self._trust.context if self._trust is not None else None)
 
     def status(self) -> RunStatus:
-        """Give the status of the run."""
+        """Return the status of the run."""
         return self._get("status", {}, RunStatus)
 
     def failures(self, task: str | None = None) -> Failures:
-        """Give the failed attempts that are kept, of one task or all, grouped by their error."""
+        """Return the failed attempts that are kept, of one task or all, grouped by their error."""
         return self._get("failures", {"task": task} if task else {}, Failures)
 
     def explain(self, task: str, index: Sequence[int]) -> Explained:
@@ -61,7 +61,7 @@ class Control:
         return self._get("explain", {"task": task, "index": ",".join(map(str, index))}, Explained)
 
     def record(self) -> Record:
-        """Give the record of the run: what each block took, where and when."""
+        """Return the record of the run: what each block took, where and when."""
         answer = self._call("GET", "record", None)
         try:
             return msgspec.msgpack.decode(answer, type=Record)
@@ -149,7 +149,7 @@ class Control:
         return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
 
     def _refusal(self, error: urllib.error.HTTPError) -> str:
-        """Give the scheduler's own sentence, if it sent one."""
+        """Return the scheduler's own sentence, if it sent one."""
         try:
             said = json.loads(error.read(2**16))
             sentence = str(said.get("error") or said.get("message") or "")

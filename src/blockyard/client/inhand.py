@@ -51,7 +51,7 @@ class InHand:
         return self._longs[0] > 1
 
     def numbers(self) -> npt.NDArray[np.int64] | None:
-        """Give the leases that run, in no order; None where no Client was made."""
+        """Return the leases that run, in no order; None where no Client was made."""
         longs = np.array(self._longs)
         return longs[1:][longs[1:] != 0] if longs[0] else None
 
@@ -72,5 +72,5 @@ def _forget() -> None:
 
 
 def ours() -> InHand | None:
-    """Give the page of this process; None where nobody reads one."""
+    """Return the page of this process; None where nobody reads one."""
     return _ours

@@ -123,7 +123,7 @@ class Output:
             stream.finish()
 
     def fields(self) -> dict[str, Any]:
-        """Give what a JSON line says of the block that runs."""
+        """Return what a JSON line says of the block that runs."""
         if (block := self.block) is None:
             return {}
         return {
@@ -342,7 +342,7 @@ def _open_index(log: Path) -> int:
 
 
 def sections_of(logs: Path, task: str, block: int) -> Iterator[tuple[Path, Section]]:
-    """Give (log file, section) of what a block wrote into the files of a folder, oldest attempt first."""
+    """Return (log file, section) of what a block wrote into the files of a folder, oldest attempt first."""
     found: list[tuple[float, Path, Section]] = []
     for index in sorted(logs.glob("*" + INDEX)):
         found += [(section.at_s, index.with_suffix(".log"), section) for section in _read(index, task, block)]
@@ -351,7 +351,7 @@ def sections_of(logs: Path, task: str, block: int) -> Iterator[tuple[Path, Secti
 
 
 def _read(index: Path, task: str, block: int) -> list[Section]:
-    """Give a block's sections in one index, each once, with an end also where it was killed."""
+    """Return a block's sections in one index, each once, with an end also where it was killed."""
     mark = b'"block":%d,' % block
     kept: dict[tuple[int, int], Section] = {}
     open_: Section | None = None

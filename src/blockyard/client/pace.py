@@ -27,7 +27,7 @@ class Pace:
         self._blocks = self._blocks * keep + blocks
 
     def blocks_in(self, seconds: float, most: int) -> int:
-        """Give how many blocks fit into `seconds`: from 1 (also while nothing is known) to `most`."""
+        """Return how many blocks fit into `seconds`: from 1 (also while nothing is known) to `most`."""
         if self._blocks == 0:
             return 1
         return int(min(max(seconds * self._blocks / max(self._seconds, 1e-9), 1), most))

@@ -36,12 +36,12 @@ class Trust:
     """The name that the certificate must have; empty: the host that is connected to."""
 
     def server_name(self, host: str) -> str:
-        """Give the name that the certificate of `host` must have."""
+        """Return the name that the certificate of `host` must have."""
         return self.name or host
 
 
 def trust(*, tls: bool, ca: str = "", name: str = "") -> Trust | None:
-    """Give how to connect, or None for without TLS. Raises SpecError for a file that holds no certificates.
+    """Return how to connect, or None for without TLS. Raises SpecError for a file that holds no certificates.
 
     Each of the three means TLS: a name or an authority to check would otherwise be forgotten in silence.
     """

@@ -17,10 +17,10 @@ import numpy as np
 from blockyard.plan.grid import Ints
 
 if TYPE_CHECKING:
-    from blockyard.core.frontier import Frontier
+    from blockyard.core.ready.frontier import Frontier
     from blockyard.core.runstate import RunState
-    from blockyard.core.task import Task
-    from blockyard.core.workers import Worker
+    from blockyard.core.state.task import Task
+    from blockyard.core.state.workers import Worker
 
 LEAST_BLOCK_S = 1e-5
 """A block costs its worker at least this, however little it does."""
@@ -52,7 +52,7 @@ def assign(core: RunState, now: float) -> bool:
 
 
 def _groups(core: RunState, now: float) -> list[Group]:
-    """Give the connected workers that were heard of in time, by what they may run; not those who only listen."""
+    """Return the connected workers that were heard of in time, by what they may run; not those who only listen."""
     patience = core.settings.patience_s
     found: dict[tuple[str, bool, str | None], list[Worker]] = {}
     for worker in core.workers.values():
@@ -102,7 +102,7 @@ def _assign_group(core: RunState, group: Group, now: float) -> bool:
         _assign_worker(core, group, worker, min(rooms[worker.id], shares[worker.id]), now)
         for frontier, addresses in aside:
             frontier.push_back(addresses)
-    for worker in wanting if core.troubles.avoid else ():
+    for worker in wanting if core.retries.avoid else ():
         if worker.want > 0:  # nobody else took what it had better not try again itself
             _assign_worker(core, group, worker, min(rooms[worker.id], shares[worker.id]), now)
     hungry = any(worker.want > 0 and not core.leases.held_by(worker.id) for worker in wanting)
@@ -110,7 +110,7 @@ def _assign_group(core: RunState, group: Group, now: float) -> bool:
 
 
 def _room(core: RunState, group: Group, worker: Worker) -> int:
-    """Give how many more blocks the worker may have: two batches less what it holds, at least its idle slots."""
+    """Return how many more blocks the worker may have: two batches less what it holds, at least its idle slots."""
     held = 0
     work_s = 0.0
     fastest = core.settings.batch_s
@@ -126,7 +126,7 @@ def _room(core: RunState, group: Group, worker: Worker) -> int:
 
 
 def _mean_s(core: RunState, task: Task) -> float:
-    """Give the smoothed seconds of a block; before any is measured, so long that one a slot is handed out."""
+    """Return the smoothed seconds of a block; before any is measured, so long that one a slot is handed out."""
     return max(core.measures.mean_s.get(task.number, 2 * core.settings.batch_s), LEAST_BLOCK_S)
 
 
@@ -138,20 +138,20 @@ def _assign_worker(core: RunState, group: Group, worker: Worker, most: int, now:
     for task in group.tasks:
         frontier = core.frontiers[task.number]
         if len(frontier.ready):
-            at_once = _at_once(core, task, worker)
-            if at_once is not None:
-                choices.append((task, frontier, at_once))
+            max_running = _max_running(core, task, worker)
+            if max_running is not None:
+                choices.append((task, frontier, max_running))
     if not choices:
         return
     taken = 0
     for choice, n in _order(core, choices, most, worker):
-        task, frontier, at_once = choices[choice]
+        task, frontier, max_running = choices[choice]
         addresses = frontier.ready.take(n)
         taken += n
         if task.spec.num_workers is not None:
-            core.allotted[task.number][worker.id] = at_once
+            core.allotted[task.number][worker.id] = max_running
         for batch in _apart(core, task, addresses):
-            core.lease(worker, task, batch, now, at_once if task.spec.num_workers is not None else 0)
+            core.lease(worker, task, batch, now, max_running if task.spec.num_workers is not None else 0)
     if taken:
         worker.want = 0
 
@@ -159,7 +159,7 @@ def _assign_worker(core: RunState, group: Group, worker: Worker, most: int, now:
 def _order(
     core: RunState, choices: Sequence[tuple[Task, Frontier, int]], most: int, worker: Worker
 ) -> list[tuple[int, int]]:
-    """Give from which choice how many blocks come next, in Z-order over all of them."""
+    """Return from which choice how many blocks come next, in Z-order over all of them."""
     left_s = 2 * core.settings.batch_s * max(worker.slots, 1)
     left_s -= sum(core.leases.held(task.number, worker.id) * _mean_s(core, task) for task, _, _ in choices)
     least = max(worker.slots, 1) - core.leases.held_by(worker.id)
@@ -179,8 +179,8 @@ def _order(
     ]
 
 
-def _at_once(core: RunState, task: Task, worker: Worker) -> int | None:
-    """Give how many blocks of the task the worker may run at once; None: the task's `num_workers` are all at work."""
+def _max_running(core: RunState, task: Task, worker: Worker) -> int | None:
+    """Return how many blocks of the task the worker may run at once; None: the task's `num_workers` are all at work."""
     slots = max(worker.slots, 1)
     if task.spec.num_workers is None:
         return slots
@@ -201,11 +201,11 @@ def _segments(which: Ints) -> list[Ints]:
 
 def _set_aside(core: RunState, group: Group, worker: Worker) -> list[tuple[Frontier, Ints]]:
     """Take out the ready blocks that this worker failed last, where another worker waits for blocks too."""
-    if not core.troubles.avoid or all(other is worker or other.want == 0 for other in group.workers):
+    if not core.retries.avoid or all(other is worker or other.want == 0 for other in group.workers):
         return []
     aside = []
     for task in group.tasks:
-        failed = [at for (number, at), who in core.troubles.avoid.items() if number == task.number and who == worker.id]
+        failed = [at for (number, at), who in core.retries.avoid.items() if number == task.number and who == worker.id]
         if failed:
             aside.append((core.frontiers[task.number], core.frontiers[task.number].ready.remove(np.array(failed))))
     return [(frontier, addresses) for frontier, addresses in aside if len(addresses)]
@@ -213,8 +213,8 @@ def _set_aside(core: RunState, group: Group, worker: Worker) -> list[tuple[Front
 
 def _apart(core: RunState, task: Task, addresses: Ints) -> list[Ints]:
     """Split off the blocks that are leased alone, each a batch of its own."""
-    if not core.troubles.alone:
+    if not core.retries.alone:
         return [addresses]
-    alone = np.array([(task.number, address) in core.troubles.alone for address in addresses.tolist()])
+    alone = np.array([(task.number, address) in core.retries.alone for address in addresses.tolist()])
     parts = [addresses[~alone], *(addresses[i : i + 1] for i in np.flatnonzero(alone))]
     return [part for part in parts if len(part)]

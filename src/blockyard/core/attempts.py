@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from blockyard.core.task import Kind, Task, Tries
+from blockyard.core.state.task import Kind, Task, Tries
 from blockyard.plan.grid import Ints
 
 
 def under_way(task: Task, trouble: Sequence[tuple[int, Tries]], leased: Ints, losses: int) -> tuple[Ints, Ints]:
-    """Give the addresses of blocks that are not done and have been tried or are leased, and how often that is.
+    """Return the addresses of blocks that are not done and have been tried or are leased, and how often that is.
 
     `trouble` is what blocks of the task have cost, by address; `losses` the budget of them. A worker that is lost makes
     no attempt of its own: the next one has the same number.

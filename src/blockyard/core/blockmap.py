@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from blockyard.core.task import Bools, Kind, Task
+from blockyard.core.state.task import Bools, Kind, Task
 from blockyard.plan.grid import Index, Ints, ceil_div
 from blockyard.spec.errors import SpecError
 
@@ -70,7 +70,7 @@ class BlockMap:
 def view_of(
     shape: Index, cuts: Sequence[tuple[int, int | None]], window: tuple[Index, Index] = ((), ()), most: int = 512
 ) -> View:
-    """Give the view of a grid along the axes in `cuts`, each with the index to cut at or None to look through.
+    """Return the view of a grid along the axes in `cuts`, each with the index to cut at or None to look through.
 
     Axes that are not named are looked through, the first first, until two are left. Raises SpecError for a view that
     the grid does not have.
@@ -127,7 +127,7 @@ def block_map(task: Task, view: View, leased: Ints, ready: Ints) -> BlockMap:
 
 
 def step_for(size: int, most: int) -> int:
-    """Give the smallest power of two of blocks a cell with which `size` blocks are at most `most` cells.
+    """Return the smallest power of two of blocks a cell with which `size` blocks are at most `most` cells.
 
     >>> step_for(512, 512), step_for(513, 512), step_for(10_000, 512)
     (1, 2, 32)
@@ -177,14 +177,14 @@ class _Shown:
         return slice((self.begin >> self.log2_step) - self.origin, ceil_div(self.end, self.step) - self.origin)
 
     def piece_sizes(self) -> Ints:
-        """Give the blocks of each piece of each chunk, shape (chunks, pieces)."""
+        """Return the blocks of each piece of each chunk, shape (chunks, pieces)."""
         begin = np.arange(self.chunks.start, self.chunks.stop)[:, None] << self.log2_side
         limit = np.minimum(begin + self.side, self.size)
         start = begin + np.arange(self.pieces) * self.step
         return np.clip(np.minimum(start + self.step, limit) - start, 0, None)
 
     def overlaps(self, lo: int, hi: int) -> Ints:
-        """Give for each cell of the window how many of its blocks lie in [lo, hi)."""
+        """Return for each cell of the window how many of its blocks lie in [lo, hi)."""
         first = np.arange(self.begin >> self.log2_step, ceil_div(self.end, self.step)) << self.log2_step
         end = np.minimum(first + self.step, self.size)
         return np.clip(np.minimum(end, hi) - np.maximum(first, lo), 0, None)
@@ -291,11 +291,11 @@ class Picture:
         return sums[self._crop]
 
     def chunks_along(self, axis: int) -> tuple[int, int]:
-        """Give the chunks of the view along an axis, from and to."""
+        """Return the chunks of the view along an axis, from and to."""
         return self._slices[axis].start, self._slices[axis].stop
 
     def chunk_of_cells(self, axis: int) -> Ints:
-        """Give for each cell along a shown axis the chunk of its first block, counted from the view's first."""
+        """Return for each cell along a shown axis the chunk of its first block, counted from the view's first."""
         at = self.view.shown.index(axis)
         cells = self.cells[at] if len(self.view.shown) > 1 else self.cells[1]
         first = self.begin[at] + np.arange(cells) * self.step[at]
@@ -330,24 +330,24 @@ class Picture:
         return np.zeros((self._rows.n_cells, self._columns.n_cells), dtype)
 
     def _order(self) -> tuple[int, ...]:
-        """Give the axes, the shown ones first: chunks behind one another lie side by side in this order."""
+        """Return the axes, the shown ones first: chunks behind one another lie side by side in this order."""
         return (*self.view.shown, *(axis for axis in range(self.task.grid.ndim) if axis not in self.view.shown))
 
     def _chunks(self) -> tuple[Ints, int]:
-        """Give the chunks that the view meets, those behind one another together, and how many that are."""
+        """Return the chunks that the view meets, those behind one another together, and how many that are."""
         layout = self.task.layout
         chunks = np.arange(layout.chunks).reshape(layout.counts)[self._slices].transpose(self._order())
         return chunks.reshape(-1), math.prod(chunks.shape[len(self.view.shown) :])
 
     def _volumes(self) -> Ints:
-        """Give the blocks of each chunk of `_chunks`, in that order."""
+        """Return the blocks of each chunk of `_chunks`, in that order."""
         volumes = np.ones(1, np.int64)
         for axis in self._order():
             volumes = (volumes[:, None] * self._extents(axis)).reshape(-1)
         return volumes
 
     def _extents(self, axis: int) -> Ints:
-        """Give how many blocks along an axis each chunk of the view has."""
+        """Return how many blocks along an axis each chunk of the view has."""
         layout = self.task.layout
         begins = np.arange(self._slices[axis].start, self._slices[axis].stop) << layout.log2_side[axis]
         return np.minimum(begins + layout.side[axis], self.task.grid.shape[axis]) - begins
@@ -367,7 +367,7 @@ class Picture:
         return self._pieces(self._cut(counts), np.uint32)
 
     def _cut(self, entries: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Give of entries, shape (chunks, *side), those of the slice; axes that are cut stay with length 1."""
+        """Return of entries, shape (chunks, *side), those of the slice; axes that are cut stay with length 1."""
         for axis, at in self.view.cut.items():
             place = at & ((1 << self.task.layout.log2_side[axis]) - 1)
             entries = entries[(slice(None),) * (axis + 1) + (slice(place, place + 1),)]
@@ -440,7 +440,7 @@ def _sum_through(values: npt.NDArray[Any], axes: tuple[int, ...], dtype: type) -
 
 
 def blocks_in(task: Task, state: str, box: tuple[Index, Index], leased: Ints, ready: Ints, most: int) -> Ints:
-    """Give the ids, ascending, of up to `most` blocks of an index box that are in one state."""
+    """Return the ids, ascending, of up to `most` blocks of an index box that are in one state."""
     found: list[Ints] = []
     missing = most
     for addresses in _candidates(task, state, box, leased, ready):
@@ -455,7 +455,7 @@ def blocks_in(task: Task, state: str, box: tuple[Index, Index], leased: Ints, re
 
 
 def _candidates(task: Task, state: str, box: tuple[Index, Index], leased: Ints, ready: Ints) -> Iterator[Ints]:
-    """Give addresses in the state, chunk by chunk; some may lie outside the box or the run."""
+    """Return addresses in the state, chunk by chunk; some may lie outside the box or the run."""
     if state in {"leased", "ready"}:
         yield leased if state == "leased" else ready
         return

@@ -110,7 +110,7 @@ def gone(worker: str, message: Bye | Gone, known: Iterable[str]) -> list[Event]:
 
 
 def grants(leases: Iterable[SendLeases]) -> Grants:
-    """Give one frame's message for all leases of one worker."""
+    """Return one frame's message for all leases of one worker."""
     return Grants(
         tuple(
             Grant(
@@ -118,7 +118,7 @@ def grants(leases: Iterable[SendLeases]) -> Grants:
                 lease.task,
                 np.ascontiguousarray(lease.blocks, IDS).tobytes(),
                 lease.attempts,
-                lease.at_once,
+                lease.max_running,
             )
             for lease in leases
         )

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from blockyard.core.eta import Eta, whole_run
-from blockyard.core.status import RunningBlock, RunStatus, Straggler, TaskStatus, WorkerStatus
-from blockyard.core.task import Kind, Task
-from blockyard.core.workers import Worker
+from blockyard.core.state.task import Kind, Task
+from blockyard.core.state.workers import Worker
+from blockyard.wire.api import RunningBlock, RunStatus, Straggler, TaskStatus, WorkerStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +68,7 @@ def describe_run(core: RunState, etas: Sequence[Eta | None], now: float) -> RunS
         leases_expired=core.measures.expired,
         leases_granted=core.measures.granted,
         stragglers=_stragglers(core, now),
-        quiet_s=core.quiet.left_s(now),
+        quiet_s=core.hold.left_s(now),
         notices=core.notices.listed(),
     )
 
@@ -124,7 +124,7 @@ def running_blocks(core: RunState, worker: str, now: float) -> list[RunningBlock
 
 
 def _running(core: RunState, worker: Worker, now: float) -> Iterator[tuple[Task, int, float]]:
-    """Give (task, address, seconds since it began) of the blocks that a worker runs."""
+    """Return (task, address, seconds since it began) of the blocks that a worker runs."""
     for number, seconds in worker.running:
         for grant, _, positions in core.leases.find(np.array([number])):
             if grant is not None and grant.live[positions[0]]:

@@ -23,7 +23,7 @@ LAST_CODE = 44 << 10
 
 
 def encode(seconds: Seconds) -> Codes:
-    """Give the codes of seconds; 0 where they are unknown (NaN).
+    """Return the codes of seconds; 0 where they are unknown (NaN).
 
     >>> [round(float(s), 6) for s in decode(encode(np.array([1e-9, 0.25, np.nan], np.float32)))]
     [1e-06, 0.250122, nan]
@@ -35,7 +35,7 @@ def encode(seconds: Seconds) -> Codes:
 
 
 def decode(codes: Codes) -> Seconds:
-    """Give the seconds of codes, in the middle of what was dropped; NaN where they are unknown."""
+    """Return the seconds of codes, in the middle of what was dropped; NaN where they are unknown."""
     bits = ((codes.astype(np.int32) + FIRST) << DROPPED_BITS) + (1 << DROPPED_BITS - 1)
     seconds = bits.view(np.float32)
     seconds[codes == 0] = np.nan

@@ -80,7 +80,7 @@ class Load:
 
 
 def block_time(window: Usage, whole: Usage, *, slots: float, variation: float) -> BlockTime | None:
-    """Give how long a block takes, from the last two minutes and all of the run; None where none was done.
+    """Return how long a block takes, from the last two minutes and all of the run; None where none was done.
 
     `slots` is how many the task kept busy; `variation` the standard deviation over the mean of single blocks.
     """
@@ -101,7 +101,7 @@ def block_time(window: Usage, whole: Usage, *, slots: float, variation: float) -
 
 
 def forecast(loads: Sequence[Load], slots_at_work: Sequence[float]) -> list[Eta | None]:
-    """Give the end of each task; None where it is unknown: nothing of it was measured, or nobody works.
+    """Return the end of each task; None where it is unknown: nothing of it was measured, or nobody works.
 
     `slots_at_work` are those of each pool. Tasks stand after those they read from.
     """
@@ -118,7 +118,7 @@ def forecast(loads: Sequence[Load], slots_at_work: Sequence[float]) -> list[Eta 
 
 
 def whole_run(ends: Sequence[Eta | None]) -> Eta | None:
-    """Give the end of all; None where one is unknown."""
+    """Return the end of all; None where one is unknown."""
     known = [end for end in ends if end is not None]
     if len(known) < len(ends):
         return None
@@ -128,7 +128,7 @@ def whole_run(ends: Sequence[Eta | None]) -> Eta | None:
 
 
 def _shared(loads: Sequence[Load], slots: float) -> list[float]:
-    """Give the ends of tasks that share slots: each gets its share until it is done, then the others have it.
+    """Return the ends of tasks that share slots: each gets its share until it is done, then the others have it.
 
     With work left L and share w, tasks end in the order of L / w; between two ends, all that are left work together
     at the speed of the slots. O(n log n).

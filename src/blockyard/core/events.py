@@ -189,7 +189,7 @@ class SendLeases:
     blocks: Ids
     attempts: dict[int, int] = field(default_factory=dict)
     """Position to attempt number, where that is not 1."""
-    at_once: int = 0
+    max_running: int = 0
     """The most blocks of this task that the worker may run at once, from now on; 0: as many as it has slots."""
 
 

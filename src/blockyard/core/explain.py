@@ -8,13 +8,13 @@ import numpy as np
 
 from blockyard.core.attempts import under_way
 from blockyard.core.durations import decode
-from blockyard.core.leases import Grant
-from blockyard.core.report import duration
-from blockyard.core.status import Explanation
-from blockyard.core.task import Kind, Task, Tries
+from blockyard.core.state.leases import Grant
+from blockyard.core.state.task import Kind, Task, Tries
 from blockyard.plan.edges import expand
 from blockyard.plan.grid import Index, Ints
 from blockyard.spec.errors import SpecError, nearest
+from blockyard.wire.api import Explanation
+from blockyard.wire.report import duration
 
 if TYPE_CHECKING:
     from blockyard.core.runstate import RunState
@@ -50,7 +50,7 @@ def explain(core: RunState, task_id: str, block_id: int, now: float) -> Explanat
 
 
 def _attempt(core: RunState, task: Task, address: int, state: str) -> int:
-    """Give the attempt at which a block was done or failed for good, or else the one that goes on or is next."""
+    """Return the attempt at which a block was done or failed for good, or else the one that goes on or is next."""
     tries = task.tries.get(address)
     if state == "failed":
         _, tried = under_way(task, [(address, tries or Tries())], NO_BLOCKS, core.settings.losses)
@@ -71,7 +71,7 @@ def block_state(core: RunState, task: Task, index: Index) -> str:
             return kind.name.lower()
     if core.leases.find_block(task.number, address) is not None:
         return "leased"
-    if core.troubles.is_delayed(task.number, address) or address in core.frontiers[task.number].ready.addresses():
+    if core.retries.is_delayed(task.number, address) or address in core.frontiers[task.number].ready.addresses():
         return "ready"
     return "pending"
 
@@ -90,7 +90,7 @@ def _text(core: RunState, task: Task, address: int, state: str, attempt: int, wa
     if state == "orphaned":
         return f"will not run: it waits for {waits[0]}" if waits else "will not run: a block it waits for has failed"
     if state == "ready":
-        delayed = core.troubles.is_delayed(task.number, address)
+        delayed = core.retries.is_delayed(task.number, address)
         return f"is ready for attempt {attempt}" + (" after a pause" if delayed else "")
     if state == "done":
         return "is done" + _how(core, task, address)
@@ -124,7 +124,7 @@ def _name(core: RunState, task: Task, indices: Ints, most: int, now: float) -> l
 
 
 def _state_of(core: RunState, task: Task, index: Index, now: float) -> str:
-    """Give a block's state; of a leased one also by whom and since when."""
+    """Return a block's state; of a leased one also by whom and since when."""
     state, address = block_state(core, task, index), _address(task, index)
     found = core.leases.find_block(task.number, address) if state == "leased" else None
     return state if found is None else _holder(found[0], task.tries.get(address, Tries()).attempt, now)
@@ -140,12 +140,12 @@ def _worker(core: RunState, task: Task, address: int) -> str:
     if found is not None:
         return found[0].worker
     if (row := _row(core, task, address)) is None:
-        return core.troubles.avoid.get((task.number, address), "")
+        return core.retries.avoid.get((task.number, address), "")
     return next((name for name, known in core.history.workers.items() if known == row["worker"]), "")
 
 
 def _row(core: RunState, task: Task, address: int) -> Any | None:
-    """Give what is recorded of a block that was done (see `history.ROW`)."""
+    """Return what is recorded of a block that was done (see `history.ROW`)."""
     history = core.history.tasks.get(task.number)
     if history is None or history.rows is None or not history.rows["code"][address]:
         return None

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blockyard.core import durations
-from blockyard.core.task import Task
+from blockyard.core.state.task import Task
 from blockyard.plan.grid import Ints
 
 MOST_WORKERS = 2**16 - 1
@@ -183,5 +183,5 @@ class History:
             task.add(addresses, codes, attempts, self.number_of(batch.worker), ds, piece)
 
     def number_of(self, worker: str) -> int:
-        """Give the number of a worker's name, a new one where it has none."""
+        """Return the number of a worker's name, a new one where it has none."""
         return self.workers.setdefault(worker, min(len(self.workers), MOST_WORKERS))

@@ -135,7 +135,7 @@ class Keeper:
     # --- keeping -----------------------------------------------------------------------------------------------
 
     def take(self, at_s: float, now: float, *, all_pages: bool = False) -> Piece | None:
-        """Give what is to be kept now; None: nothing. Each piece must be kept before the next one is taken.
+        """Return what is to be kept now; None: nothing. Each piece must be kept before the next one is taken.
 
         `at_s` is the time on the clock of the record, `now` the same moment on the core's. With `all_pages` a round
         begins at once, as at the end of a scheduler.
@@ -210,7 +210,7 @@ def _chunks_a_page(task: TaskHistory) -> int:
 
 
 def _chunks(task: TaskHistory, page: int) -> slice:
-    """Give the chunks of a page. Raises IndexError where there are none."""
+    """Return the chunks of a page. Raises IndexError where there are none."""
     size = _chunks_a_page(task)
     chunks = slice(page * size, min((page + 1) * size, len(task.sums)))
     if not 0 <= chunks.start < chunks.stop:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from blockyard.core.events import SendTaskBegan
 
 if TYPE_CHECKING:
-    from blockyard.core.frontier import Frontier
-    from blockyard.core.task import Task
-    from blockyard.core.workers import Worker
+    from blockyard.core.ready.frontier import Frontier
+    from blockyard.core.state.task import Task
+    from blockyard.core.state.workers import Worker
 
 
 class Listeners:
@@ -49,7 +49,7 @@ class Listeners:
         return task.spec.id in self._wanting.values()
 
     def due(self, tasks: dict[str, Task], frontiers: dict[int, Frontier]) -> Iterator[SendTaskBegan]:
-        """Give what to tell to whom, once the blocks of this turn are handed out; who is told wants no more."""
+        """Return what to tell to whom, once the blocks of this turn are handed out; who is told wants no more."""
         for listener, task_id in list(self._wanting.items()):
             task = tasks.get(task_id)
             if task is not None and len(frontiers[task.number].ready):

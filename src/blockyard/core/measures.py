@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blockyard.core.rates import Rate
-from blockyard.core.task import Task
+from blockyard.core.state.task import Task
 from blockyard.wire.messages import Outcome
 
 RECENT_BLOCKS = 512

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from blockyard.core.status import Notice
+from blockyard.wire.api import Notice
 
 MOST = 100
 """Kept at once, so that ten thousand troubled workers do not fill a status; the rest is counted."""

@@ -12,7 +12,7 @@ from blockyard.plan.requests import topological
 
 if TYPE_CHECKING:
     from blockyard.core.runstate import RunState
-    from blockyard.core.task import Task
+    from blockyard.core.state.task import Task
 
 UNKNOWN_VARIATION = 1.0
 """Standard deviation over mean of blocks, where fewer than two were measured."""
@@ -39,11 +39,11 @@ class Outlook:
                 slots=slots,
                 done=[core.measures.finished_blocks(id_) for id_ in ids],
                 work_s=[core.measures.work_s.get(id_, 0.0) for id_ in ids],
-                runs=core.state == "running" and not core.quiet.lasts(now),
+                runs=core.state == "running" and not core.hold.lasts(now),
             )
 
     def _slots(self, core: RunState) -> tuple[list[float], list[float]]:
-        """Give the slots that are there and those that hold a block, by pool."""
+        """Return the slots that are there and those that hold a block, by pool."""
         slots, busy = [0.0] * len(self.pools), [0.0] * len(self.pools)
         for worker in core.workers.values():
             if worker.connected and worker.slots and worker.pool in self.pools:
@@ -61,7 +61,7 @@ class Outlook:
         return [busy[self._pool_of[n]] * seconds / by_pool[self._pool_of[n]] for n, seconds in enumerate(work)]
 
     def etas(self, core: RunState) -> list[Eta | None]:
-        """Give the time to the end of each task, counted from the last look; None while unknown, or while paused."""
+        """Return the time to the end of each task, counted from the last look; None while unknown, or while paused."""
         if core.state != "running":
             return [None if task.unfinished else Eta(0.0, 0.0, 0.0) for task in core.tasks]
         window, whole = self.pace.window(), self.pace.whole()
@@ -86,7 +86,7 @@ class Outlook:
         )
 
     def _slots_at_work(self, core: RunState, pool: int, window: Past) -> float:
-        """Give the slots of a pool that will be at work: those that are there, as busy as they were.
+        """Return the slots of a pool that will be at work: those that are there, as busy as they were.
 
         Where some are idle and nothing is ready, more slots would not help: as many as were busy.
         """

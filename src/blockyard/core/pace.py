@@ -47,7 +47,7 @@ class Past:
     """Slot-seconds that were there, by pool."""
 
     def of(self, task: int) -> Usage:
-        """Give what concerns one task."""
+        """Return what concerns one task."""
         return Usage(float(self.busy_s[task]), float(self.work_s[task]), float(self.done[task]))
 
 
@@ -94,19 +94,19 @@ class Pace:
         self.seen_s, self.next_s = now, now + LOOK_EVERY_S
 
     def slots(self, pool: int) -> float:
-        """Give how many slots of a pool were there at the last look."""
+        """Return how many slots of a pool were there at the last look."""
         return float(self._slots[pool])
 
     def busy(self, task: int) -> float:
-        """Give how many slots held a block of a task at the last look."""
+        """Return how many slots held a block of a task at the last look."""
         return float(self._busy[task])
 
     def window(self) -> Past:
-        """Give the last two minutes in which the run could go on."""
+        """Return the last two minutes in which the run could go on."""
         (since, before), (until, seen) = self._samples[0], self._samples[-1]
         return Past(until - since, *np.split(seen - before, self._parts))
 
     def whole(self) -> Past:
-        """Give all since the beginning."""
+        """Return all since the beginning."""
         until, seen = self._samples[-1]
         return Past(until, *np.split(seen, self._parts))

@@ -35,7 +35,7 @@ class Rate:
         self._forget(now)
 
     def per_second(self, now: float) -> float | None:
-        """Give the rate; None while nothing was finished in the window."""
+        """Return the rate; None while nothing was finished in the window."""
         self._forget(now)
         if self._started_s is None or not self._total:
             return None

@@ -11,24 +11,24 @@ from collections.abc import Callable
 import numpy as np
 
 from blockyard.core import events as ev
-from blockyard.core.bitmap import Bitmap
-from blockyard.core.frontier import Frontier, connect_frontiers
 from blockyard.core.history import History
-from blockyard.core.leases import Leases
 from blockyard.core.listeners import Listeners
 from blockyard.core.measures import Measures
 from blockyard.core.notices import Notices
-from blockyard.core.quiet import Quiet
+from blockyard.core.ready.frontier import Frontier, connect_frontiers
+from blockyard.core.ready.retries import Retries
 from blockyard.core.settings import CoreSettings
-from blockyard.core.status import ENDED
-from blockyard.core.task import Task, connect
-from blockyard.core.troubles import Troubles
+from blockyard.core.state.bitmap import Bitmap
+from blockyard.core.state.hold import RecoveryHold
+from blockyard.core.state.leases import Leases
+from blockyard.core.state.task import Task, connect
+from blockyard.core.state.workers import Worker
 from blockyard.core.turn import Turn
-from blockyard.core.workers import Worker
 from blockyard.plan.grid import Grid, Ints
 from blockyard.plan.requests import run_boxes
 from blockyard.plan.zorder import ZOrder
 from blockyard.spec.model import RunSpec
+from blockyard.wire.api import ENDED
 
 
 class RunState:
@@ -49,8 +49,8 @@ class RunState:
         self.by_id = {task.spec.id: task for task in self.tasks}
         connect(self.tasks)
         self.leases = Leases()
-        self.quiet = Quiet()
-        self.troubles = Troubles()
+        self.hold = RecoveryHold()
+        self.retries = Retries()
         zorder = ZOrder({task.spec.id: task.grid for task in self.tasks})
         self.frontiers = {task.number: Frontier(task, zorder, self._taken(task.number)) for task in self.tasks}
         connect_frontiers(self.frontiers)
@@ -79,26 +79,26 @@ class RunState:
 
     def ready_count(self, task: int) -> int:
         """Count the blocks of a task found ready, those awaiting a retry included."""
-        return len(self.frontiers[task].ready) + len(self.troubles.delayed(task))
+        return len(self.frontiers[task].ready) + len(self.retries.delayed(task))
 
     def ready_addresses(self, number: int) -> Ints:
-        """Give the addresses of a task's blocks found ready, those awaiting the end of a backoff included."""
-        return np.concatenate([self.frontiers[number].ready.addresses(), self.troubles.delayed(number)])
+        """Return the addresses of a task's blocks found ready, those awaiting the end of a backoff included."""
+        return np.concatenate([self.frontiers[number].ready.addresses(), self.retries.delayed(number)])
 
     def _taken(self, number: int) -> Callable[[], Ints]:
-        return lambda: np.concatenate([self.leases.addresses(number), self.troubles.delayed(number)])
+        return lambda: np.concatenate([self.leases.addresses(number), self.retries.delayed(number)])
 
     # --- changing ----------------------------------------------------------------------------------------------
 
-    def lease(self, worker: Worker, task: Task, addresses: Ints, now: float, at_once: int) -> None:
+    def lease(self, worker: Worker, task: Task, addresses: Ints, now: float, max_running: int) -> None:
         """Lease blocks to a worker (called by `assign`)."""
-        grant = self.leases.grant(task.number, worker.id, addresses, now, at_once=at_once)
+        grant = self.leases.grant(task.number, worker.id, addresses, now, max_running=max_running)
         self.measures.leased(task, len(addresses), now)
         self.listeners.leased(worker, len(addresses))
         self.turn.note_grant(task, grant)
         attempts = task.attempts(addresses)
         blocks = task.grid.ravel(task.layout.indices(addresses))
-        self.turn.effects.append(ev.SendLeases(worker.id, grant.number, task.spec.id, blocks, attempts, at_once))
+        self.turn.effects.append(ev.SendLeases(worker.id, grant.number, task.spec.id, blocks, attempts, max_running))
 
     def revoke(self, task: Task, blocks: Bitmap) -> dict[str, Ints]:
         """End all leases on these blocks of a task; give the lease numbers by worker."""

@@ -16,25 +16,25 @@ import numpy as np
 import numpy.typing as npt
 
 from blockyard.core import events as ev
-from blockyard.core import journal
 from blockyard.core.assign import assign
 from blockyard.core.describe import describe_run
 from blockyard.core.explain import explain
-from blockyard.core.leases import Grant
-from blockyard.core.orphans import orphan_waiters
 from blockyard.core.outlook import Outlook
-from blockyard.core.quiet import Quiet
+from blockyard.core.ready.orphans import orphan_waiters
+from blockyard.core.ready.retries import judge
 from blockyard.core.runstate import RunState
 from blockyard.core.settings import CoreSettings
 from blockyard.core.snapshots import Snapshots, load
-from blockyard.core.status import Explanation, RunStatus
-from blockyard.core.task import Kind, Task, Tries
-from blockyard.core.troubles import judge
+from blockyard.core.state import journal
+from blockyard.core.state.hold import RecoveryHold
+from blockyard.core.state.leases import Grant
+from blockyard.core.state.task import Kind, Task, Tries
+from blockyard.core.state.workers import Worker, lost_outcomes
 from blockyard.core.turn import Turn
 from blockyard.core.undo import rebuild, rerun, retry
-from blockyard.core.workers import Worker, lost_outcomes
 from blockyard.plan.grid import Ints
 from blockyard.spec.model import RunSpec
+from blockyard.wire.api import Explanation, RunStatus
 from blockyard.wire.messages import BlockError, Outcome
 
 __all__ = ["CoreSettings", "Scheduler"]
@@ -89,7 +89,7 @@ class Scheduler(RunState):
         self.state = loaded.state or "running"
         self._snapshots.loaded(loaded)
         self.leases = loaded.leases
-        self.quiet = Quiet.of(self.leases, epoch, self._random, now + self.settings.patience_s)
+        self.hold = RecoveryHold.of(self.leases, epoch, self._random, now + self.settings.patience_s)
         for worker, seq in loaded.workers.items():
             self.workers[worker] = Worker(worker, heard_s=now, last_seq=seq, stale=loaded.stale.get(worker, {}))
         for worker in self.leases.workers() - set(self.workers):
@@ -97,11 +97,11 @@ class Scheduler(RunState):
         for task in self.tasks:
             task.tries = loaded.tries.get(task.number, {})
             task.retries = loaded.retries.get(task.number, 0)
-            self.troubles.restore(task.number, task.tries.items(), self.settings)
+            self.retries.restore(task.number, task.tries.items(), self.settings)
         for grant in self.leases.grants():
             grant.inherited, grant.granted_s = True, now
-            if grant.at_once:
-                self.allotted[grant.task][grant.worker] = grant.at_once
+            if grant.max_running:
+                self.allotted[grant.task][grant.worker] = grant.max_running
         rebuild(self)
         return self
 
@@ -114,7 +114,7 @@ class Scheduler(RunState):
 
     def store_forgot(self, now: float) -> None:
         """Lease nothing for a while (see `quiet.py`): the store may lack the last records, or another leader's."""
-        self.quiet.begin(now + self.settings.patience_s)
+        self.hold.begin(now + self.settings.patience_s)
 
     # --- asking ------------------------------------------------------------------------------------------------
 
@@ -123,7 +123,7 @@ class Scheduler(RunState):
         return describe_run(self, self.outlook.etas(self), now)
 
     def whole_snapshot(self) -> Iterator[ev.Page]:
-        """Give all of the durable state as of the last record given out, for a store that has lost records."""
+        """Return all of the durable state as of the last record given out, for a store that has lost records."""
         return self._snapshots.whole(self)
 
     def explain(self, task: str, block_id: int, now: float) -> Explanation:
@@ -139,7 +139,7 @@ class Scheduler(RunState):
         self.listeners.want(worker)
         revoked = np.empty(0, np.int64)
         if event.holds is not None:
-            self.quiet.hear(event.holds, self.leases)
+            self.hold.hear(event.holds, self.leases)
             revoked = self._reconcile(worker, np.unique(event.holds), now)
         self.turn.effects.append(ev.SendWelcome(worker.id, revoked))
         self.turn.joined.append(event.task)
@@ -301,7 +301,7 @@ class Scheduler(RunState):
         if task.tries:
             for address in addresses.tolist():
                 self.turn.set_tries(task, address, None)
-                self.troubles.forget(task.number, address)
+                self.retries.forget(task.number, address)
 
     def _trouble(
         self, task: Task, address: int, outcome: Outcome, worker: Worker, error: BlockError | None, now: float
@@ -315,16 +315,16 @@ class Scheduler(RunState):
             block_id = task.grid.id_of(task.layout.index_of(address))
             self.turn.errors.append(ev.FailureNote(task.spec.id, block_id, tries.attempt, verdict.final, error))
         if verdict.alone:
-            self.troubles.alone.add((task.number, address))
+            self.retries.alone.add((task.number, address))
         if verdict.final:
             self._fail(task, np.array([address]))
             return
         if outcome != Outcome.LOST:
             self.turn.note_retry(task)
-            self.troubles.avoid[task.number, address] = worker.id
+            self.retries.avoid[task.number, address] = worker.id
         if verdict.backoff_s > 0:
             wait_s = verdict.backoff_s * self._random.uniform(0.5, 1.0)
-            self.troubles.delay(task.number, address, now + wait_s)
+            self.retries.delay(task.number, address, now + wait_s)
         else:
             self.frontiers[task.number].push_back(np.array([address]))
 
@@ -385,13 +385,13 @@ class Scheduler(RunState):
 
     def _end_turn(self, now: float) -> list[ev.Effect]:
         self._expire(now)
-        for number, address in self.troubles.due(now):
+        for number, address in self.retries.due(now):
             self.frontiers[number].push_back(np.array([address]))
         for number, addresses in self.turn.finished.items():
             self.frontiers[number].finished(np.concatenate(addresses))
         again = False
         if self.state == "running":
-            if not self.quiet.lasts(now):
+            if not self.hold.lasts(now):
                 again = assign(self, now)
                 self.turn.effects += self.listeners.due(self.by_id, self.frontiers)
             self._announce_overs()
@@ -399,8 +399,8 @@ class Scheduler(RunState):
         self.ended_s = (now if self.ended_s is None else self.ended_s) if self.is_over else None
         self.outlook.look(self, now)
         effects = self._commit() + self.turn.effects
-        quiet_s = self.quiet.ends_s if self.quiet.lasts(now) else self._next_expiry_s
-        effects.append(ev.WakeAt(min(self._next_expiry_s, self.troubles.next_s(), quiet_s)))
+        quiet_s = self.hold.ends_s if self.hold.lasts(now) else self._next_expiry_s
+        effects.append(ev.WakeAt(min(self._next_expiry_s, self.retries.next_s(), quiet_s)))
         if again:
             effects.append(ev.ContinueTurn())
         self.turn = Turn()

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from blockyard.core import journal
-from blockyard.core.bitmap import PAGE_BITS, PAGE_BYTES
 from blockyard.core.events import Page
-from blockyard.core.leases import Leases
-from blockyard.core.task import DURABLE, Kind, Task, Tries
+from blockyard.core.state import journal
+from blockyard.core.state.bitmap import PAGE_BITS, PAGE_BYTES
+from blockyard.core.state.leases import Leases
+from blockyard.core.state.task import DURABLE, Kind, Task, Tries
 from blockyard.plan.grid import Ints
 from blockyard.spec.errors import StoreError
 
@@ -42,7 +42,7 @@ class Snapshots:
         self._round = False
 
     def whole(self, core: RunState) -> Iterator[Page]:
-        """Give every page that holds anything, as of the last record: for a store that has lost records."""
+        """Return every page that holds anything, as of the last record: for a store that has lost records."""
         seq = core.seq
         self._round = False
         self._queue.clear()
@@ -61,7 +61,7 @@ class Snapshots:
         self._head_seq = loaded.head_seq
 
     def due(self, core: RunState) -> tuple[tuple[Page, ...], int]:
-        """Give the pages to write with record `core.seq`, as of that record, and the sequence below which to drop."""
+        """Return the pages to write with record `core.seq`, as of that record, and the sequence below which to drop."""
         seq = core.seq
         if not self._round and seq - self._first < self._every:
             return (), 0
@@ -85,7 +85,7 @@ class Snapshots:
 
 
 def _head(core: RunState) -> journal.Head:
-    """Give the durable state that is not in bitmaps."""
+    """Return the durable state that is not in bitmaps."""
     grants = []
     for grant in core.leases.grants():
         # Only live leases are kept; a grant with ended ones is written as one grant for each run of live ones.
@@ -94,10 +94,10 @@ def _head(core: RunState) -> journal.Head:
         for run in np.split(live, np.flatnonzero(np.diff(live) != 1) + 1):
             packed = grant.addresses[run].astype(task.address_dtype).tobytes()
             number = grant.number + int(run[0])
-            grants.append(journal.GrantRecord(number, grant.task, grant.worker, packed, grant.at_once))
+            grants.append(journal.GrantRecord(number, grant.task, grant.worker, packed, grant.max_running))
     return journal.Head(
         grants=grants,
-        next_number=core.quiet.granted_up_to(core.leases),
+        next_number=core.hold.granted_up_to(core.leases),
         tries=[
             journal.TriesRecord(task.number, address, tries)
             for task in core.tasks
@@ -233,4 +233,6 @@ def _replay_head(loaded: Loaded, tasks: Sequence[Task], record: journal.Record) 
 
 def _load_grant(loaded: Loaded, tasks: Sequence[Task], record: journal.GrantRecord) -> None:
     addresses = np.frombuffer(record.addresses, tasks[record.task].address_dtype).astype(np.int64)
-    loaded.leases.grant(record.task, record.worker, addresses, 0.0, at_once=record.at_once, number=record.number)
+    loaded.leases.grant(
+        record.task, record.worker, addresses, 0.0, max_running=record.max_running, number=record.number
+    )

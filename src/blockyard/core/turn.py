@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from blockyard.core import events as ev
-from blockyard.core import journal
-from blockyard.core.leases import Grant
-from blockyard.core.task import Kind, Task, Tries
+from blockyard.core.state import journal
+from blockyard.core.state.leases import Grant
+from blockyard.core.state.task import Kind, Task, Tries
 from blockyard.plan.grid import Ints
 
 
@@ -36,7 +36,9 @@ class Turn:
     def note_grant(self, task: Task, grant: Grant) -> None:
         """Leases were granted."""
         packed = grant.addresses.astype(task.address_dtype).tobytes()
-        self.record.grants.append(journal.GrantRecord(grant.number, task.number, grant.worker, packed, grant.at_once))
+        self.record.grants.append(
+            journal.GrantRecord(grant.number, task.number, grant.worker, packed, grant.max_running)
+        )
 
     def note_end(self, grant: Grant, positions: Ints) -> None:
         """These leases of a grant end now."""

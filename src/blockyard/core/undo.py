@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from blockyard.core.bitmap import Bitmap
 from blockyard.core.events import RerunRequested, RetryRequested, SendRevoke
-from blockyard.core.orphans import orphan_waiters
-from blockyard.core.task import DURABLE, Bools, Kind, Task, failed_addresses
+from blockyard.core.ready.orphans import orphan_waiters
+from blockyard.core.state.bitmap import Bitmap
+from blockyard.core.state.task import DURABLE, Bools, Kind, Task, failed_addresses
 from blockyard.plan.edges import expand
 from blockyard.plan.grid import Ints
 from blockyard.spec.errors import SpecError, nearest
@@ -53,7 +53,7 @@ def rerun(core: RunState, event: RerunRequested) -> None:
         revoked = core.revoke(task, bitmap)
         for worker, numbers in revoked.items():
             core.turn.effects.append(SendRevoke(worker, numbers))
-        core.troubles.drop_delayed(task.number, bitmap)
+        core.retries.drop_delayed(task.number, bitmap)
         addresses = bitmap.addresses()
         if len(addresses):
             _clear(core, task, addresses)
@@ -76,7 +76,7 @@ def rebuild(core: RunState) -> None:
 
 
 def _tasks(core: RunState, task_id: str | None) -> list[Task]:
-    """Give the named task, or all. Raises SpecError for a name the run does not have."""
+    """Return the named task, or all. Raises SpecError for a name the run does not have."""
     if task_id is None:
         return core.tasks
     if task_id not in core.by_id:
@@ -98,7 +98,7 @@ def _clear(core: RunState, task: Task, addresses: Ints) -> None:
             core.turn.note_bits(task, kind, were_set, value=False)
     for address in [address for address in addresses.tolist() if address in task.tries]:
         core.turn.set_tries(task, address, None)
-        core.troubles.forget(task.number, address)
+        core.retries.forget(task.number, address)
 
 
 def _walk(task: Task, indices: Ints, undone: dict[int, Bitmap]) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from blockyard.core import durations
 from blockyard.core.blockmap import BlockMap, Picture, View
 from blockyard.core.history import TaskHistory
-from blockyard.core.task import Task
+from blockyard.core.state.task import Task
 from blockyard.plan.grid import Index, Ints
 
 VALUES = ("duration", "attempts")
@@ -43,7 +43,7 @@ class ValueMap:
 def value_map(
     task: Task, history: TaskHistory | None, view: View, value: str, under_way: tuple[Ints, Ints] = NONE
 ) -> ValueMap:
-    """Give the mean `value` of the blocks in each cell of a view: of the blocks that are done and recorded.
+    """Return the mean `value` of the blocks in each cell of a view: of the blocks that are done and recorded.
 
     `under_way` are the addresses and attempts of blocks that are not done (see `attempts.py`): they count by attempts,
     in place of what is recorded of an earlier time they were done. Of a task that is recorded by chunk only, a cell
@@ -68,7 +68,7 @@ def value_map(
 
 
 def _by_place(picture: Picture, history: TaskHistory, value: str) -> tuple[Floats, Floats]:
-    """Give the sums of a value and the number of recorded blocks in each cell, block by block."""
+    """Return the sums of a value and the number of recorded blocks in each cell, block by block."""
     assert history.rows is not None
     rows = history.rows.reshape(len(history.sums), -1)
     recorded = history.sums["blocks"] > 0

@@ -26,7 +26,7 @@ class Edge:
     downstream: Grid
 
     def blockers(self, indices: Ints) -> tuple[Ints, Ints]:
-        """Give for each downstream block the box [lo, hi) of upstream blocks it waits for, two arrays (n, axes)."""
+        """Return for each downstream block the box [lo, hi) of upstream blocks it waits for, two arrays (n, axes)."""
         return _boxes([self.axis_blockers(axis, indices[:, axis]) for axis in range(self.downstream.ndim)])
 
     def axis_blockers(self, axis: int, index: Ints) -> tuple[Ints, Ints]:
@@ -49,7 +49,7 @@ class Edge:
         return _boxes(ranges)
 
     def count_blockers(self, flags: Flags, origin: Index, lo: Index, hi: Index) -> Counts:
-        """Give for each downstream block of the box [lo, hi) how many of the flagged upstream blocks it waits for.
+        """Return for each downstream block of the box [lo, hi) how many of the flagged upstream blocks it waits for.
 
         `flags` is an array over the upstream box that begins at `origin`; blocks outside it are not flagged. A block
         waits for a box, separable by axis: a running sum along each axis and two look-ups in it.
@@ -66,11 +66,11 @@ class Edge:
         return counts
 
     def blockers_of_box(self, lo: Index, hi: Index) -> tuple[Index, Index]:
-        """Give the box of upstream blocks that any block of the non-empty downstream box [lo, hi) waits for."""
+        """Return the box of upstream blocks that any block of the non-empty downstream box [lo, hi) waits for."""
         return self.upstream.writers(self.downstream.read_box(lo, hi))
 
     def waiters_of_box(self, lo: Index, hi: Index) -> tuple[Index, Index]:
-        """Give the box of downstream blocks that wait for any block of the non-empty upstream box [lo, hi)."""
+        """Return the box of downstream blocks that wait for any block of the non-empty upstream box [lo, hi)."""
         up, down = self.upstream, self.downstream
         begin = up.write_roi(lo).begin
         end = up.write_roi(tuple(h - 1 for h in hi)).end
@@ -78,7 +78,7 @@ class Edge:
         return down.writers(RoiSpec(tuple(b for b, _ in grown), tuple(e - b for b, e in grown)))
 
     def common_blockers_of_box(self, lo: Index, hi: Index) -> tuple[Index, Index]:
-        """Give the box of upstream blocks that *every* block of the downstream box waits for; may be empty."""
+        """Return the box of upstream blocks that *every* block of the downstream box waits for; may be empty."""
         last = np.array([[h - 1 for h in hi]])
         first_lo, first_hi = self.blockers(np.array([lo]))
         last_lo, last_hi = self.blockers(last)
@@ -86,14 +86,14 @@ class Edge:
         return tuple(begin.tolist()), tuple(end.tolist())
 
     def fed_box(self) -> tuple[Index, Index]:
-        """Give the box of downstream blocks that wait for at least one upstream block (full upstream grid)."""
+        """Return the box of downstream blocks that wait for at least one upstream block (full upstream grid)."""
         if self.upstream.size == 0:
             return (0,) * self.downstream.ndim, (0,) * self.downstream.ndim
         return self.waiters_of_box((0,) * self.upstream.ndim, self.upstream.shape)
 
 
 def _axis_range(grid: Grid, axis: int, begin: Ints, end: Ints) -> tuple[Ints, Ints]:
-    """Give the range [lo, hi) of indices along one axis whose writes meet [begin, end); lo >= hi where none does."""
+    """Return the range [lo, hi) of indices along one axis whose writes meet [begin, end); lo >= hi where none does."""
     origin, stride = grid.write_begin[axis], grid.stride[axis]
     a = np.maximum(begin - origin, 0)
     b = np.minimum(end, grid.write_end[axis]) - origin
@@ -112,7 +112,7 @@ def _boxes(ranges: list[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
 
 
 def expand(lo: Ints, hi: Ints, *, most: int = 2**18) -> Iterator[Ints]:
-    """Give the index vectors of boxes, row by row, in batches of at most about `most` rows of shape (n, axes).
+    """Return the index vectors of boxes, row by row, in batches of at most about `most` rows of shape (n, axes).
 
     A block that lies in several boxes comes once for each.
     """

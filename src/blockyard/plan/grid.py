@@ -36,7 +36,7 @@ LARGEST_GRID = 2**62
 
 
 def ceil_div(a: int, b: int) -> int:
-    """Give the ceiling of a / b for b > 0, exact for integers of any size."""
+    """Return the ceiling of a / b for b > 0, exact for integers of any size."""
     return -(-a // b)
 
 
@@ -102,7 +102,7 @@ class Grid:
     # --- one block ---------------------------------------------------------------------------------------------
 
     def index_of(self, block_id: int) -> Index:
-        """Give the index vector of a block id. Raises IndexError outside 0 .. size - 1."""
+        """Return the index vector of a block id. Raises IndexError outside 0 .. size - 1."""
         if not 0 <= block_id < self.size:
             raise IndexError(f"block id {block_id} is outside 0 .. {self.size - 1}")
         index = []
@@ -112,7 +112,7 @@ class Grid:
         return tuple(reversed(index))
 
     def id_of(self, index: Index) -> int:
-        """Give the block id of an index vector. Raises IndexError outside the grid."""
+        """Return the block id of an index vector. Raises IndexError outside the grid."""
         block_id = 0
         for at, n in zip(index, self.shape, strict=True):
             if not 0 <= at < n:
@@ -121,7 +121,7 @@ class Grid:
         return block_id
 
     def write_roi(self, index: Index) -> RoiSpec:
-        """Give what the block at `index` writes."""
+        """Return what the block at `index` writes."""
         begin = tuple(w + i * s for w, i, s in zip(self.write_begin, index, self.stride, strict=True))
         if self.fit != "shrink":
             return RoiSpec(begin, self.stride)
@@ -129,7 +129,7 @@ class Grid:
         return RoiSpec(begin, tuple(min(b + s, e) - b for b, s, e in zip(begin, self.stride, limit, strict=True)))
 
     def read_roi(self, index: Index) -> RoiSpec:
-        """Give what the block at `index` reads."""
+        """Return what the block at `index` reads."""
         begin = tuple(t + i * s for t, i, s in zip(self.total_begin, index, self.stride, strict=True))
         shape = tuple(b + s + a for b, s, a in zip(self.below, self.stride, self.above, strict=True))
         if self.fit != "shrink":
@@ -139,7 +139,7 @@ class Grid:
     # --- batches -----------------------------------------------------------------------------------------------
 
     def unravel(self, ids: Ints) -> Ints:
-        """Give the index vectors, shape (n, axes), of block ids, shape (n,)."""
+        """Return the index vectors, shape (n, axes), of block ids, shape (n,)."""
         indices = np.empty((len(ids), self.ndim), np.int64)
         rest = ids
         for axis in range(self.ndim - 1, 0, -1):
@@ -148,7 +148,7 @@ class Grid:
         return indices
 
     def ravel(self, indices: Ints) -> Ints:
-        """Give the block ids, shape (n,), of index vectors, shape (n, axes)."""
+        """Return the block ids, shape (n,), of index vectors, shape (n, axes)."""
         ids = indices[:, 0].copy()
         for axis in range(1, self.ndim):
             ids *= self.shape[axis]
@@ -156,7 +156,7 @@ class Grid:
         return ids
 
     def voxels_written(self, indices: Ints) -> int:
-        """Give how many voxels the blocks of these index vectors, shape (n, axes), write together."""
+        """Return how many voxels the blocks of these index vectors, shape (n, axes), write together."""
         begin = np.array(self.write_begin) + indices * np.array(self.stride)
         end = np.minimum(begin + np.array(self.stride), np.array(self.write_end))
         return int((end - begin).prod(axis=1).sum())
@@ -164,7 +164,7 @@ class Grid:
     # --- ROIs to index boxes -----------------------------------------------------------------------------------
 
     def writers(self, roi: RoiSpec) -> tuple[Index, Index]:
-        """Give the index box [lo, hi) of the blocks whose write ROI meets `roi`; empty (lo == hi) where none does.
+        """Return the index box [lo, hi) of the blocks whose write ROI meets `roi`; empty (lo == hi) where none does.
 
         Per axis, with u0 and u1 the ends of all that is written: a = max(begin, u0) - u0 and b = min(end, u1) - u0;
         a >= b means none, else [floor(a / s), ceil(b / s)).
@@ -181,7 +181,7 @@ class Grid:
         return tuple(lo), tuple(hi)
 
     def read_box(self, lo: Index, hi: Index) -> RoiSpec:
-        """Give the box that the blocks of the non-empty index box [lo, hi) read together: it has no holes."""
+        """Return the box that the blocks of the non-empty index box [lo, hi) read together: it has no holes."""
         begin = self.read_roi(lo).begin
         end = self.read_roi(tuple(h - 1 for h in hi)).end
         return RoiSpec(begin, tuple(e - b for b, e in zip(begin, end, strict=True)))

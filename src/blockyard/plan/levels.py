@@ -64,19 +64,19 @@ class Levels:
         return math.prod(self.moduli)
 
     def of_blocks(self, indices: Ints) -> Ints:
-        """Give the level of each block, shape (n,), from index vectors, shape (n, axes); level 0 runs first."""
+        """Return the level of each block, shape (n,), from index vectors, shape (n, axes); level 0 runs first."""
         return self.count - 1 - self.rank(indices)
 
     def waiters(self, indices: Ints) -> Iterator[Ints]:
-        """Give the blocks that wait for the given ones, in batches of shape (n, axes); once for each pair."""
+        """Return the blocks that wait for the given ones, in batches of shape (n, axes); once for each pair."""
         return self._neighbours(indices, higher=True)
 
     def blockers(self, indices: Ints) -> Iterator[Ints]:
-        """Give the blocks that the given ones wait for, in batches of shape (n, axes); once for each pair."""
+        """Return the blocks that the given ones wait for, in batches of shape (n, axes); once for each pair."""
         return self._neighbours(indices, higher=False)
 
     def count_blockers(self, flags: Flags, origin: Index, lo: Index, hi: Index) -> Counts:
-        """Give for each block of the box [lo, hi) how many of the flagged blocks it waits for, shape of the box.
+        """Return for each block of the box [lo, hi) how many of the flagged blocks it waits for, shape of the box.
 
         `flags` is an array over the box that begins at `origin`; blocks outside it are not flagged.
         """

@@ -18,7 +18,7 @@ Box: TypeAlias = tuple[Index, Index]
 
 
 def run_boxes(run: RunSpec, grids: Mapping[str, Grid]) -> dict[str, tuple[Box, ...]]:
-    """Give for each task of the run its disjoint index boxes; a task that no target needs is left out.
+    """Return for each task of the run its disjoint index boxes; a task that no target needs is left out.
 
     A task that is needed, but of which no block runs, has no boxes.
     """
@@ -44,7 +44,7 @@ def run_boxes(run: RunSpec, grids: Mapping[str, Grid]) -> dict[str, tuple[Box, .
 
 
 def topological(tasks: Sequence[TaskSpec]) -> list[str]:
-    """Give task ids so that each comes after those it requires; the order of the file where that is free."""
+    """Return task ids so that each comes after those it requires; the order of the file where that is free."""
     requires = {task.id: task.requires for task in tasks}
     order: list[str] = []
     visited: set[str] = set()
@@ -62,12 +62,12 @@ def topological(tasks: Sequence[TaskSpec]) -> list[str]:
 
 
 def volume(box: Box) -> int:
-    """Give the number of blocks in an index box."""
+    """Return the number of blocks in an index box."""
     return math.prod(max(end - begin, 0) for begin, end in zip(*box, strict=True))
 
 
 def disjoint(boxes: Iterable[Box]) -> tuple[Box, ...]:
-    """Give disjoint non-empty boxes with the same union.
+    """Return disjoint non-empty boxes with the same union.
 
     >>> disjoint([((0,), (4,)), ((2,), (6,)), ((3,), (3,))])
     (((0,), (4,)), ((4,), (6,)))
@@ -90,7 +90,7 @@ def _targets(run: RunSpec) -> list[tuple[str, tuple[RoiSpec, ...] | None]]:
 
 
 def _closure(tasks: Mapping[str, TaskSpec], task_id: str) -> set[str]:
-    """Give all tasks that `task_id` requires, directly or through others."""
+    """Return all tasks that `task_id` requires, directly or through others."""
     found: set[str] = set()
     stack = list(tasks[task_id].requires)
     while stack:
@@ -106,7 +106,7 @@ def _whole(grid: Grid) -> Box:
 
 
 def _subtract(box: Box, other: Box) -> list[Box]:
-    """Give disjoint boxes that cover `box` without `other`."""
+    """Return disjoint boxes that cover `box` without `other`."""
     lo, hi = list(box[0]), list(box[1])
     if any(b >= oe or e <= ob for b, e, ob, oe in zip(lo, hi, *other, strict=True)):
         return [box]

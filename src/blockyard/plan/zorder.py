@@ -53,7 +53,7 @@ class ZOrder:
         self._tables: dict[tuple[str, int], Keys] = {}
 
     def keys(self, task: str, indices: Ints) -> Keys:
-        """Give the keys, shape (n,), of index vectors, shape (n, axes), of one task."""
+        """Return the keys, shape (n,), of index vectors, shape (n, axes), of one task."""
         keys = self._axis_keys(task, 0, indices[:, 0])
         for axis in range(1, indices.shape[1]):
             keys = keys | self._axis_keys(task, axis, indices[:, axis])

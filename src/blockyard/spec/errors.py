@@ -18,7 +18,7 @@ class SpecError(BlockyardError, ValueError):
 
     @classmethod
     def at(cls, where: Iterable[str | int], message: str) -> SpecError:
-        """Give the error `message` about the value at path `where`."""
+        """Return the error `message` about the value at path `where`."""
         error = cls(message)
         error.where = tuple(where)
         return error
@@ -72,7 +72,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def brief(value: object, longest: int = 80) -> str:
-    """Give ``repr(value)`` as one line that fits a sentence.
+    """Return ``repr(value)`` as one line that fits a sentence.
 
     >>> brief([1, 2])
     '[1, 2]'

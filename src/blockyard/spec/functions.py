@@ -34,7 +34,7 @@ def is_reference(text: str) -> bool:
 
 
 def load_function(reference: str, *, pickle_dir: str | None) -> Any:
-    """Give the object that a reference names.
+    """Return the object that a reference names.
 
     Imports the module, so user code runs. `pickle_dir` is the private folder of a local run, the only place pickles are
     read from; None refuses them all. Raises SpecError, naming what was looked for and where.
@@ -58,7 +58,7 @@ def load_function(reference: str, *, pickle_dir: str | None) -> Any:
 
 
 def reference_of(function: Any, pickle_dir: str | None) -> str:
-    """Give a reference to `function`: ``"module:name"`` where a worker can import it, else a pickle in `pickle_dir`.
+    """Return a reference to `function`: ``"module:name"`` where a worker can import it, else a pickle in `pickle_dir`.
 
     The file is named after its content and only its owner may read it (mode 0600). Raises SpecError for what is not
     callable or cannot be pickled, and, where `pickle_dir` is None (a cluster), for all that cannot be imported.
@@ -130,7 +130,7 @@ def _folders() -> str:
 
 
 def _importable_name(function: Any) -> str | None:
-    """Give ``"module:name"`` if a fresh process that imports it finds this very object, else None."""
+    """Return ``"module:name"`` if a fresh process that imports it finds this very object, else None."""
     module_name, path = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     if not isinstance(module_name, str) or not isinstance(path, str) or isinstance(function, types.MethodType):
         return None

@@ -34,7 +34,7 @@ Lines = dict[Where, int]
 
 
 def load_pipeline(path: str | os.PathLike[str]) -> PipelineSpec:
-    """Give the pipeline of a YAML file, checked. Raises SpecError that names file, line, task and field."""
+    """Return the pipeline of a YAML file, checked. Raises SpecError that names file, line, task and field."""
     source = os.fspath(path)
     try:
         data = Path(path).read_bytes()
@@ -44,7 +44,7 @@ def load_pipeline(path: str | os.PathLike[str]) -> PipelineSpec:
 
 
 def load_text(text: str | bytes, source: str = "pipeline.yaml") -> PipelineSpec:
-    """Give the pipeline of YAML text, checked; `source` is how errors call it. Raises SpecError."""
+    """Return the pipeline of YAML text, checked; `source` is how errors call it. Raises SpecError."""
     try:
         value, lines = _read_yaml(text)
     except yaml.YAMLError as error:
@@ -55,7 +55,7 @@ def load_text(text: str | bytes, source: str = "pipeline.yaml") -> PipelineSpec:
 
 
 def parse_pipeline(mapping: Any, source: str = "pipeline.yaml") -> PipelineSpec:
-    """Give the pipeline of a mapping, such as a chart's ``pipeline:`` value, checked. Raises SpecError.
+    """Return the pipeline of a mapping, such as a chart's ``pipeline:`` value, checked. Raises SpecError.
 
     `source` is how errors call it; they have no lines here.
     """
@@ -121,7 +121,7 @@ def _line(item: yaml.Event | yaml.Node) -> int:
 
 
 def _outline(node: yaml.Node) -> Any:
-    """Give as much of the data as names the tasks: ``{"tasks": [{"id": ...}, ...]}``."""
+    """Return as much of the data as names the tasks: ``{"tasks": [{"id": ...}, ...]}``."""
     tasks = _child(node, "tasks")
     items = tasks.value if isinstance(tasks, yaml.SequenceNode) else []
     ids = [_child(item, "id") for item in items]
@@ -143,7 +143,7 @@ class _Walk:
         self._open: set[int] = set()
 
     def visit(self, node: yaml.Node, where: Where) -> int:
-        """Give the number of values in `node`, aliases written out. Raises SpecError that begins with the line."""
+        """Return the number of values in `node`, aliases written out. Raises SpecError that begins with the line."""
         line = _line(node)
         self.lines.setdefault(where, line)
         if id(node) in self._open:

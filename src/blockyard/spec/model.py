@@ -37,7 +37,7 @@ class RoiSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return len(self.offset)
 
     def to_roi(self) -> Roi:
-        """Give the funlib.geometry Roi of the same box (5 us: build it when asked, not for each block)."""
+        """Return the funlib.geometry Roi of the same box (5 us: build it when asked, not for each block)."""
         return Roi(Coordinate(self.offset), Coordinate(self.shape))
 
     @classmethod

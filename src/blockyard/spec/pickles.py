@@ -67,7 +67,7 @@ def _dump(pickler: type[Any], value: Any) -> bytes:
 
 
 def _held(function: Any) -> Iterator[Any]:
-    """Give the objects that a function holds: its own (of a bound method), those it closes over, bound arguments."""
+    """Return the objects that a function holds: its own (of a bound method), those it closes over, bound arguments."""
     if isinstance(function, functools.partial):
         yield from _held(function.func)
         yield from (*function.args, *function.keywords.values())
@@ -121,7 +121,7 @@ class LeftBehind:
 
 
 def _without(pickler: type[Any], left: dict[int, dict[str, LeftBehind]]) -> type[Any]:
-    """Give a pickler that replaces the attributes `left`, by the id of their object."""
+    """Return a pickler that replaces the attributes `left`, by the id of their object."""
 
     class Without(pickler):  # type: ignore[misc]  # cloudpickle's, which has no types
         def reducer_override(self, value: Any) -> Any:
@@ -175,7 +175,7 @@ def write_pickle(data: bytes, folder: Path) -> Path:
 
 
 def load_pickle(reference: str, pickle_dir: str | None) -> Any:
-    """Give the function in the file that a reference names. Raises SpecError for a file outside `pickle_dir`."""
+    """Return the function in the file that a reference names. Raises SpecError for a file outside `pickle_dir`."""
     if pickle_dir is None:
         raise SpecError(f"'{reference}' is refused: {ONLY_LOCAL}")
     path = Path(reference.removeprefix(PICKLE))

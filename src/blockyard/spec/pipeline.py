@@ -45,14 +45,14 @@ class Pipeline:
         return dict(self._prepared.tasks) if self._prepared is not None else {}
 
     def resolve(self, pickle_dir: str | None) -> ResolvedRun:
-        """Give the run of this pipeline; see `blockyard.spec.resolve.resolve`."""
+        """Return the run of this pipeline; see `blockyard.spec.resolve.resolve`."""
         if self._prepared is not None:
             return self._prepared.resolve(pickle_dir)
         assert self._spec is not None
         return ResolvedRun(RunSpec(self._spec), {})
 
     def resolve_here(self) -> ResolvedRun:
-        """Give the run of this pipeline for this process alone; see `PreparedTasks.resolve_here`."""
+        """Return the run of this pipeline for this process alone; see `PreparedTasks.resolve_here`."""
         if self._prepared is not None:
             return self._prepared.resolve_here()
         return self.resolve(None)

@@ -34,7 +34,7 @@ class ResolvedRun:
 
 
 def resolve(tasks: Pipeline | Task | Iterable[Any], pickle_dir: str | None, *, name: str | None = None) -> ResolvedRun:
-    """Give the run that ``distribute(tasks)`` asks for, checked; `prepare` has run once for each task.
+    """Return the run that ``distribute(tasks)`` asks for, checked; `prepare` has run once for each task.
 
     `tasks` is a Pipeline, or a list of tasks and of ``{"task": task, "request": [Roi, ...]}``. Functions that cannot be
     imported are pickled into `pickle_dir`, which is made when needed; None (a cluster) refuses them. `name` names the
@@ -63,7 +63,7 @@ class PreparedTasks:
         return ResolvedRun(self._run(lambda function, what: _refer(function, what, pickle_dir)), dict(self.tasks))
 
     def resolve_here(self) -> ResolvedRun:
-        """Give the run for this process alone: functions stay the objects that `tasks` hold, nothing is pickled."""
+        """Return the run for this process alone: functions stay the objects that `tasks` hold, nothing is pickled."""
         self._check()
         run = self._run(lambda function, _: function if isinstance(function, str) else "this.process:function")
         return ResolvedRun(run, dict(self.tasks))
@@ -99,7 +99,7 @@ def prepare_tasks(tasks: Task | Iterable[Any], *, name: str | None = None) -> Pr
 
 
 def task_spec(task: Task, requires: tuple[str, ...], refer: Callable[[Any, str], str]) -> TaskSpec:
-    """Give the specification of a task that has been prepared; ``refer(function, what)`` names its functions."""
+    """Return the specification of a task that has been prepared; ``refer(function, what)`` names its functions."""
     plan, what = task.scheduled, f"of task '{task.task_id}'"
     code: dict[str, Any] = {}
     if plan.command is None or plan.process_function is not None:
@@ -137,7 +137,7 @@ def check_calls(task: Task) -> None:
 
 
 def _loaded(function: Any, what: str) -> Any:
-    """Give a function, imported where it is named. Raises SpecError, with `what` it is the function of."""
+    """Return a function, imported where it is named. Raises SpecError, with `what` it is the function of."""
     if not isinstance(function, str):
         return function
     try:
@@ -154,7 +154,7 @@ def _refer(function: Any, what: str, pickle_dir: str | None) -> str:
 
 
 def _target(item: Any) -> tuple[Task, Any]:
-    """Give (task, request or None) of one entry of the list that `distribute` takes."""
+    """Return (task, request or None) of one entry of the list that `distribute` takes."""
     if isinstance(item, Task):
         return item, None
     if not isinstance(item, Mapping):

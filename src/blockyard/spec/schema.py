@@ -44,13 +44,13 @@ _NARROWER: dict[str, dict[str, Schema]] = {
 
 
 def json_schema() -> Schema:
-    """Give the schema of a pipeline file: closed objects, and each field's docstring as its description."""
+    """Return the schema of a pipeline file: closed objects, and each field's docstring as its description."""
     _, structs = msgspec.json.schema_components([PipelineSpec], ref_template="{name}")
     return {"$schema": "http://json-schema.org/draft-07/schema#", **_struct(PipelineSpec.__name__, structs)}
 
 
 def field_docs(struct: str) -> dict[str, str]:
-    """Give the docstring under each field of a struct of the model, as one line."""
+    """Return the docstring under each field of a struct of the model, as one line."""
     body = _classes()[struct].body
     docs: dict[str, str] = {}
     for field, below in itertools.pairwise(body):
@@ -66,7 +66,7 @@ def _classes() -> dict[str, ast.ClassDef]:
 
 
 def _struct(name: str, structs: dict[str, Any]) -> Schema:
-    """Give the schema of one struct with those of its fields written out, descriptions and limits added."""
+    """Return the schema of one struct with those of its fields written out, descriptions and limits added."""
     schema: Schema = {
         key: value for key, value in structs[name].items() if value != [] and key not in ("title", "properties")
     }

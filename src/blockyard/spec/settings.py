@@ -122,7 +122,7 @@ SETTINGS: tuple[Setting, ...] = (
 
 
 def parse_settings(service: str, argv: Sequence[str], environ: Mapping[str, str]) -> argparse.Namespace:
-    """Give the settings of `service` (``"scheduler"`` or ``"worker"``), one attribute each (``http_port``).
+    """Return the settings of `service` (``"scheduler"`` or ``"worker"``), one attribute each (``http_port``).
 
     `argv` comes without the program's name; ``--help`` prints and raises SystemExit(0). Raises SpecError, with a
     sentence that names the flag or variable, the value and what would do.
@@ -180,7 +180,7 @@ def _parser(service: str, table: Sequence[Setting]) -> _Parser:
 
 
 def _from_environment(setting: Setting, environ: Mapping[str, str]) -> str | None:
-    """Give the variable's value, or None where it is unset or empty.
+    """Return the variable's value, or None where it is unset or empty.
 
     Kubernetes gives every pod of a namespace with a Service called ``blockyard`` a variable
     ``BLOCKYARD_PORT=tcp://...``; that is nobody's setting.

@@ -8,7 +8,7 @@ from blockyard.spec.validate import validate_run
 
 
 def choose(pipeline: PipelineSpec, only: str = "", request: str = "") -> RunSpec:
-    """Give the run of a pipeline, checked: all of it, or the task `only`, or the blocks that write into `request`.
+    """Return the run of a pipeline, checked: all of it, or the task `only`, or the blocks that write into `request`.
 
     A request is for the task `only`, else for the last tasks: those that no other requires. Upstream tasks run as far
     as they are needed. Raises SpecError for an unknown task and for a request that is none or lies outside the task.
@@ -27,7 +27,7 @@ def choose(pipeline: PipelineSpec, only: str = "", request: str = "") -> RunSpec
 
 
 def parse_request(text: str) -> RoiSpec:
-    """Give the ROI that ``"begin:end,begin:end,..."`` names, one pair an axis; brackets and spaces are allowed.
+    """Return the ROI that ``"begin:end,begin:end,..."`` names, one pair an axis; brackets and spaces are allowed.
 
     >>> str(parse_request("[0:20, -16:128]"))
     '[0:20, -16:128]'

@@ -56,13 +56,13 @@ class Parameter:
     @overload
     def __get__(self, instance: object, owner: type) -> Any: ...
     def __get__(self, instance: object | None, owner: type) -> Any:
-        """Give the parameter itself on a class. Instances hold values of their own, set by `Task.__init__`."""
+        """Return the parameter itself on a class. Instances hold values of their own, set by `Task.__init__`."""
         if instance is None:
             return self
         raise AttributeError(f"parameter '{self.name}' of {owner.__name__} has no value before Task.__init__() has run")
 
     def value(self) -> Any:
-        """Give the default, a list, dict or set as a copy, so that no two instances share one."""
+        """Return the default, a list, dict or set as a copy, so that no two instances share one."""
         return copy.deepcopy(self.default) if type(self.default) in (list, dict, set) else self.default
 
 
@@ -137,7 +137,7 @@ class Task:
         )
 
     def requires(self) -> Iterable[Task]:
-        """Give the tasks whose blocks this one reads."""
+        """Return the tasks whose blocks this one reads."""
         return []
 
     def cleanup(self) -> None:
@@ -205,7 +205,7 @@ class Task:
 
 
 def parameters_of(task_class: type) -> dict[str, Parameter]:
-    """Give the parameters of a task class by name, inherited ones included; what a derived class says holds.
+    """Return the parameters of a task class by name, inherited ones included; what a derived class says holds.
 
     A plain value that a derived class puts in the place of a parameter is its new default.
     """
@@ -225,7 +225,7 @@ def parameters_of(task_class: type) -> dict[str, Parameter]:
 
 
 def roi_spec(roi: Any, what: str) -> RoiSpec:
-    """Give the integers of a Roi. Raises SpecError, in which `what` names it, for anything else or no bounds."""
+    """Return the integers of a Roi. Raises SpecError, in which `what` names it, for anything else or no bounds."""
     try:
         offset, shape = tuple(roi.offset), tuple(roi.shape)
     except (AttributeError, TypeError):
@@ -236,7 +236,7 @@ def roi_spec(roi: Any, what: str) -> RoiSpec:
 
 
 def _plain(value: Any) -> Any:
-    """Give a parameter as data where it can only mean one thing: numpy scalars, paths, enums, tuples, Coordinates.
+    """Return a parameter as data where it can only mean one thing: numpy scalars, paths, enums, tuples, Coordinates.
 
     All the rest stays as it is, and is refused with the pipeline. The task keeps a copy of its own.
     """
@@ -262,7 +262,7 @@ def _whole(value: Any, what: str) -> int:
 
 
 def _pair(check: Any, task_id: str) -> tuple[Any, Any]:
-    """Give (before, after) of a check function or a pair of them."""
+    """Return (before, after) of a check function or a pair of them."""
     if check is None or callable(check) or isinstance(check, str):
         return check, check
     try:

@@ -1,7 +1,7 @@
 """Is the user code that a pipeline names there, and can it be called as it will be?
 
 The only way to know whether a module can be imported is to import it, which runs it. So `python -m` of this module does
-it in a process of its own (`blockyard.preflight` starts that), where nothing of it stays behind.
+it in a process of its own (`blockyard.local.preflight` starts that), where nothing of it stays behind.
 """
 
 from __future__ import annotations
@@ -97,12 +97,12 @@ def _searching(folders: Sequence[str]) -> Iterator[None]:
 
 
 def question(pipeline: PipelineSpec, module_path: Sequence[str]) -> bytes:
-    """Give the standard input of ``python -m blockyard.spec.user_code``."""
+    """Return the standard input of ``python -m blockyard.spec.user_code``."""
     return msgspec.json.encode((pipeline, tuple(module_path)))
 
 
 def fault_in(answer: bytes) -> SpecError | None:
-    """Give the fault that it wrote on its standard output before it ended with status `BAD`; None: it wrote none."""
+    """Return the fault that it wrote on its standard output before it ended with status `BAD`; None: it wrote none."""
     try:
         where, message, importable = msgspec.json.decode(answer, type=tuple[tuple[str | int, ...], str, bool])
     except msgspec.DecodeError:

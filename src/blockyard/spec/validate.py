@@ -103,7 +103,7 @@ def _check_code(task: TaskSpec, where: Where) -> None:
 
 
 def code_references(task: TaskSpec) -> list[tuple[str, str]]:
-    """Give (field, reference) of all user code of a task."""
+    """Return (field, reference) of all user code of a task."""
     named = [("function", task.function), ("worker", task.worker)]
     if isinstance(task.check, CheckSpec):
         named += [("check.before", task.check.before), ("check.after", task.check.after)]
@@ -225,7 +225,7 @@ def _check_requires(pipeline: PipelineSpec) -> None:
 
 
 def order_of(requires: Mapping[str, Sequence[str]]) -> list[str]:
-    """Give the ids in an order in which each comes after those it requires. Raises SpecError that names a cycle."""
+    """Return the ids in an order in which each comes after those it requires. Raises SpecError that names a cycle."""
     try:
         return list(TopologicalSorter(requires).static_order())
     except CycleError as error:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blockyard.core.scheduler import Scheduler
-from blockyard.core.task import Task
+from blockyard.core.state.task import Task
 from blockyard.plan.edges import expand
 
 Name = tuple[str, int]
@@ -17,7 +17,7 @@ Name = tuple[str, int]
 
 
 def waits_of(core: Scheduler) -> dict[Name, frozenset[Name]]:
-    """Give for every block of the run those that must be done before it begins."""
+    """Return for every block of the run those that must be done before it begins."""
     found = {}
     for task in core.tasks:
         for block_id in range(task.grid.size):
@@ -28,7 +28,7 @@ def waits_of(core: Scheduler) -> dict[Name, frozenset[Name]]:
 
 
 def beside_which(waits: Mapping[Name, frozenset[Name]]) -> dict[Name, set[Name]]:
-    """Give for every block those that must not run beside it: itself, what it waits for, and what waits for it."""
+    """Return for every block those that must not run beside it: itself, what it waits for, and what waits for it."""
     found = {name: {name, *others} for name, others in waits.items()}
     for name, others in waits.items():
         for other in others:

@@ -174,7 +174,7 @@ class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
     """Block ids, ``<i8``, in the order in which they should run."""
     attempts: dict[int, int] = {}
     """Position to attempt number, where that is not 1."""
-    at_once: int = 0
+    max_running: int = msgspec.field(default=0, name="at_once")
     """The most blocks of this task that the worker may run at once, from now on; 0: as many as it has slots."""
 
 

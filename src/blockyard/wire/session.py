@@ -111,7 +111,7 @@ TRANSITIONS: dict[tuple[SessionState, Cause], SessionState] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Lot:
+class LeaseBatch:
     """Leased blocks of one task: the lease of ``blocks[j]`` is ``numbers[j]``."""
 
     task: str
@@ -119,18 +119,18 @@ class Lot:
     blocks: Ids
     attempts: dict[int, int]
     """Lease number to attempt, where that is not 1."""
-    at_once: int = 0
+    max_running: int = 0
     """The most blocks of the task that may run at once here, from now on; 0: no limit."""
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def part(self, start: int, stop: int) -> Lot:
-        """Give the blocks [start, stop) of the lot."""
+    def part(self, start: int, stop: int) -> LeaseBatch:
+        """Return the blocks [start, stop) of the batch."""
         return replace(self, numbers=self.numbers[start:stop], blocks=self.blocks[start:stop])
 
-    def only(self, keep: npt.NDArray[np.bool_]) -> Lot:
-        """Give the blocks where `keep` is true."""
+    def only(self, keep: npt.NDArray[np.bool_]) -> LeaseBatch:
+        """Return the blocks where `keep` is true."""
         return replace(self, numbers=self.numbers[keep], blocks=self.blocks[keep])
 
 
@@ -145,7 +145,7 @@ class Joined:
 class BlocksGranted:
     """Run these blocks."""
 
-    lots: tuple[Lot, ...]
+    batches: tuple[LeaseBatch, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +283,7 @@ class WorkerSession:
         return self._want
 
     def data_to_send(self) -> bytes:
-        """Give what must go out on the current connection; empties the buffer."""
+        """Return what must go out on the current connection; empties the buffer."""
         data = b"".join(self._out)
         self._out.clear()
         return data
@@ -358,7 +358,7 @@ class WorkerSession:
         return happenings
 
     def _drop_overdue(self, now: float) -> list[Happening]:
-        """Give up what we may hold no longer, and a connection of which what arrives may be older than a lease."""
+        """Return up what we may hold no longer, and a connection of which what arrives may be older than a lease."""
         happenings: list[Happening] = []
         if now >= self.deadline_s:
             lost = np.array(sorted(self.held), np.int64)
@@ -467,15 +467,15 @@ class WorkerSession:
         return [RefusedForGood(refused.reason, refused.code)]
 
     def _granted(self, grants: tuple[Grant, ...]) -> list[Happening]:
-        lots = []
+        batches = []
         for grant in grants:
             blocks = unpack_ids(grant.blocks)
             numbers = np.arange(grant.number, grant.number + len(blocks), dtype=np.int64)
             attempts = {grant.number + at: attempt for at, attempt in grant.attempts.items()}
             self.held.update(range(grant.number, grant.number + len(blocks)))
-            lots.append(Lot(grant.task, numbers, blocks, attempts, grant.at_once))
+            batches.append(LeaseBatch(grant.task, numbers, blocks, attempts, grant.max_running))
         self._want = self._want_sent = 0
-        return [BlocksGranted(tuple(lots))]
+        return [BlocksGranted(tuple(batches))]
 
     def _acknowledged(self, seq: int, stale: int) -> list[Happening]:
         self.stale += stale
@@ -535,14 +535,14 @@ class WorkerSession:
 
 
 def unpack_ids(packed: bytes) -> Ids:
-    """Give the int64 array of a packed one. Raises ProtocolError where its length is not a multiple of 8."""
+    """Return the int64 array of a packed one. Raises ProtocolError where its length is not a multiple of 8."""
     if len(packed) % 8:
         raise ProtocolError(f"a packed array of 8-byte numbers has {len(packed)} bytes")
     return np.frombuffer(packed, "<i8").astype(np.int64, copy=False)
 
 
 def split_address(address: str, what: str = "--scheduler") -> tuple[str, int]:
-    """Give host and port of ``HOST:PORT``. Raises SpecError that names `what` and the value.
+    """Return host and port of ``HOST:PORT``. Raises SpecError that names `what` and the value.
 
     >>> split_address("[::1]:8470")
     ('::1', 8470)

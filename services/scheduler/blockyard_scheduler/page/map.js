@@ -2,10 +2,10 @@
 import { Refused, get } from "./api.js";
 import { onMove, readView, writeView } from "./address.js";
 import { counted, element, text } from "./format.js";
-import { listenOn } from "./hands.js";
+import { listenOn } from "./input.js";
 import { showBlock, showCell, showHint } from "./detail.js";
-import { describe, inALine } from "./saying.js";
-import { Sight } from "./sight.js";
+import { describe, inALine } from "./captions.js";
+import { Sight } from "./viewport.js";
 import { Tile, colours, headerOf, rampColours } from "./tile.js";
 
 const MOST_CELLS = 512;

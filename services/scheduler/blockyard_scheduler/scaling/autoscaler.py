@@ -22,9 +22,10 @@ import msgspec
 
 from blockyard.core.events import Event, WorkerGone
 from blockyard.core.scheduler import Scheduler
-from blockyard.core.status import PoolStatus
 from blockyard.spec.errors import BlockyardError, SpecError, nearest
+from blockyard.wire.api import PoolStatus
 from blockyard_scheduler.leadership import Leadership
+from blockyard_scheduler.scaling.api_errors import ApiErrors
 from blockyard_scheduler.scaling.block_log import BlockLogs, Found, is_about
 from blockyard_scheduler.scaling.cluster import Cluster, ClusterError, Deployment, Pod
 from blockyard_scheduler.scaling.config import Scaling
@@ -32,8 +33,7 @@ from blockyard_scheduler.scaling.costs import Costs
 from blockyard_scheduler.scaling.decide import Note, PoolScaler
 from blockyard_scheduler.scaling.departures import Departures, pod_of
 from blockyard_scheduler.scaling.rights import rules
-from blockyard_scheduler.scaling.troubles import Troubles
-from blockyard_scheduler.store import Refused, Store, Uncertain, until_answered
+from blockyard_scheduler.store.redis import Refused, Store, Uncertain, until_answered
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Notes:
         return self._store.rewrites
 
     async def read(self) -> dict[str, Note]:
-        """Give what is kept, by pool; without what a version wrote that kept something else."""
+        """Return what is kept, by pool; without what a version wrote that kept something else."""
         found = {}
         for pool, note in (await self._store.read_notes()).items():
             try:
@@ -113,7 +113,7 @@ class Autoscaler:
         self._rewrites = 0
         """How often the run had been written again when that was so."""
         self._seen: dict[str, _Seen] = {}
-        self._troubles = Troubles()
+        self._api_errors = ApiErrors()
         self._logs = BlockLogs(cluster, scaling.namespace)
         self._costs = Costs()
         self._departures = Departures()
@@ -135,7 +135,7 @@ class Autoscaler:
             self._bell.clear()
             await self._looked()
             pause_s = LOOK_EVERY_S * random.uniform(0.8, 1.2)  # noqa: S311 - so that releases do not beat as one
-            pause_s = max(pause_s, self._troubles.quiet_until_s - time.monotonic())
+            pause_s = max(pause_s, self._api_errors.quiet_until_s - time.monotonic())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._bell.wait()
@@ -147,9 +147,9 @@ class Autoscaler:
         except Exception as error:
             log.exception("scaling failed by a fault of ours; it is tried again")
             ours = BlockyardError(f"scaling failed by a fault of ours ({type(error).__name__}: {error})")
-            self._troubles.failed("look", "", ours, time.monotonic())
+            self._api_errors.failed("look", "", ours, time.monotonic())
         else:
-            self._troubles.over("look", "")
+            self._api_errors.over("look", "")
 
     async def _preflight(self) -> None:
         """Say which rights are missing, before they are missed."""
@@ -179,7 +179,7 @@ class Autoscaler:
             self._take_pods(pods)
         rests = True
         for name in self._scalers:
-            if not self._troubles.due("scale", name, time.monotonic()):
+            if not self._api_errors.due("scale", name, time.monotonic()):
                 rests = False
                 continue
             async with self._deciding:
@@ -203,19 +203,19 @@ class Autoscaler:
 
     async def _tried(self, what: str, pool: str, call: Callable[[], Awaitable[T]]) -> T | None:
         """Ask for `what`, where that is due; None where it is not, or could not be done."""
-        if not self._troubles.due(what, pool, time.monotonic()):
+        if not self._api_errors.due(what, pool, time.monotonic()):
             return None
         try:
             found = await call()
         except ClusterError as error:
             self._failed(what, pool, error)
             return None
-        self._troubles.over(what, pool)
+        self._api_errors.over(what, pool)
         return found
 
     def _failed(self, what: str, pool: str, error: ClusterError | Uncertain) -> None:
         wait_s = error.wait_s if isinstance(error, ClusterError) else 0.0
-        self._troubles.failed(what, pool, error, time.monotonic(), wait_s=wait_s)
+        self._api_errors.failed(what, pool, error, time.monotonic(), wait_s=wait_s)
 
     def _take_pods(self, pods: list[Pod]) -> None:
         known = [(worker.id, worker.connected) for worker in self._turns.core.workers.values()]
@@ -234,7 +234,7 @@ class Autoscaler:
                 self._seen.pop(name, None)
             self._failed("scale", name, error)
             return False
-        self._troubles.over("scale", name)
+        self._api_errors.over("scale", name)
         return over
 
     async def _scale_as_needed(self, name: str, pods: list[Pod]) -> bool:
@@ -288,18 +288,18 @@ class Autoscaler:
     async def _mark(self, pool: str, pods: Iterable[Pod], *, at_once: bool = False) -> None:
         """Keep the deletion costs of pods roughly true; a pool is scaled although they could not be set."""
         now = time.monotonic()
-        if not self._troubles.due("costs", pool, now):
+        if not self._api_errors.due("costs", pool, now):
             return
         try:
             for pod, cost in self._costs.changes(pods, self._busy_s(), now, at_once=at_once):
                 await self._cluster.set_cost(pod, cost)
                 self._costs.note(pod.name, cost)
-                self._troubles.over("costs", pool)
+                self._api_errors.over("costs", pool)
         except ClusterError as error:
             self._failed("costs", pool, error)
 
     def _busy_s(self) -> dict[str, float]:
-        """Give for each pod that holds blocks how long the longest of them runs."""
+        """Return for each pod that holds blocks how long the longest of them runs."""
         core, found = self._turns.core, dict[str, float]()
         for worker in core.workers.values():
             if core.leases.held_by(worker.id):
@@ -342,7 +342,7 @@ class Autoscaler:
                 ) from None
             self._failed("scale", pool, ClusterError("the Kubernetes API is slow to answer"))
         self._bell.set()
-        return self._troubles.why_not("scale", pool)
+        return self._api_errors.why_not("scale", pool)
 
     async def logs_of(self, pool: str, task: str, block: int, workers: Sequence[str], attempts: int) -> Found:
         """Find what a block of `pool` wrote, in any of its `attempts`; `workers`: that had it, the latest first."""
@@ -364,7 +364,7 @@ class Autoscaler:
     def _describe(self, name: str) -> PoolStatus:
         pool, seen, scaler = self._scaling.pools[name], self._seen.get(name), self._scalers.get(name)
         desired = 0 if self._turns.core.is_over else (scaler or PoolScaler(pool)).wanted(self._runnable(name))
-        error = self._troubles.of(name)
+        error = self._api_errors.of(name)
         decides = scaler.decides if scaler else ("auto" if pool.autoscale else "nobody")
         if seen is None:
             return PoolStatus(pool=name, desired=desired, decides=decides, error=error)

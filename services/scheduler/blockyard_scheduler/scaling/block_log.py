@@ -45,7 +45,7 @@ class Found(msgspec.Struct, kw_only=True):
 
 
 def is_about(task: str, block: int) -> Callable[[bytes], bool]:
-    """Give what tells whether a line is JSON that names the block.
+    """Return what tells whether a line is JSON that names the block.
 
     >>> wanted = is_about("smooth", 7)
     >>> [wanted(line) for line in (b'{"task": "smooth", "block": 7}', b'{"task": "smooth", "block": 71}', b"block 7")]

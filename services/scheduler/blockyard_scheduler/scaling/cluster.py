@@ -144,7 +144,7 @@ class Cluster:
         return [_pod(item) for item in found.items]
 
     async def warnings(self) -> dict[str, str]:
-        """Give the last warning about each pod of the namespace that there is one about."""
+        """Return the last warning about each pod of the namespace that there is one about."""
         selector = "type=Warning,involvedObject.kind=Pod"
         found = await self._call("list", self._core.list_namespaced_event, field_selector=selector, limit=MOST_EVENTS)
         told = sorted(found.items, key=lambda event: str(event.last_timestamp or event.event_time or ""))
@@ -258,7 +258,7 @@ def _configuration() -> Any:
 
 
 def _failure(error: Exception, verb: str) -> tuple[str, ClusterError]:
-    """Give the code for the metrics, and what to tell."""
+    """Return the code for the metrics, and what to tell."""
     code = getattr(error, "status", None)
     if not isinstance(code, int) or not code:
         return "none", ClusterError(f"the Kubernetes API did not answer ({_reason(error)})")

@@ -19,7 +19,7 @@ BUSY = 100
 
 
 def cost_of(busy_s: float | None) -> int:
-    """Give the cost of a pod whose longest block runs for `busy_s`; None: it is idle.
+    """Return the cost of a pod whose longest block runs for `busy_s`; None: it is idle.
 
     A step for each doubling, so that a cost changes a dozen times in a day.
 
@@ -41,7 +41,7 @@ class Costs:
     def changes(
         self, pods: Iterable[Pod], busy_s: dict[str, float], now: float, *, at_once: bool = False
     ) -> Iterator[tuple[Pod, int]]:
-        """Give (pod, cost) for the pods whose cost should be set now; `at_once`: also where that may not last."""
+        """Return (pod, cost) for the pods whose cost should be set now; `at_once`: also where that may not last."""
         n = 0
         there = [pod for pod in pods if not pod.managed]
         self._forget({pod.name for pod in there})

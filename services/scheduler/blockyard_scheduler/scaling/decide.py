@@ -83,11 +83,11 @@ class PoolScaler:
         return Note((replicas,), due if due != replicas else None, note.person, uid=uid)
 
     def wanted(self, runnable: int) -> int:
-        """Give the pods that `runnable` blocks could use, between the limits."""
+        """Return the pods that `runnable` blocks could use, between the limits."""
         return min(max(math.ceil(runnable / self.pool.slots), self.pool.min), self.pool.max)
 
     def target(self, runnable: int, now: float, *, over: bool) -> int | None:
-        """Give the number of pods to set now; None: leave it as it is."""
+        """Return the number of pods to set now; None: leave it as it is."""
         if self.seen is None:
             return None
         if over:
@@ -134,7 +134,7 @@ class PoolScaler:
         return self.note
 
     def _due(self, replicas: int | None, *, person: bool, ended: bool) -> Note:
-        """Give the note that `replicas` come next; what was under way until now may have been done."""
+        """Return the note that `replicas` come next; what was under way until now may have been done."""
         note = self.note
         known = note.known if note.next is None or not note.known else (*note.known, note.next)
         known = tuple(reversed(dict.fromkeys(reversed(known))))  # each once, the latest last

@@ -15,7 +15,7 @@ OVER = ("Succeeded", "Failed")
 
 
 def pod_of(worker: str) -> str:
-    """Give the pod of an agent: its name is that of the host it runs on, a process id and a nonce.
+    """Return the pod of an agent: its name is that of the host it runs on, a process id and a nonce.
 
     >>> pod_of("em-worker-default-7d4b9c-x2x4p-7-0a1b2c3d")
     'em-worker-default-7d4b9c-x2x4p'
@@ -33,7 +33,7 @@ class Departures:
         """Of the pod of each worker, in a look after that worker was known: its container is that one or later."""
 
     def look(self, pods: Iterable[Pod], workers: Iterable[tuple[str, bool]]) -> Iterator[tuple[str, bool, str]]:
-        """Give (worker, whether its death is evidence against its blocks, reason) of workers that are surely dead.
+        """Return (worker, whether its death is evidence against its blocks, reason) of workers that are surely dead.
 
         `workers` are all that the scheduler knows, each with whether it is connected.
         """

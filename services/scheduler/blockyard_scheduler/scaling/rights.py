@@ -27,7 +27,7 @@ class Right:
 
 
 def needed(scaling: Scaling) -> list[Right]:
-    """Give the rights that are used: to scale pools, to say why pods are missing, to read what blocks wrote."""
+    """Return the rights that are used: to scale pools, to say why pods are missing, to read what blocks wrote."""
     rights = [
         Right("apps", "deployments", "get"),
         Right("", "pods", "list"),
@@ -42,7 +42,7 @@ def needed(scaling: Scaling) -> list[Right]:
 
 
 def rules(missing: list[Right]) -> str:
-    """Give the rules that a Role lacks, as YAML to paste into it.
+    """Return the rules that a Role lacks, as YAML to paste into it.
 
     >>> print(rules([Right("apps", "deployments", "patch", "em-worker-default", "scale")]), end="")
     - apiGroups: [apps]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from blockyard.core.status import Record, RegionsRecord, TaskRecord
+from blockyard.wire.api import Record, RegionsRecord, TaskRecord
 
 MOST_INTERVALS = 120
 SHORTEST_S = 0.5
@@ -46,25 +46,25 @@ class TaskFigures:
         )
 
     def throughput(self, end_s: float) -> Floats:
-        """Give blocks a second in each interval from 0 to `end_s`."""
+        """Return blocks a second in each interval from 0 to `end_s`."""
         n = intervals(end_s)
         counts, _ = np.histogram(self.ended_s, n, (0.0, end_s))
         return counts / (end_s / n)
 
     def durations(self) -> tuple[Floats, Floats]:
-        """Give counts and edges (seconds) of a histogram with edges at even steps of the logarithm."""
+        """Return counts and edges (seconds) of a histogram with edges at even steps of the logarithm."""
         low, high = max(float(self.seconds.min()), 1e-6), max(float(self.seconds.max()), 2e-6)
         edges = np.logspace(np.log10(low) - 0.05, np.log10(high) + 0.05, 41)
         counts, _ = np.histogram(self.seconds, edges)
         return counts.astype(np.float64), edges
 
     def quantiles(self) -> tuple[float, float, float]:
-        """Give median, p95 and the longest, in seconds."""
+        """Return median, p95 and the longest, in seconds."""
         p50, p95, p100 = np.percentile(self.seconds, [50, 95, 100])
         return float(p50), float(p95), float(p100)
 
     def slowest(self) -> list[tuple[tuple[int, ...], float, int, int]]:
-        """Give (index, seconds, attempt, worker) of the slowest blocks."""
+        """Return (index, seconds, attempt, worker) of the slowest blocks."""
         order = np.argsort(self.seconds)[::-1][:SLOWEST]
         indices = np.stack(np.unravel_index(self.blocks[order], self.shape), axis=-1).tolist()
         rows = zip(indices, self.seconds[order], self.attempts[order], self.workers[order], strict=True)
@@ -104,7 +104,7 @@ class RegionFigures:
         return float(self.seconds.sum() / self.blocks.sum())
 
     def slowest(self) -> list[tuple[tuple[int, ...], float, int]]:
-        """Give (index of the first block, mean seconds of a block, recorded blocks) of the slowest regions."""
+        """Return (index of the first block, mean seconds of a block, recorded blocks) of the slowest regions."""
         means = np.divide(self.seconds, self.blocks, out=np.zeros(len(self.blocks)), where=self.blocks > 0)
         order = np.argsort(means)[::-1][:SLOWEST]
         order = order[self.blocks[order] > 0]
@@ -113,7 +113,7 @@ class RegionFigures:
         return [(tuple(begin), float(mean), int(n)) for begin, mean, n in rows]
 
     def map(self) -> Floats:
-        """Give the mean seconds of blocks as `TaskFigures.map` does; cells are regions, or several of them."""
+        """Return the mean seconds of blocks as `TaskFigures.map` does; cells are regions, or several of them."""
         return _projected(np.arange(len(self.blocks)), self.regions, self.seconds, self.blocks.astype(np.float64))
 
 
@@ -130,22 +130,22 @@ def _projected(ids: npt.NDArray[np.int64], shape: tuple[int, ...], sums: Floats,
 
 
 def intervals(end_s: float) -> int:
-    """Give in how many intervals a run of this length is shown."""
+    """Return in how many intervals a run of this length is shown."""
     return min(max(int(end_s / SHORTEST_S), 1), MOST_INTERVALS)
 
 
 def figures(record: Record) -> list[TaskFigures]:
-    """Give the tasks of which any block is recorded."""
+    """Return the tasks of which any block is recorded."""
     return [found for found in map(TaskFigures.of, record.tasks) if len(found.blocks)]
 
 
 def region_figures(record: Record) -> list[RegionFigures]:
-    """Give the tasks recorded by region of which anything is recorded."""
+    """Return the tasks recorded by region of which anything is recorded."""
     return [found for found in map(RegionFigures.of, record.regions) if found.blocks.any()]
 
 
 def busy(tasks: list[TaskFigures], workers: int, end_s: float) -> Floats:
-    """Give how many blocks each worker ran at once, on the average in each interval, shape (workers, intervals).
+    """Return how many blocks each worker ran at once, on the average in each interval, shape (workers, intervals).
 
     A block counts where it ran, not where it ended: the running sum of begins less ends, each weighted by where in its
     interval it lies.

@@ -18,8 +18,8 @@ from blockyard.cli.report.figures import (
     figures,
     region_figures,
 )
-from blockyard.core.report import counted, duration, share, unfinished
-from blockyard.core.status import Failures, Record, RunStatus
+from blockyard.wire.api import Failures, Record, RunStatus
+from blockyard.wire.report import counted, duration, share, unfinished
 
 STYLE = """
 :root{--ink:#1b1f24;--soft:#667;--line:#d8dde3;--paper:#fff;--c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#cc79a7;
@@ -47,7 +47,7 @@ rect.c5{fill:var(--c5)}rect.c6{fill:var(--c6)}rect.c7{fill:var(--c7)}.bar{stroke
 
 
 def report(status: RunStatus, record: Record, failures: Failures, made_s: float) -> str:
-    """Give the file; `made_s` is the time it is made, in Unix seconds."""
+    """Return the file; `made_s` is the time it is made, in Unix seconds."""
     tasks, regions = figures(record), region_figures(record)
     end_s = max((float(task.ended_s.max()) for task in tasks), default=0.0) or 1.0
     parts = [_head(status, record, made_s), _overview(status)]

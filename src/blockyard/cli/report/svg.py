@@ -29,7 +29,7 @@ class Axis:
 
 
 def nice_ticks(begin: float, end: float, most: int = 6) -> list[float]:
-    """Give round numbers between two values.
+    """Return round numbers between two values.
 
     >>> nice_ticks(0, 97)
     [0.0, 20.0, 40.0, 60.0, 80.0]
@@ -43,7 +43,7 @@ def nice_ticks(begin: float, end: float, most: int = 6) -> list[float]:
 
 
 def number(value: float) -> str:
-    """Give a number as short as it can be read.
+    """Return a number as short as it can be read.
 
     >>> number(1234567), number(4321), number(0.05), number(40.0), number(0.0)
     ('1.23 M', '4,321', '0.05', '40', '0')
@@ -136,7 +136,7 @@ def _frame(shapes: str, x: Axis, y: Axis, *, powers: bool = False) -> str:
 
 
 def _powers(axis: Axis) -> list[float]:
-    """Give the logarithms of 1, 2 and 5 times the powers of ten on an axis; of the powers alone where it is long."""
+    """Return the logarithms of 1, 2 and 5 times the powers of ten on an axis; of the powers alone where it is long."""
     factors = (1.0, 2.0, 5.0) if axis.end - axis.begin < 3 else (1.0,)
     found = [n + math.log10(factor) for n in range(math.floor(axis.begin), math.ceil(axis.end)) for factor in factors]
     return [tick for tick in found if axis.begin <= tick <= axis.end]

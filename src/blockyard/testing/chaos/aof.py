@@ -33,13 +33,13 @@ def files(folder: Path) -> list[Path]:
 
 
 def written(folder: Path) -> Iterator[list[bytes]]:
-    """Give all commands that a server in this folder has carried out, in order; those of scripts one by one."""
+    """Return all commands that a server in this folder has carried out, in order; those of scripts one by one."""
     for path in files(folder):
         yield from commands(path.read_bytes())
 
 
 def records(folder: Path) -> Iterator[tuple[int, bytes]]:
-    """Give (sequence, record) of each entry that was added to the journal, from a server's folder."""
+    """Return (sequence, record) of each entry that was added to the journal, from a server's folder."""
     for words in written(folder):
         if words[0].upper() == b"XADD" and words[1].endswith(b":log"):  # not the record of the run, beside it
             yield int(words[2].split(b"-")[0]), words[-1]

@@ -19,9 +19,9 @@ from typing import Self
 
 import msgspec
 
-from blockyard.child import Child
-from blockyard.embedded import EmbeddedRedis
-from blockyard.roster import LOOPBACK, environment_of_services
+from blockyard.local.child import Child
+from blockyard.local.redis import EmbeddedRedis
+from blockyard.local.services import LOOPBACK, environment_of_services
 from blockyard.spec.model import RunSpec
 from blockyard.testing.chaos.plan import Fault
 
@@ -199,7 +199,7 @@ def _away_s() -> float:
 
 
 def _slots_of(agent: int) -> list[int]:
-    """Give the slots of an agent: its descendants that run user code."""
+    """Return the slots of an agent: its descendants that run user code."""
     found, waiting = [], [agent]
     while waiting:
         pid = waiting.pop()
@@ -229,7 +229,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def free_port() -> int:
-    """Give a port of loopback that nobody has just now."""
+    """Return a port of loopback that nobody has just now."""
     with socket.socket() as holder:
         holder.bind((LOOPBACK, 0))
         port: int = holder.getsockname()[1]

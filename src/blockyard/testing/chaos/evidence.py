@@ -76,14 +76,14 @@ class Evidence:
         return found
 
     def by_name(self) -> dict[Name, list[Execution]]:
-        """Give the executions of each block, the earliest first."""
+        """Return the executions of each block, the earliest first."""
         found: dict[Name, list[Execution]] = {}
         for execution in self.executions:
             found.setdefault(execution.name, []).append(execution)
         return found
 
     def wasted_s(self) -> float:
-        """Give the seconds of executions that were not the last finished one of their block."""
+        """Return the seconds of executions that were not the last finished one of their block."""
         wasted = 0.0
         for executions in self.by_name().values():
             finished = [execution for execution in executions if execution.ended]
@@ -91,7 +91,7 @@ class Evidence:
         return wasted
 
     def overlaps(self, forbidden: Mapping[Name, Iterable[Name]]) -> Iterator[Overlap]:
-        """Give what ran at once and must not: a block beside those in `forbidden`, which names itself too (P3)."""
+        """Return what ran at once and must not: a block beside those in `forbidden`, which names itself too (P3)."""
         by_name = self.by_name()
         for second in self.executions:
             for name in forbidden[second.name]:
@@ -100,7 +100,7 @@ class Evidence:
                         yield Overlap(first, second)
 
     def too_early(self, waits: Mapping[Name, Iterable[Name]]) -> Iterator[tuple[Execution, Name]]:
-        """Give what began before a block that it waits for had once ended (P4)."""
+        """Return what began before a block that it waits for had once ended (P4)."""
         by_name = self.by_name()
         first_end = {
             name: min((e.last_s for e in executions if e.ended), default=float("inf"))
@@ -113,7 +113,7 @@ class Evidence:
 
 
 def _executions(lines: Iterable[str]) -> Iterator[Execution]:
-    """Give the executions of one process; the last one may have been cut off anywhere."""
+    """Return the executions of one process; the last one may have been cut off anywhere."""
     current: Execution | None = None
     for line in lines:
         parts = line.split()

@@ -9,11 +9,11 @@ from typing import Any, Self, cast
 
 import redis
 
-from blockyard.core import journal
+from blockyard.core.state import journal
 
 LOOK_EVERY_S = 0.02
 LOG_KEY = "blockyard:{chaos}:log"
-"""The stream of records of the run of this name, as `blockyard_scheduler.keys` has it."""
+"""The stream of records of the run of this name, as `blockyard_scheduler.store.keys` has it."""
 
 
 class Follower:

@@ -41,7 +41,7 @@ def make_arrays(folder: Path, side: int) -> None:
 
 
 def pipeline(folder: Path, side: int, block_s: float) -> RunSpec:
-    """Give the run over the arrays in `folder`; a block takes `block_s` at the least."""
+    """Return the run over the arrays in `folder`; a block takes `block_s` at the least."""
     whole = RoiSpec((0, 0), (side * WRITE, side * WRITE))
     grown = RoiSpec((-HALO, -HALO), tuple(n + 2 * HALO for n in whole.shape))
     write = RoiSpec((0, 0), (WRITE, WRITE))

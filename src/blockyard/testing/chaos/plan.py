@@ -50,7 +50,7 @@ class Plan:
 
 
 def draw(plan: Plan, lease_s: float) -> Iterator[Fault]:
-    """Give the faults of a plan in order of time; the same seed gives the same ones.
+    """Return the faults of a plan in order of time; the same seed gives the same ones.
 
     Half of the freezes are shorter than a lease, the others up to twice as long.
     """

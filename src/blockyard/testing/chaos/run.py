@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from blockyard.core.scheduler import Scheduler
-from blockyard.serial import run_serially
+from blockyard.local.serial import run_serially
 from blockyard.testing.chaos.aof import records
 from blockyard.testing.chaos.cluster import SLOTS, Cluster, Times
 from blockyard.testing.chaos.evidence import Evidence

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from blockyard.core import journal
 from blockyard.core.scheduler import Scheduler
-from blockyard.core.task import Kind
+from blockyard.core.state import journal
+from blockyard.core.state.task import Kind
 from blockyard.testing.order import Name
 
 

@@ -50,7 +50,7 @@ class Verdict(msgspec.Struct, kw_only=True):
 
 
 def table(verdict: Verdict) -> str:
-    """Give the verdict for a person."""
+    """Return the verdict for a person."""
     kinds = ", ".join(f"{n} x {kind}" for kind, n in sorted(verdict.faults.items()))
     rows = [
         ("faults", f"{sum(verdict.faults.values())} in {verdict.seconds:g} s (seed {verdict.seed}): {kinds or 'none'}"),
@@ -91,7 +91,7 @@ def _digests(folder: Path) -> dict[str, bytes]:
 
 
 def recoveries(disturbed_s: list[float], grew_s: list[float]) -> tuple[float, float]:
-    """Give median and p99 of the time from each disturbance to the next growth of the journal; 0 where none came."""
+    """Return median and p99 of the time from each disturbance to the next growth of the journal; 0 where none came."""
     grew = np.asarray(grew_s)
     found = [float(grew[grew > at].min() - at) for at in disturbed_s if (grew > at).any()]
     return (float(np.median(found)), float(np.percentile(found, 99))) if found else (0.0, 0.0)

@@ -164,7 +164,7 @@ class SchedulerProcess(Process):
             self._ring()
         else:
             self._renewed_s = asked_s
-            if not self.core.quiet.lasts(asked_s):
+            if not self.core.hold.lasts(asked_s):
                 store.vouch()
 
     def _holds(self) -> bool:
@@ -255,7 +255,7 @@ class SchedulerProcess(Process):
                 self.later(0.05, lambda: self._rewrite(effects))
                 return
             taken = cluster.store.rewrite(identity, known, self.clock.now, cluster.lock_s, whole)
-            if taken and not core.quiet.lasts(self.clock.now):
+            if taken and not core.hold.lasts(self.clock.now):
                 cluster.store.vouch()
             if taken:
                 cluster.history.rewritten(core)

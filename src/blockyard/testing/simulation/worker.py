@@ -139,11 +139,11 @@ class WorkerProcess(Process):
         for happening in happenings:
             match happening:
                 case BlocksGranted():
-                    for lot in happening.lots:
-                        for number, block_id in zip(lot.numbers.tolist(), lot.blocks.tolist(), strict=True):
-                            name = (lot.task, block_id)
+                    for batch in happening.batches:
+                        for number, block_id in zip(batch.numbers.tolist(), batch.blocks.tolist(), strict=True):
+                            name = (batch.task, block_id)
                             self._names[number] = name
-                            self._queue.append((number, name, lot.attempts.get(number, 1)))
+                            self._queue.append((number, name, batch.attempts.get(number, 1)))
                     if self._draining:
                         self._hand_back()
                 case LeasesRevoked() | LeasesLost() if self._cluster.workers_stop:

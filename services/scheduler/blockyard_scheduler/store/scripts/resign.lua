@@ -1,0 +1,5 @@
+-- Free the lock of a leader that goes, or is dead. KEYS: lock. ARGV: its identity.
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  return redis.call('DEL', KEYS[1])
+end
+return 0

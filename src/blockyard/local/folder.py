@@ -1,0 +1,112 @@
+"""The folder of a local run: who may write what, and what is left when the run has ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from blockyard.local.result import RunResult, read_result
+from blockyard.spec.errors import StoreError
+from blockyard.spec.functions import PICKLE
+from blockyard.spec.model import RunSpec
+from blockyard.spec.validate import code_references
+
+KEPT_FILES = ("run.json", "command", "status.json", "failures.json")
+"""What an earlier run left, and a start that is refused must leave as it was."""
+
+
+PRIVATE = 0o700
+"""Mode of what we make: logs, errors and state are nobody else's business on a machine with other users."""
+
+
+def make_private(folder: Path) -> None:
+    """Make the folder of a run, for its owner alone; one that is there stays as it is. Raises StoreError."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=PRIVATE, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"the run's folder {folder} cannot be written ({error.strerror or error}); choose another one with"
+            " --run-dir (in Python: run_dir=)"
+        ) from error
+
+
+@dataclass(slots=True)
+class RunFolder:
+    """The files of one run, for the process that holds the folder's lock."""
+
+    path: Path
+    token: str = ""
+    """Shared by scheduler and workers, new for each start; "" until `open`."""
+    _made: Path | None = field(default=None, init=False)
+    """The topmost folder that was made for this run."""
+
+    def __post_init__(self) -> None:
+        missing = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        self._made = missing[-1] if missing else None
+
+    def open(self, run: RunSpec, command: str = "") -> None:
+        """Write what the services read, once the folder is ours; set what an earlier run left aside."""
+        self.token = secrets.token_hex(24)
+        (self.path / "logs").mkdir(mode=PRIVATE, exist_ok=True)
+        for name in KEPT_FILES:
+            with contextlib.suppress(FileNotFoundError):
+                (self.path / name).replace(self._aside(name))
+        (self.path / "scheduler.json").unlink(missing_ok=True)
+        self._write("token", self.token.encode())
+        self._write("run.json", msgspec.json.format(msgspec.json.encode(run)))
+        if command:
+            self._write("command", command.encode())
+        needed = {reference for task in run.pipeline.tasks for _, reference in code_references(task)}
+        for path in (self.path / "functions").glob("*.pkl"):
+            if f"{PICKLE}{path}" not in needed:  # of an earlier call from a script that has changed
+                path.unlink()
+
+    def begin(self) -> None:
+        """Forget what the earlier run left: this one has begun."""
+        for name in KEPT_FILES:
+            self._aside(name).unlink(missing_ok=True)
+
+    def result(self) -> RunResult | None:
+        """Give the result that this run's scheduler wrote, if the run has ended (a stopped one leaves a status too)."""
+        found = read_result(self.path)
+        return found if found is not None and found.status.is_over else None
+
+    def close(self, *, put_back: bool) -> None:
+        """Remove what is of use only while a run lives; with `put_back`, leave what the earlier run had left."""
+        if not self.token:  # the folder was never ours
+            return
+        for name in ("token", "scheduler.json"):
+            with contextlib.suppress(OSError):
+                (self.path / name).unlink()
+        for name in KEPT_FILES if put_back else ():
+            (self.path / name).unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                self._aside(name).replace(self.path / name)
+
+    def remove_if_made(self) -> None:
+        """Remove the folder, and those above it that were made with it, where this run is the one that made it."""
+        if self._made is not None:
+            shutil.rmtree(self._made, ignore_errors=True)
+
+    def _aside(self, name: str) -> Path:
+        return self.path / f"{name}.before"
+
+    def _write(self, name: str, data: bytes) -> None:
+        """Write a file of mode 0600 in one step."""
+        part = self.path / f"{name}.part"
+        part.unlink(missing_ok=True)
+        try:
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(data)
+            part.replace(self.path / name)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            error.filename = str(self.path / name)  # a write does not say of which file
+            raise
