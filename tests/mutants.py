@@ -145,29 +145,29 @@ MUTANTS = (
     # --- the frontier
     _core(
         "a chunk's neighbours are not asked",
-        "frontier",
+        "ready/frontier",
         "levels.count_blockers(self.task.undone_box(first, last), first, lo, hi)",
         "levels.count_blockers(self.task.undone_box(lo, hi), lo, lo, hi)",
     ),
-    _core("counts down by one only", "frontier", "left = counters[flat] - counts", "left = counters[flat] - 1"),
+    _core("counts down by one only", "ready/frontier", "left = counters[flat] - counts", "left = counters[flat] - 1"),
     _core(
         "parked chunks stay parked",
-        "frontier",
+        "ready/frontier",
         "for down, parked in self._parked.pop(chunk, ()):",
         "for down, parked in ():",
     ),
     _core(
         "sparse releases wake no neighbour",
-        "frontier",
+        "ready/frontier",
         "for waiters in self.task.levels.waiters(indices):",
         "for waiters in ():",
     ),
-    _core("handed-out blocks are found again", "frontier", "if self._handed_out[chunk]:", "if False:"),
+    _core("handed-out blocks are found again", "ready/frontier", "if self._handed_out[chunk]:", "if False:"),
     # --- releases, retries, leases
     _core("anybody may release", "scheduler", "if grant is None or grant.worker != worker.id:", "if grant is None:"),
     _core(
         "a retry too few",
-        "troubles",
+        "ready/retries",
         "failures >= max_retries",
         "failures + 1 >= max_retries",
     ),
@@ -180,10 +180,12 @@ MUTANTS = (
     _core(
         "a worker too many", "assign", "free = task.spec.num_workers - sum(", "free = 1 + task.spec.num_workers - sum("
     ),
-    _core("a kill too many", "troubles", "kills + 1 >= settings.kills", "kills >= settings.kills"),
-    _core("losses are no reason for a pause", "troubles", "_doubled(1.0, beyond, settings)", "0.0"),
+    _core("a kill too many", "ready/retries", "kills + 1 >= settings.kills", "kills >= settings.kills"),
+    _core("losses are no reason for a pause", "ready/retries", "_doubled(1.0, beyond, settings)", "0.0"),
     # --- orphans and undoing
-    _core("no orphans in the own task", "orphans", "for waiters in at.levels.waiters(batch):", "for waiters in ():"),
+    _core(
+        "no orphans in the own task", "ready/orphans", "for waiters in at.levels.waiters(batch):", "for waiters in ():"
+    ),
     _core(
         "no reruns of later levels",
         "undo",

@@ -1,8 +1,8 @@
 """The agent: one process that holds the connection, the leases and the slots of a worker.
 
-All rules of the protocol are in `blockyard.wire.session.WorkerSession`, all rules about slots in `SlotPool`. Here bytes and
-times are carried between the two, one *turn* at a time: whatever arrives, from the scheduler or from a slot, ends in
-`turn`, which looks at the clock, collects what is finished, says what there is to say, and sets the next alarm.
+All rules of the protocol are in `blockyard.wire.session.WorkerSession`, all rules about slots in `SlotPool`. Here bytes
+and times are carried between the two, one *turn* at a time: whatever arrives, from the scheduler or from a slot, ends
+in `turn`, which looks at the clock, collects what is finished, says what there is to say, and sets the next alarm.
 """
 
 from __future__ import annotations

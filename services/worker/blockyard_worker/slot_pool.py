@@ -295,7 +295,7 @@ class SlotPool:
             self.slots[number] = SlotHandle(number, self._incarnations, self.settings, self._heard)
 
     def _heard(self, slot: SlotHandle) -> None:
-        # The session looks at the clock first: a slot that the watchdog killed after our leases ran out killed itself not.
+        # The session looks at the clock first: a slot that the watchdog killed late is not to blame.
         self._news()
         if slot.ready:
             self._failed_starts = 0

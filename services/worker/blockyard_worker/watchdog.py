@@ -92,7 +92,7 @@ def kill_all(mark: str, groups: Iterable[int] = ()) -> int:
 
 
 def find_processes(mark: str, groups: Iterable[int] = ()) -> set[int]:
-    """Give the living processes with that mark, in these groups or sessions, or below them (Linux only, else none)."""
+    """Return the living processes with that mark, in these groups or sessions, or below them (Linux only)."""
     if not os.path.isdir("/proc/self"):  # noqa: PTH112 - pathlib would double the start-up time
         return set()
     wanted = f"{MARK_VARIABLE}={mark}".encode()

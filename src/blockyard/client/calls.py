@@ -311,7 +311,7 @@ def signal_name(number: int) -> str:
 
 
 def describe_exception(error: BaseException) -> tuple[str, str, str]:
-    """Give kind, message and traceback of an exception of user code, each of bounded length, without our own frames."""
+    """Return kind, message and traceback of an exception of user code, of bounded length, without our frames."""
     if isinstance(error, BlockFailedError):
         return error.kind, shorten(str(error), LONGEST_MESSAGE), shorten(error.details, LONGEST_TRACEBACK)
     try:

@@ -114,7 +114,7 @@ def _stragglers(core: RunState, now: float) -> list[Straggler]:
 
 
 def running_blocks(core: RunState, worker: str, now: float) -> list[RunningBlock]:
-    """Give what a worker runs, as it said in its last heartbeat, without what it has finished since; longest first."""
+    """Return what a worker runs, by its last heartbeat, without what it has finished since; longest first."""
     known = core.workers.get(worker)
     found = [
         RunningBlock(task=task.spec.id, index=task.layout.index_of(address), seconds=seconds)

@@ -113,7 +113,7 @@ class Scheduler(RunState):
         return []
 
     def store_forgot(self, now: float) -> None:
-        """Lease nothing for a while (see `quiet.py`): the store may lack the last records, or another leader's."""
+        """Lease nothing for a while (see `state/hold.py`): the store may lack the last records, or another leader's."""
         self.hold.begin(now + self.settings.patience_s)
 
     # --- asking ------------------------------------------------------------------------------------------------

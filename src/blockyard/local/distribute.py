@@ -244,7 +244,7 @@ def _bound(function: Any, params: dict[str, Any], *, by_name: bool = False) -> A
 
 @contextmanager
 def _folder_of(run_dir: str | os.PathLike[str] | None) -> Iterator[Path]:
-    """Give the folder of a run: `run_dir`, or a private one that is removed; after bad input the former too, if new."""
+    """Return the folder of a run: `run_dir`, or a private one that is removed; after bad input the former too."""
     if run_dir is not None:
         folder = Path(run_dir).absolute()
         existed = folder.exists()

@@ -74,7 +74,7 @@ class RunFolder:
             self._aside(name).unlink(missing_ok=True)
 
     def result(self) -> RunResult | None:
-        """Give the result that this run's scheduler wrote, if the run has ended (a stopped one leaves a status too)."""
+        """Return the result that the scheduler wrote, if the run has ended (a stopped one leaves a status too)."""
         found = read_result(self.path)
         return found if found is not None and found.status.is_over else None
 

@@ -29,7 +29,7 @@ class RunResult(msgspec.Struct, frozen=True):
 
 
 def read_result(folder: Path) -> RunResult | None:
-    """Give how the run in `folder` ended, or None where it has not. Raises StoreError for files that can't be read."""
+    """Return how the run in `folder` ended, or None. Raises StoreError for files that can't be read."""
     try:
         status = msgspec.json.decode((folder / "status.json").read_bytes(), type=RunStatus)
         failures = msgspec.json.decode((folder / "failures.json").read_bytes(), type=tuple[FailureStatus, ...])

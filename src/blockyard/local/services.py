@@ -80,7 +80,7 @@ class Services:
         return self._service("scheduler", argv, environment, SCHEDULER_RESTARTS)
 
     def agents(self) -> list[Service]:
-        """Give an agent for each pool that has blocks to run, and one for each task with a worker of the user's own."""
+        """Return an agent for each pool that has blocks to run, and for each task with a worker of the user's own."""
         blocks = count_blocks(self.run)
         busy = [task for task in self.run.pipeline.tasks if blocks[task.id]]
         pools: dict[str, list[TaskSpec]] = {}

@@ -30,7 +30,7 @@ class Edge:
         return _boxes([self.axis_blockers(axis, indices[:, axis]) for axis in range(self.downstream.ndim)])
 
     def axis_blockers(self, axis: int, index: Ints) -> tuple[Ints, Ints]:
-        """Give along one axis the range [lo, hi) of upstream indices that downstream ones wait for; lo >= hi: none."""
+        """Return along one axis the range [lo, hi) of upstream indices to wait for; lo >= hi: none."""
         down = self.downstream
         begin = index * down.stride[axis] + down.total_begin[axis]
         end = begin + (down.below[axis] + down.stride[axis] + down.above[axis])
@@ -39,7 +39,7 @@ class Edge:
         return _axis_range(self.upstream, axis, begin, end)
 
     def waiters(self, indices: Ints) -> tuple[Ints, Ints]:
-        """Give for each upstream block the box [lo, hi) of downstream blocks that wait for it, two arrays (n, axes)."""
+        """Return for each upstream block the box [lo, hi) of blocks that wait for it, two arrays (n, axes)."""
         up, down = self.upstream, self.downstream
         ranges = []
         for axis in range(up.ndim):

@@ -127,7 +127,7 @@ class Levels:
         return counts.astype(np.int32)
 
     def rank(self, indices: Ints) -> Ints:
-        """Give the C-order position of each residue (a higher rank is a lower level); the last axis holds the axes."""
+        """Return the C-order position of each residue (a higher rank is a lower level); axes along the last axis."""
         rank = indices[..., 0] % self.moduli[0]
         for axis in range(1, len(self.moduli)):
             rank *= self.moduli[axis]

@@ -58,7 +58,7 @@ class PreparedTasks:
     targets: tuple[Target, ...]
 
     def resolve(self, pickle_dir: str | None) -> ResolvedRun:
-        """Give the run. Its specification is checked before the first function is pickled: bad input leaves nothing."""
+        """Return the run, checked before the first function is pickled: bad input leaves nothing."""
         self._check()
         return ResolvedRun(self._run(lambda function, what: _refer(function, what, pickle_dir)), dict(self.tasks))
 

@@ -34,7 +34,7 @@ from blockyard_scheduler.tls import Certificate
 
 log = logging.getLogger(__name__)
 
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parents[1] / "page"
 BODY_BYTES = 2**16
 IDLE_S = 60.0
 

@@ -2,7 +2,7 @@
 
 Every few seconds, while this scheduler leads: look at the Deployments and pods, tell the core of workers whose pods are
 gone, decide (`decide.py`), keep the note in Redis, mark what would cost most to delete, scale. An error is shown in the
-status and in the metrics, and what failed is tried again later (`troubles.py`).
+status and in the metrics, and what failed is tried again later (`api_errors.py`).
 """
 
 from __future__ import annotations

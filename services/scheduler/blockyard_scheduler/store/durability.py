@@ -38,11 +38,11 @@ def may_have_forgotten(before: Durability, now: Durability) -> bool:
 
     >>> may_have_forgotten(Durability("a", keeps=False), Durability("a", keeps=False))  # never restarted
     False
-    >>> may_have_forgotten(Durability("a", keeps=False), Durability("b", keeps=True))  # the last second was not on its disk
+    >>> may_have_forgotten(Durability("a", keeps=False), Durability("b", keeps=True))  # the last second was lost
     True
     >>> may_have_forgotten(Durability("a", keeps=True), Durability("b", keeps=True))  # all of it was
     False
-    >>> may_have_forgotten(Durability("a", keeps=True), Durability("b", keeps=False))  # it does not read that file any more
+    >>> may_have_forgotten(Durability("a", keeps=True), Durability("b", keeps=False))  # it does not read that file
     True
     >>> may_have_forgotten(Durability(), Durability("b", keeps=True))  # a run of an older version of blockyard
     False

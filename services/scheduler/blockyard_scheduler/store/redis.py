@@ -274,7 +274,7 @@ class Store:
     # --- the run -----------------------------------------------------------------------------------------------
 
     async def read_spec(self) -> RunSpec | None:
-        """Give what the run was when it was accepted last; None for a new one. Raises StoreError for a newer schema."""
+        """Return the run as it was accepted last; None for a new one. Raises StoreError for a newer schema."""
         schema, spec = await self._ask(self._redis.mget(self.keys.schema, self.keys.spec))
         if schema is not None and int(schema) > SCHEMA:
             raise StoreError(

@@ -71,7 +71,7 @@ class TaskFigures:
         return [(tuple(index), float(s), int(attempt), int(worker)) for index, s, attempt, worker in rows]
 
     def map(self) -> Floats:
-        """Give the mean seconds of blocks projected on the last two axes, shape (rows, columns); NaN where none is."""
+        """Return the mean seconds of blocks projected on the last two axes, (rows, columns); NaN where none is."""
         return _projected(self.blocks, self.shape, self.seconds.astype(np.float64), np.ones(len(self.blocks)))
 
 
@@ -118,7 +118,7 @@ class RegionFigures:
 
 
 def _projected(ids: npt.NDArray[np.int64], shape: tuple[int, ...], sums: Floats, counts: Floats) -> Floats:
-    """Give sum over count of what lies behind one another along all axes but the last two, in at most so many cells."""
+    """Return sum over count of what lies behind one another along all axes but the last two, in so many cells."""
     index = np.unravel_index(ids, shape)
     row, rows = (index[-2], shape[-2]) if len(shape) > 1 else (np.zeros_like(ids), 1)
     cells = min(rows, MOST_CELLS), min(shape[-1], MOST_CELLS)

@@ -64,7 +64,7 @@ class Leases:
         return grant
 
     def find(self, numbers: Ints) -> Iterator[tuple[Grant | None, npt.NDArray[np.intp], Ints]]:
-        """Give for ascending numbers, grant by grant: the grant (None: none is live), rows of `numbers`, positions."""
+        """Return for ascending numbers, by grant: the grant (None: none is live), rows of `numbers`, positions."""
         at = 0
         while at < len(numbers):
             place = bisect.bisect_right(self._numbers, int(numbers[at])) - 1

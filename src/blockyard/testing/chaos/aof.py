@@ -28,7 +28,7 @@ def commands(data: bytes) -> Iterator[list[bytes]]:
 
 
 def files(folder: Path) -> list[Path]:
-    """Give the files that a server in this folder appends to, in order; before Redis 7 there is one, beside others."""
+    """Return the files that a server in this folder appends to, in order; before Redis 7 there is one."""
     return sorted((folder / "appendonlydir").glob("*.incr.aof")) or sorted(folder.glob("*.aof"))
 
 
