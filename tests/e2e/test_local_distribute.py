@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from blockyard import Client, Parameter, Roi, Task, distribute, run_blockwise
@@ -287,3 +288,28 @@ def test_progress_is_logged_and_hooks_run(out, caplog, monkeypatch):
     assert distribute([Waits(out=str(out))])
     assert "Waits: running" in caplog.text
     assert "Waits: done" in caplog.text
+
+
+def test_random_numbers_depend_on_no_worker_and_no_attempt(out, caplog):
+    """A generator of the script is told of, and draws for each block what it always draws; so does the block's own."""
+    rng = np.random.default_rng(7)
+    lost = out / "lost"
+
+    def draw(block):
+        numbers = [rng.random(), block.rng.random(), rng.random()]
+        if block.block_id == 3 and not lost.exists():
+            lost.touch()
+            raise ValueError("once")
+        (out / str(block.block_id)).write_text(repr(numbers))
+
+    drawn = []
+    for workers in (1, 3):
+        assert run_blockwise(TOTAL, READ, WRITE, draw, read_write_conflict=False, num_workers=workers)
+        drawn.append([(out / str(block)).read_text() for block in range(10)])
+        lost.unlink()
+    lost.touch()
+    assert run_blockwise(TOTAL, READ, WRITE, draw, serial=True)
+    drawn.append([(out / str(block)).read_text() for block in range(10)])
+    assert drawn[0] == drawn[1] == drawn[2]
+    assert len(set(drawn[0])) == 10
+    assert "task 'draw': random numbers come from 'rng' (Generator of numpy), which each worker has" in caplog.text

@@ -29,7 +29,7 @@ from blockyard.client.forked import OneProcess, leave
 from blockyard.client.output import LOOK_S, Output
 from blockyard.logs import say_always
 from blockyard.plan.grid import Grid
-from blockyard.spec.block import Block
+from blockyard.spec.block import Block, GridOfRun
 from blockyard.spec.errors import FatalBlockError
 from blockyard.spec.model import TaskSpec
 from blockyard.wire.frames import Decoder, encode
@@ -59,7 +59,8 @@ class Slot:
         self.sending = threading.Lock()
         self.output = output
         self.pid = os.getpid()
-        self._calls: dict[str, tuple[Grid, Callable[[Block], Any]]] = {}
+        self._calls: dict[str, tuple[GridOfRun, Callable[[Block], Any]]] = {}
+        self._run_name = ""
 
     def send(self, message: Any) -> None:
         """Send the agent a message, from either thread."""
@@ -87,6 +88,7 @@ class Slot:
             if self.tasks.get(message.task.id) not in (None, message.task):
                 self._calls.pop(message.task.id, None)  # a scheduler that was restarted may bring new parameters
             self.tasks[message.task.id] = message.task
+            self._run_name = message.run
             say_always(run=message.run)
         elif isinstance(message, HandBack):
             self._hand_back()
@@ -179,7 +181,8 @@ class Slot:
             try:
                 task = self.tasks[batch.task]
                 with OneProcess():
-                    self._calls[task.id] = Grid.of(task), block_call(task, self.pickle_dir)
+                    call = block_call(task, self.pickle_dir)
+                self._calls[task.id] = GridOfRun(Grid.of(task), self._run_name), call
             except BaseException as error:  # noqa: BLE001 - a module may raise anything while it is imported
                 place, _ = next(self.running, (-1, 0))
                 if place < 0:

@@ -12,12 +12,14 @@ import signal
 import sys
 import threading
 from types import FrameType
+from typing import Any
 
 from blockyard.client import inhand, interrupts
 from blockyard.client.forked import OneProcess
 from blockyard.logs import say_always
 from blockyard.spec.errors import BlockyardError
 from blockyard.spec.functions import has_call, load_function
+from blockyard.spec.randomness import SeededGlobals, random_sources
 from blockyard.spec.unrun import unrun_function, unrun_result
 from blockyard_worker.process import process_output
 
@@ -52,6 +54,17 @@ class Forks:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.old)
 
 
+def _ready(function: Any, seeded: SeededGlobals) -> Any:
+    """Return what is called: of a class an instance, with the random generators it holds seeded for each block."""
+    with seeded.watching():
+        called = function() if has_call(function) else function
+    if drawn := random_sources(called) + seeded.sources:
+        from blockyard.client.client import seed_each_block
+
+        seed_each_block(drawn)
+    return called
+
+
 def main(argv: list[str]) -> int:
     """Call the user's function: ``PAGE_FD REFERENCE [PICKLE_DIR]``."""
     page_fd, reference, *pickle_dir = int(argv[0]), *argv[1:3]
@@ -62,15 +75,17 @@ def main(argv: list[str]) -> int:
     Forks()
     process_output(os.environ).install()
     say_always(run=os.environ.get("BLOCKYARD_RUN", ""))
+    seeded = SeededGlobals()
     try:
-        function = load_function(reference, pickle_dir=pickle_dir[0] if pickle_dir else None)
+        with seeded.watching():
+            function = load_function(reference, pickle_dir=pickle_dir[0] if pickle_dir else None)
     except BlockyardError as error:
         sys.stderr.write(f"blockyard worker: {error}\n")
         return 2
     fault = unrun_function(function)
     if fault is None:
         with OneProcess():
-            result = (function() if has_call(function) else function)()
+            result = _ready(function, seeded)()
         unrun = unrun_result(result)
         fault = unrun and f"returned {unrun}, so nothing of it has run"
     if fault is not None:

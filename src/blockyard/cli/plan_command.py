@@ -50,9 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
     with _checked(chosen.pipeline, Path(arguments.file).absolute().parent) as functions:
         plan = plan_run(chosen)
         try:
-            functions.finish(lambda text: print(text, file=sys.stderr))
+            said = functions.finish(lambda text: print(text, file=sys.stderr))
         except NotImportableError as error:  # a plan is of use where the workers' modules are not
-            plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, f"{error} (here; a run checks it again)"))
+            said = [f"{error} (here; a run checks it again)"]
+    plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, *said))
     print(msgspec.json.format(msgspec.json.encode(plan)).decode() if arguments.json else plan_text(plan))
     return DONE
 

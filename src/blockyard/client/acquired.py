@@ -6,8 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from blockyard.client.calls import BlockFailedError
-from blockyard.plan.grid import Grid
-from blockyard.spec.block import Block
+from blockyard.spec.block import Block, BlockGeometry
 
 if TYPE_CHECKING:
     from blockyard.client.client import Client
@@ -18,8 +17,10 @@ class AcquiredBlock(Block):
 
     __slots__ = ("_client",)
 
-    def __init__(self, client: Client, grid: Grid, task_id: str, block_id: int, attempt: int, lease: int) -> None:
-        super().__init__(grid, task_id, block_id, attempt, lease)
+    def __init__(
+        self, client: Client, geometry: BlockGeometry, task_id: str, block_id: int, attempt: int, lease: int
+    ) -> None:
+        super().__init__(geometry, task_id, block_id, attempt, lease)
         self._client = client
 
     def __enter__(self) -> Self:

@@ -37,6 +37,7 @@ from blockyard.spec.errors import BlockyardError, SpecError, brief
 from blockyard.spec.functions import PICKLE, load_function
 from blockyard.spec.model import CheckSpec, TaskSpec
 from blockyard.spec.pickles import name_of
+from blockyard.spec.randomness import SeededGlobals, random_sources, said_of, seeding
 from blockyard.spec.unrun import unrun_function, unrun_result
 
 Call: TypeAlias = Callable[[Block], Any]
@@ -128,9 +129,21 @@ def block_call(task: TaskSpec, pickle_dir: str | None) -> Call:
     Imports user code, and builds a class given as function. Raises what the user's module or class raises, and
     SpecError for a reference that names nothing.
     """
-    call = _command_call(task) if task.command is not None else _function_call(task, pickle_dir)
-    checks = load_checks(task, pickle_dir)
-    return checks.around(call) if checks is not None else call
+    if task.command is not None:
+        call, drawn = _command_call(task), []
+        checks = load_checks(task, pickle_dir)
+    else:
+        with SEEDED.watching():
+            call = _function_call(task, pickle_dir)
+            checks = load_checks(task, pickle_dir)
+        drawn = random_sources(call, *(checks.functions if checks is not None else ())) + SEEDED.sources
+        if drawn and not inspect.isroutine(getattr(call, "func", call)):  # of a function it was said before the run
+            log.warning("task '%s': %s", task.id, said_of(drawn))
+    return seeding(checks.around(call) if checks is not None else call, drawn)
+
+
+SEEDED = SeededGlobals()
+"""Random generators of this process that the user code seeded which was loaded here."""
 
 
 def _function_call(task: TaskSpec, pickle_dir: str | None) -> Call:
@@ -159,6 +172,11 @@ class Checks:
     def __init__(self, before: Call | None, after: Call | None) -> None:
         self._before = before
         self._after = after
+
+    @property
+    def functions(self) -> list[Call]:
+        """The functions themselves."""
+        return [check for check in (self._before, self._after) if check is not None]
 
     def is_done(self, block: Block) -> bool:
         """Tell whether the `before` check finds the block done; an exception in it means that it is not.

@@ -40,9 +40,10 @@ from blockyard.client.context import Context
 from blockyard.client.pace import Pace
 from blockyard.client.statement import called_by_with
 from blockyard.plan.grid import Grid
-from blockyard.spec.block import Block
+from blockyard.spec.block import Block, GridOfRun
 from blockyard.spec.errors import BlockyardError, ConnectError, FatalBlockError, LeaseLostError, SpecError, nearest
 from blockyard.spec.model import TaskSpec
+from blockyard.spec.randomness import Source, seed_for
 from blockyard.wire.messages import BlockError, Hello, Outcome
 from blockyard.wire.session import (
     BlocksGranted,
@@ -109,7 +110,7 @@ class Client:
         self._over = self._closed = self._stopping = False
         self._error: BlockyardError | None = None
         self._task: TaskSpec | None = None
-        self._grid: Grid | None = None
+        self._grid: GridOfRun | None = None
         self._checks: Checks | None = None
         self.worker = self._new_id()
         hello = Hello(
@@ -174,6 +175,7 @@ class Client:
                 continue
             if not done:
                 output.began(block)
+                seed_for(block, _sources)
                 return block
             self._release(block, Outcome.SKIPPED, None)
 
@@ -409,7 +411,7 @@ class Client:
         if task is None:
             self._error = SpecError(f"run '{run}' has no task '{self.task_id}'{nearest(self.task_id, tasks)}")
         elif task != self._task:
-            self._task, self._grid = task, Grid.of(task)
+            self._task, self._grid = task, GridOfRun(Grid.of(task), run)
 
     def _lost(self) -> None:
         """Nobody has answered for the lease time: what runs must end, what waits is forgotten."""
@@ -447,6 +449,14 @@ def request_stop() -> None:
     """Have all clients of this process give None from now on; safe in a signal handler."""
     for client in list(_clients):
         client.stop()
+
+
+_sources: list[Source] = []
+
+
+def seed_each_block(sources: list[Source]) -> None:
+    """Have the Clients of this process seed these random generators for each block that they give."""
+    _sources[:] = sources
 
 
 def _needed(context: Context, name: str) -> Any:

@@ -28,10 +28,12 @@ from blockyard.local.folder import make_private
 from blockyard.local.result import RunResult, summary
 from blockyard.local.run import LocalRun
 from blockyard.spec.errors import BlockyardError, SpecError
-from blockyard.spec.functions import is_own_worker, load_function
+from blockyard.spec.functions import PICKLE, is_own_worker, load_function
 from blockyard.spec.pipeline import Pipeline
+from blockyard.spec.randomness import random_sources, said_of, seeding
 from blockyard.spec.resolve import ResolvedRun, resolve
 from blockyard.spec.task import Task
+from blockyard.spec.validate import code_references
 from blockyard.wire.report import status_report
 
 log = logging.getLogger("blockyard")
@@ -66,6 +68,7 @@ def distribute(
         return _run_serially(tasks)
     with _ended_in_order(), _folder_of(run_dir) as folder:
         resolved = resolve(tasks, str(folder / "functions"))
+        _say_what_is_random(resolved)
         with _hooks(resolved.tasks.values()):
             local = LocalRun(
                 resolved.run,
@@ -227,7 +230,18 @@ def _call_of(task: Task) -> Call | None:
         return None
     call = _bound(plan.process_function, plan.params)
     before, after = (_bound(check, plan.params, by_name=True) for check in (plan.before, plan.after))
-    return Checks(before, after).around(call) if before or after else call
+    drawn = random_sources(call, before, after)
+    return seeding(Checks(before, after).around(call) if before or after else call, drawn)
+
+
+def _say_what_is_random(resolved: ResolvedRun) -> None:
+    """Warn of random generators that travel with functions of this process; the preflight finds the others."""
+    for spec in resolved.run.pipeline.tasks:
+        task = resolved.tasks.get(spec.id)
+        if task is not None and any(reference.startswith(PICKLE) for _, reference in code_references(spec)):
+            plan = task.scheduled
+            if found := random_sources(plan.process_function, plan.before, plan.after):
+                log.warning("warning: task '%s': %s", spec.id, said_of(found))
 
 
 def _bound(function: Any, params: dict[str, Any], *, by_name: bool = False) -> Any:

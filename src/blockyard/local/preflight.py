@@ -20,7 +20,7 @@ from typing import IO, Self
 
 from blockyard.spec.errors import NotImportableError
 from blockyard.spec.model import PipelineSpec
-from blockyard.spec.user_code import fault_in, question
+from blockyard.spec.user_code import fault_in, question, said_in
 
 PATIENCE_S = 15.0
 
@@ -46,16 +46,16 @@ class FunctionCheck:
                 env=environment,
             )
 
-    def finish(self, say: Callable[[str], None] = lambda _: None) -> None:
+    def finish(self, say: Callable[[str], None] = lambda _: None) -> list[str]:
         """Wait for it, and `say` so where that takes long: a module that never ends its import looks like a hang.
 
-        Raises SpecError that names task, field and function where one cannot be used, NotImportableError where that
-        may be so on this machine alone.
+        Return what should be known of the functions, in sentences. Raises SpecError that names task, field and function
+        where one cannot be used, NotImportableError where that may be so on this machine alone.
         """
         try:
             status = self._wait(say)
             if status == 0:
-                return
+                return said_in(_content(self._output))
             fault = fault_in(_content(self._output))
             if fault is not None:
                 raise fault

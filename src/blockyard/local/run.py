@@ -206,7 +206,8 @@ class LocalRun:
                 self._redis.wait_ready()
             self._begin(self._scheduler)
             if functions is not None:
-                functions.finish(self.say)
+                for sentence in functions.finish(self.say):
+                    self.say(f"warning: {sentence}")
         self._agents = [] if self.keep_serving else services.agents()
         for agent in self._agents:
             self._begin(agent)

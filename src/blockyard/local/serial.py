@@ -19,7 +19,7 @@ from blockyard.core import events as ev
 from blockyard.core.scheduler import CoreSettings, Scheduler
 from blockyard.local.result import RunResult
 from blockyard.plan.grid import Grid
-from blockyard.spec.block import Block
+from blockyard.spec.block import Block, GridOfRun
 from blockyard.spec.errors import SpecError
 from blockyard.spec.model import RunSpec, TaskSpec
 from blockyard.spec.user_code import check_functions
@@ -65,7 +65,7 @@ class _SerialRun:
 
     def __init__(self, run: RunSpec, calls: dict[str, Call | None], report: Callable[[RunStatus], None] | None) -> None:
         self._tasks = {task.id: task for task in run.pipeline.tasks}
-        self._grids = {task.id: Grid.of(task) for task in run.pipeline.tasks}
+        self._grids = {task.id: GridOfRun(Grid.of(task), run.pipeline.name) for task in run.pipeline.tasks}
         self._report = report
         self._calls = calls
         self._failures: list[FailureStatus] = []

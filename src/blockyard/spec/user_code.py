@@ -19,6 +19,7 @@ import msgspec
 from blockyard.spec.errors import NotImportableError, SpecError, nearest
 from blockyard.spec.functions import PICKLE, has_call, is_own_worker, load_function
 from blockyard.spec.model import PipelineSpec, TaskSpec
+from blockyard.spec.randomness import SeededGlobals, random_sources, said_of
 from blockyard.spec.unrun import unrun_function
 from blockyard.spec.validate import Where, code_references
 
@@ -26,17 +27,30 @@ BAD = 2
 """Exit status when the fault is on standard output."""
 
 
-def check_functions(pipeline: PipelineSpec, module_path: Sequence[str]) -> None:
+def check_functions(pipeline: PipelineSpec, module_path: Sequence[str]) -> list[str]:
     """Import all user code that a pipeline names, as a worker would, and see that it can be called as it will be.
 
-    Runs the modules' code in this process, with `module_path` put before its own. Raises SpecError that names task,
-    field, function and where it was looked for, with the nearest name there is. Pickles of a local run are passed over.
+    Return what should be known of it: random numbers that each worker would draw alike. Runs the modules' code in this
+    process, with `module_path` put before its own. Raises SpecError that names task, field, function and where it was
+    looked for, with the nearest name there is. Pickles of a local run are passed over.
     """
+    said: dict[str, list[str]] = {}
+    seeded = SeededGlobals()
     with _searching(module_path):
         for number, task in enumerate(pipeline.tasks):
-            for name, reference in code_references(task):
-                if not reference.startswith(PICKLE):
-                    _check(task, name, reference, ("tasks", number, *name.split(".")))
+            functions: list[Any] = []
+            with seeded.watching():
+                for name, reference in code_references(task):
+                    if not reference.startswith(PICKLE):
+                        functions.append(_check(task, name, reference, ("tasks", number, *name.split("."))))
+            if functions and (found := random_sources(*functions) + seeded.sources):
+                said.setdefault(said_of(found), []).append(task.id)
+    return [f"{_named(task_ids)}: {sentence}" for sentence, task_ids in said.items()]
+
+
+def _named(task_ids: Sequence[str]) -> str:
+    more = f" and {len(task_ids) - 1:,} more" if len(task_ids) > 1 else ""
+    return f"task '{task_ids[0]}'{more}"
 
 
 def call_fault(found: Any, name: str, params: Mapping[str, Any]) -> str | None:
@@ -58,13 +72,15 @@ def call_fault(found: Any, name: str, params: Mapping[str, Any]) -> str | None:
     return _bind_fault(signature, found, params)
 
 
-def _check(task: TaskSpec, name: str, reference: str, where: Where) -> None:
+def _check(task: TaskSpec, name: str, reference: str, where: Where) -> Any:
     try:
-        fault = call_fault(load_function(reference, pickle_dir=None), name, task.params)
+        function = load_function(reference, pickle_dir=None)
+        fault = call_fault(function, name, task.params)
     except SpecError as error:
         raise type(error).at(where, f"task '{task.id}', {name}: {error}") from error
     if fault is not None:
         raise SpecError.at(where, f"task '{task.id}', {name}: '{reference}' {fault}")
+    return function
 
 
 def _bind_fault(signature: inspect.Signature, found: Any, params: Mapping[str, Any]) -> str | None:
@@ -110,17 +126,23 @@ def fault_in(answer: bytes) -> SpecError | None:
     return (SpecError if importable else NotImportableError).at(where, message)
 
 
+def said_in(answer: bytes) -> list[str]:
+    """Return the sentences that it wrote there where it found no fault."""
+    return msgspec.json.decode(answer or b"[]", type=list[str])
+
+
 def main() -> int:
     """Answer the question on standard input."""
     pipeline, folders = msgspec.json.decode(sys.stdin.buffer.read(), type=tuple[PipelineSpec, tuple[str, ...]])
     answer = os.dup(1)
     os.dup2(2, 1)  # user code may print when it is imported
     try:
-        check_functions(pipeline, folders)
+        said = check_functions(pipeline, folders)
     except SpecError as error:
         importable = not isinstance(error, NotImportableError)
         os.write(answer, msgspec.json.encode((error.where, str(error), importable)))
         return BAD
+    os.write(answer, msgspec.json.encode(said))
     return 0
 
 
