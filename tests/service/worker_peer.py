@@ -21,6 +21,7 @@ from blockyard.wire.messages import (
     Ack,
     BlockError,
     Bye,
+    CannotStart,
     Gone,
     Grant,
     Grants,
@@ -93,6 +94,10 @@ class FakeScheduler:
     epoch: int = 1
     knows: tuple[str, ...] = ()
     """What it understands beyond the first schedulers."""
+    begins: bool = False
+    """Whether agents are told at once that there is something to start workers for."""
+    leased_to_own: int = 0
+    """What they are told that their workers were leased."""
     todo: list[tuple[str, int, int]] = field(default_factory=list)
     """(task, block, attempt) that wait for a worker that wants them."""
     results: dict[tuple[str, int], Result] = field(default_factory=dict)
@@ -225,13 +230,15 @@ class FakeScheduler:
                 peer.send(self._welcome())
                 if self._over is not None:
                     peer.send(self._over)
+            case Want() if self.begins and self._listens(peer):
+                peer.send(TaskBegan(peer.hello.task, self.leased_to_own))
             case Want(n):
                 peer.want = n
             case Heartbeat() if self.answering:
                 peer.send(HeartbeatAck(message.sent_s, self.epoch))
             case Release():
                 self._released(peer, message)
-            case Bye() | Gone() | Heartbeat():
+            case Bye() | Gone() | Heartbeat() | CannotStart():
                 pass
 
     def _welcome(self):

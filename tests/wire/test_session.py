@@ -13,6 +13,7 @@ from blockyard.wire.messages import (
     Ack,
     BlockError,
     Bye,
+    CannotStart,
     Gone,
     Grant,
     Grants,
@@ -404,3 +405,18 @@ def test_a_wish_to_start_workers_stands_until_it_is_answered():
     assert session.receive(encode(TaskBegan("smooth", 7)), 0.0) == [TaskWaits("smooth", 7)]
     session.want(2)
     assert sent(session) == [Want(2)]
+
+
+def test_a_trouble_is_said_once_to_every_leader_that_knows_the_message():
+    """An older one would close the connection; what is over need not be said again."""
+    session = joined()
+    session.cannot_start("no module")
+    assert sent(session) == []
+    for _ in range(2):
+        session.connection_lost(0.0)
+        session.connection_made(0.0)
+        session.receive(encode(welcome(knows=("cannot_start",))), 0.0)
+        session.cannot_start("no module")
+        assert [message for message in sent(session) if not isinstance(message, Hello)] == [CannotStart("no module")]
+    session.cannot_start("")
+    assert sent(session) == [CannotStart()]

@@ -32,6 +32,7 @@ from blockyard.wire.frames import HELLO_LIMIT_BYTES, LIMIT_BYTES, Decoder, encod
 from blockyard.wire.messages import (
     PROTOCOL_VERSION,
     Bye,
+    CannotStart,
     Gone,
     Heartbeat,
     HeartbeatAck,
@@ -238,6 +239,10 @@ class Session:
             case Bye() | Gone():
                 for event in convert.gone(self.worker, message, turns.known):
                     turns.tell(event, self)
+            case CannotStart():
+                event = convert.cannot_start(self.worker, message)
+                log.warning("%s %s", self.name, f"says: {event.text}" if event.text else "works now")
+                turns.tell(event, self)
             case _:
                 raise ProtocolError("a second hello on one connection")
 

@@ -42,7 +42,10 @@ def main(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
         split_address(settings.scheduler)
         hello = make_hello(settings)
         say_always(worker=hello.worker, pool=hello.pool)
-        return asyncio.run(_run(hello, settings, environ))
+        try:
+            return asyncio.run(_run(hello, settings, environ))
+        except OSError as error:  # no process, no memory, no file for what an agent itself needs
+            raise BlockyardError(f"a worker can't run here: {error}") from error
     except BlockyardError as error:
         print(f"blockyard worker: {error}", file=sys.stderr)  # noqa: T201 - before there is a log, and for a person
         return EXIT_REFUSED

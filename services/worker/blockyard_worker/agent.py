@@ -41,6 +41,7 @@ from blockyard_worker.http import Facts
 from blockyard_worker.link import Link
 from blockyard_worker.slot_handle import SlotSettings
 from blockyard_worker.slot_pool import SlotPool
+from blockyard_worker.starts import EXIT_CANNOT_START
 from blockyard_worker.watchdog_handle import WatchdogHandle
 
 ACKS_S = 5.0
@@ -85,6 +86,7 @@ class Agent:
         self.slot_pool = SlotPool(hello.slots, slot_settings, self.turn)
         self.outcomes = dict.fromkeys(Outcome, 0)
         self.refusal = ""
+        self.status = EXIT_OK
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
@@ -108,7 +110,7 @@ class Agent:
             self.watchdog.close()
         if self.refusal:
             log.error("%s", self.refusal)
-        return EXIT_REFUSED if self.refusal else EXIT_OK
+        return self.status
 
     async def _close(self) -> None:
         self.slot_pool.close()
@@ -144,6 +146,7 @@ class Agent:
         self.slot_pool.step(now)
         self._report(now)
         self._consider_giving_up(now)
+        self._consider_despair()
         self._ask()
         self._consider_leaving(now)
         self.watchdog.update(self.session.deadline_s, self.slot_pool.groups)
@@ -181,6 +184,15 @@ class Agent:
             log.warning("no scheduler at %s for %g s; leaving", self.session.address, self.settings.give_up_s)
             self.drain()
 
+    def _consider_despair(self) -> None:
+        """Leave when no slot can be started: who looks after us knows better when to try again."""
+        self.session.cannot_start(self.slot_pool.trouble)
+        if self.slot_pool.hopeless and not self.slot_pool.closing and not self._over.is_set():
+            self.refusal, self.status = self.slot_pool.trouble, EXIT_CANNOT_START
+            if self.session.state is not SessionState.OVER:
+                self.session.leave(self.refusal)
+            self._over.set()
+
     def _set_alarm(self, now: float) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
@@ -207,7 +219,7 @@ class Agent:
                 log.error("%d leases are lost: no scheduler answered in time; what ran is killed", len(numbers))
                 self.slot_pool.abandon()
             case RefusedForGood(reason):
-                self.refusal = reason
+                self.refusal, self.status = reason, EXIT_REFUSED
                 self._over.set()
             case RunEnded(state):
                 log.info("the run is over: %s", state)

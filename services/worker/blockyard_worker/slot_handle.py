@@ -39,6 +39,7 @@ from blockyard_worker.slot_page import (
     SlotState,
     shared_fd,
 )
+from blockyard_worker.starts import size_of
 
 Ids: TypeAlias = npt.NDArray[np.int64]
 
@@ -91,6 +92,7 @@ class SlotHandle:
     def _start(self, incarnation: int, settings: SlotSettings) -> None:
         mark = f"{settings.worker}/slot-{self.number}.{incarnation}"
         self.log = None if settings.log_dir is None else settings.log_dir / f"{settings.worker}.slot-{self.number}.log"
+        self.log_from = size_of(self.log)
         page_fd = shared_fd("blockyard-slot-page", SIZE_BYTES)
         ours, theirs = socket.socketpair()
         try:

@@ -25,6 +25,7 @@ from blockyard.wire.session import LeaseBatch
 from blockyard_worker.queue import Queue, Results
 from blockyard_worker.slot_handle import SlotHandle, SlotSettings
 from blockyard_worker.slot_page import PLACES
+from blockyard_worker.starts import Starts, last_words
 
 Ids: TypeAlias = npt.NDArray[np.int64]
 
@@ -39,8 +40,6 @@ LOOK_S = 0.05
 """How often slots with several blocks are looked at: results wait no longer than this, nor blocks behind a slow one."""
 STUCK_S = 1.0
 """When every slot is busy with a block for longer than this, what waits here goes back to the scheduler."""
-FIRST_RESTART_S = 0.1
-LONGEST_RESTART_S = 10.0
 
 log = logging.getLogger("blockyard.worker")
 
@@ -66,7 +65,9 @@ class SlotPool:
         """The most blocks of a task that may run at once here, as the scheduler said last; 0: no limit."""
         self._revoked: set[int] = set()
         self._incarnations = 0
-        self._failed_starts = 0
+        self._starts = [Starts() for _ in range(size)]
+        self.trouble = ""
+        """Why slots can't be started, again and again; "": they can."""
         self.slots: list[SlotHandle | None] = [None] * size
         for number in range(size):
             self._start(number)
@@ -290,15 +291,20 @@ class SlotPool:
     # ----- slots that end ---------------------------------------------------------------------------------------
 
     def _start(self, number: int) -> None:
-        if not self.closing:
-            self._incarnations += 1
+        if self.closing:
+            return
+        self._incarnations += 1
+        try:
             self.slots[number] = SlotHandle(number, self._incarnations, self.settings, self._heard)
+        except OSError as error:  # no memory, no process, no file is left for another one
+            self._start_failed(number, f"it could not be started: {error}")
 
     def _heard(self, slot: SlotHandle) -> None:
         # The session looks at the clock first: a slot that the watchdog killed late is not to blame.
         self._news()
-        if slot.ready:
-            self._failed_starts = 0
+        if slot.ready and self._starts[slot.number].failed:
+            self._starts[slot.number].worked()
+            self._complain()
         if slot.exit is not None and self.slots[slot.number] is slot:
             self._replace(slot)
             self._news()
@@ -310,13 +316,33 @@ class SlotPool:
         if self.closing:
             return
         self.restarts += 1
-        delay = 0.0
-        if not slot.ready:
-            assert slot.exit is not None
-            delay = min(FIRST_RESTART_S * 2.0**self._failed_starts, LONGEST_RESTART_S)
-            self._failed_starts = min(self._failed_starts + 1, 16)
-            log.error("%s before it was ready; trying again in %.1f s", slot.exit.sentence("a slot"), delay)
-        self._loop.call_later(delay, self._start, slot.number)
+        if slot.ready:
+            self._loop.call_later(0.0, self._start, slot.number)
+            return
+        assert slot.exit is not None
+        words = last_words(slot.log, slot.log_from)
+        how = slot.exit.sentence("it")
+        log_file = f"; its log: {slot.log}" if slot.log is not None else ""
+        self._start_failed(slot.number, f"{how}{f' ({words})' if words else ''}{log_file}")
+
+    def _start_failed(self, number: int, reason: str) -> None:
+        """A slot has ended before it was ready, or could not be started."""
+        delay = self._starts[number].fail(reason)
+        log.error("slot %d ended before it was ready: %s; trying again in %.1f s", number, reason, delay)
+        self._complain()
+        self._loop.call_later(delay, self._start, number)
+
+    def _complain(self) -> None:
+        worst = max(self._starts, key=lambda starts: starts.failed)
+        self.trouble = f"a slot of worker {self.settings.worker} can't be started: {worst.reason}"
+        if worst.failed < 2:
+            self.trouble = ""
+        self._loop.call_soon(self._news)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether no slot runs, and none can be started."""
+        return not self.living and all(starts.hopeless for starts in self._starts)
 
     def _account(self, slot: SlotHandle) -> None:
         """Say what became of the blocks of a slot that has ended: one may be its cause, the others never started."""

@@ -18,7 +18,7 @@ import random
 import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -48,12 +48,9 @@ from blockyard_worker.link import Link
 from blockyard_worker.process import ChildProcess, Exit, child_environment, output_variables
 from blockyard_worker.slot_handle import SlotSettings
 from blockyard_worker.slot_page import shared_fd
+from blockyard_worker.starts import EXIT_CANNOT_START, FIRST_PAUSE_S, Starts, last_words, size_of
 from blockyard_worker.watchdog_handle import WatchdogHandle
 
-FIRST_RESTART_S = 0.2
-LONGEST_RESTART_S = 10.0
-STEADY_S = 10.0
-"""A process that lived this long is started again without delay, as is one that had blocks."""
 LAST_WORDS_S = 30.0
 """How long processes may take to end by themselves once their task is over."""
 NOT_A_USER_WORKER = -1
@@ -71,10 +68,11 @@ class Place:
     prefix: str = ""
     """What the worker ids of the process begin with, without the slash."""
     log: Path | None = None
+    log_from: int = 0
+    """Size of the log when the process was started."""
     in_hand: InHand | None = None
     """The leases that the process runs."""
-    failures: int = 0
-    """Ends in a row that came soon after the start, before any block."""
+    starts: Starts = field(default_factory=Starts)
     due_s: float = 0.0
     """When a process may be started here, where none runs."""
     careful: bool = False
@@ -114,6 +112,8 @@ class UserWorkerAgent:
         self._slot_settings = slot_settings
         self._hello = hello
         self._incarnations = 0
+        self._leased = 0
+        """Blocks that our processes, and programs that they started, were leased, as the scheduler said last."""
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
         self._changed = asyncio.Event()
@@ -177,8 +177,8 @@ class UserWorkerAgent:
                 say_always(run=welcome.run)
                 self.told = TaskBegan.__struct_config__.tag in welcome.knows
                 self._learn(tasks, welcome.run)
-            case TaskWaits(task) if task == self.task_id:
-                self._start_all(time.monotonic())
+            case TaskWaits(task, leased) if task == self.task_id:
+                self._begin(leased)
             case TaskEnded(task) if task == self.task_id:
                 log.info("task '%s' is over", task)
                 self.ending = not self.told  # else it may begin again: by a rerun, of which we would be told
@@ -214,6 +214,28 @@ class UserWorkerAgent:
         else:
             self._start_all(now)
 
+    def _begin(self, leased: int) -> None:
+        """There is something to do: start processes, or give up where they come to nothing each time."""
+        if leased != self._leased:  # also by programs that a process started, of which we see nothing
+            self._leased = leased
+            for place in self.places:
+                place.starts.worked()
+            self._complain()
+        if self.living or not all(place.starts.hopeless for place in self.places):
+            self._start_all(time.monotonic())
+            return
+        starts = self._worst
+        sentence = (
+            f"{self.who} has ended {starts.failed} times in a row before its first block; the last time {starts.reason}"
+        )
+        self.session.cannot_start(sentence)
+        self._stop(EXIT_CANNOT_START, sentence)
+
+    @property
+    def who(self) -> str:
+        """What our processes are, in a sentence."""
+        return f"the worker of task '{self.task_id}'"
+
     def _vacant(self, now: float) -> list[Place]:
         """Return the places where a process may be started."""
         return [place for place in self.places if place.process is None and place.due_s <= now]
@@ -222,7 +244,10 @@ class UserWorkerAgent:
         """Start a process wherever one may be started."""
         if not self.ending and self.task is not None:
             for place in self._vacant(now):
-                self._start(place)
+                try:
+                    self._start(place)
+                except OSError as error:  # no memory, no process, no file is left for another one
+                    self._failed(place, f"it could not be started: {error}")
 
     def _start(self, place: Place) -> None:
         assert self.task is not None
@@ -230,7 +255,7 @@ class UserWorkerAgent:
         settings = self._slot_settings
         place.prefix = mark = f"{settings.worker}/own-{place.number}.{self._incarnations}"
         log_file = None if settings.log_dir is None else settings.log_dir / f"{settings.worker}.own-{place.number}.log"
-        place.log = log_file
+        place.log, place.log_from = log_file, size_of(log_file)
         host, port = split_address(self.session.address)
         context = Context(host, port, self.task_id, place.number, len(self.places), worker=mark)
         for name, value in (
@@ -273,19 +298,46 @@ class UserWorkerAgent:
     def _ended(self, place: Place, exit_: Exit) -> None:
         assert place.process is not None
         assert place.in_hand is not None
-        worked, lived_s = place.in_hand.worked, time.monotonic() - place.process.started_s
-        reason = exit_.sentence(f"the worker of task '{self.task_id}'")
+        reason = exit_.sentence(self.who)
         self.session.gone(self._obituary(place, exit_, reason))
         if place.log is not None:
             note_last_end(place.log, reason)
         place.process = None
         self._changed.set()
         if not self.ending:
-            place.failures = 0 if worked or lived_s > STEADY_S else place.failures + 1
-            delay = min(FIRST_RESTART_S * 2.0 ** (place.failures - 1), LONGEST_RESTART_S) if place.failures else 0.0
-            place.due_s = time.monotonic() + delay
             log.log(logging.WARNING if exit_.bad else logging.INFO, "%s", reason)
+            if place.in_hand.worked:
+                place.starts.worked()
+                self._complain()
+            elif exit_.asked:
+                place.due_s = time.monotonic() + FIRST_PAUSE_S
+            else:
+                self._failed(place, self._why(place, exit_))
         self.turn()
+
+    def _why(self, place: Place, exit_: Exit) -> str:
+        """Say how a process ended that had no block."""
+        assert place.in_hand is not None
+        how = exit_.sentence("it")
+        words = place.in_hand.error or last_words(place.log, place.log_from)
+        if not exit_.bad and place.in_hand.numbers() is None:
+            how = "it returned without having made a Client"
+        return f"{how}{f' ({words})' if words else ''}{f'; its log: {place.log}' if place.log else ''}"
+
+    def _failed(self, place: Place, reason: str) -> None:
+        """A start came to nothing, as far as we know."""
+        place.due_s = time.monotonic() + place.starts.fail(reason)
+        self._complain()
+
+    def _complain(self) -> None:
+        """Tell the scheduler from the second time on: after the first it will tell us whether that was for nothing."""
+        worst = self._worst
+        again = worst.failed > 1
+        self.session.cannot_start(f"{self.who} ends before its first block: {worst.reason}" if again else "")
+
+    @property
+    def _worst(self) -> Starts:
+        return max((place.starts for place in self.places), key=lambda starts: starts.failed)
 
     def _obituary(self, place: Place, exit_: Exit, reason: str) -> Gone:
         """Say what the end of a process is evidence of: nothing where somebody had told it to stop."""

@@ -75,23 +75,33 @@ def main(argv: list[str]) -> int:
     Forks()
     process_output(os.environ).install()
     say_always(run=os.environ.get("BLOCKYARD_RUN", ""))
+    try:
+        fault = call(reference, pickle_dir[0] if pickle_dir else None)
+    except BaseException as error:
+        if not (isinstance(error, SystemExit) and error.code in (None, 0)):
+            inhand.end(f"{type(error).__name__}: {error}")
+        raise
+    if fault is None:
+        return 0
+    inhand.end(fault)
+    sys.stderr.write(f"blockyard worker: {fault}\n")
+    return 2
+
+
+def call(reference: str, pickle_dir: str | None) -> str | None:
+    """Call the function; return why it is none that can be called, or None."""
     seeded = SeededGlobals()
     try:
         with seeded.watching():
-            function = load_function(reference, pickle_dir=pickle_dir[0] if pickle_dir else None)
+            function = load_function(reference, pickle_dir=pickle_dir)
     except BlockyardError as error:
-        sys.stderr.write(f"blockyard worker: {error}\n")
-        return 2
-    fault = unrun_function(function)
-    if fault is None:
-        with OneProcess():
-            result = _ready(function, seeded)()
-        unrun = unrun_result(result)
-        fault = unrun and f"returned {unrun}, so nothing of it has run"
-    if fault is not None:
-        sys.stderr.write(f"blockyard worker: '{reference}' {fault}\n")
-        return 2
-    return 0
+        return str(error)
+    if (fault := unrun_function(function)) is not None:
+        return f"'{reference}' {fault}"
+    with OneProcess():
+        result = _ready(function, seeded)()
+    unrun = unrun_result(result)
+    return unrun and f"'{reference}' returned {unrun}, so nothing of it has run"
 
 
 if __name__ == "__main__":

@@ -165,7 +165,9 @@ def _print_result(result: RunResult, where: Path | str, *, as_json: bool) -> Non
     print(summary(result))
     if not result.status.leases_granted and any(task.total for task in result.status.tasks):
         print("nothing was left to do; --fresh starts it over")
-    if not result.ok:
+    if result.state == "stopped":
+        print(f"finished blocks are kept; once that is mended, go on with: {_command_line()}")
+    elif not result.ok:
         where = shlex.quote(str(where))
         print(f"more: blockyard failures {where}; what a block wrote: blockyard logs TASK INDEX {where}")
         print(f"try them again: blockyard retry {where}, then run again")

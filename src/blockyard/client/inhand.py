@@ -3,7 +3,8 @@
 A process that ends without Python's exit (`os._exit`, a crash in a library, kill -9) says nothing. Its agent sees how
 it ended, and here which blocks it ran: the evidence is against these and no others. The memory is a page of signed
 64-bit numbers: first how many blocks it has taken, and 1 more (0: no Client was made, so that only processes which this
-one started lease blocks, and nothing is known of those); then lease numbers, 0 where a place is free.
+one started lease blocks, and nothing is known of those); then lease numbers, 0 where a place is free. Behind them is a
+text: the exception with which it ended.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import os
 import numpy as np
 import numpy.typing as npt
 
-SIZE_BYTES = 4096
-PLACES = SIZE_BYTES // 8 - 1
+NUMBERS_BYTES = 4096
+TEXT_BYTES = 1024
+SIZE_BYTES = NUMBERS_BYTES + TEXT_BYTES
+PLACES = NUMBERS_BYTES // 8 - 1
 """Blocks that run at once in one process, at most; further ones are not noted."""
 
 
@@ -24,7 +27,9 @@ class InHand:
 
     def __init__(self, fd: int) -> None:
         """Map the page behind a file descriptor, which may be closed afterwards."""
-        self._longs = memoryview(mmap.mmap(fd, SIZE_BYTES)).cast("q")
+        page = memoryview(mmap.mmap(fd, SIZE_BYTES))
+        self._longs = page[:NUMBERS_BYTES].cast("q")
+        self._text = page[NUMBERS_BYTES:]
         self._free = list(range(PLACES, 0, -1))
         self._places: dict[int, int] = {}
 
@@ -44,6 +49,16 @@ class InHand:
         if place := self._places.pop(number, 0):
             self._longs[place] = 0
             self._free.append(place)
+
+    def end(self, error: str) -> None:
+        """The process ends with this error."""
+        text = error.encode(errors="replace")[:TEXT_BYTES]
+        self._text[: len(text)] = text
+
+    @property
+    def error(self) -> str:
+        """The error with which it ended; "" where it has none, or could not say it."""
+        return bytes(self._text).rstrip(b"\0").decode(errors="replace")
 
     @property
     def worked(self) -> bool:
@@ -74,3 +89,9 @@ def _forget() -> None:
 def ours() -> InHand | None:
     """Return the page of this process; None where nobody reads one."""
     return _ours
+
+
+def end(error: str) -> None:
+    """Have our agent know with which error this process ends; nothing in a forked one, or without an agent."""
+    if _ours is not None:
+        _ours.end(error)

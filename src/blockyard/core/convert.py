@@ -17,13 +17,14 @@ from blockyard.core.events import (
     Event,
     Ids,
     SendLeases,
+    WorkerCannotStart,
     WorkerGone,
     WorkerHeard,
     WorkerJoined,
 )
 from blockyard.spec.errors import ProtocolError, nearest
 from blockyard.spec.model import PipelineSpec
-from blockyard.wire.messages import Bye, Gone, Grant, Grants, Heartbeat, Hello, Outcome, Release, Want
+from blockyard.wire.messages import Bye, CannotStart, Gone, Grant, Grants, Heartbeat, Hello, Outcome, Release, Want
 
 IDS = np.dtype("<i8")
 SECONDS = np.dtype("<f4")
@@ -31,6 +32,7 @@ MOST_WANTED = 2**20
 """Blocks asked for at once; more is taken as this."""
 MOST_SLOTS = 2**16
 LONGEST_NAME = 250
+LONGEST_TEXT = 2000
 
 
 def numbers_of(packed: bytes, what: str) -> Ids:
@@ -76,6 +78,12 @@ def wanted(worker: str, message: Want) -> BlocksWanted:
     if message.n < 0:
         raise ProtocolError(f"a worker wants {message.n} blocks")
     return BlocksWanted(worker, min(message.n, MOST_WANTED))
+
+
+def cannot_start(worker: str, message: CannotStart) -> WorkerCannotStart:
+    """Read why a worker can't start what it should, on one line of what can be printed."""
+    text = "".join(sign if sign.isprintable() else " " for sign in message.text[:LONGEST_TEXT])
+    return WorkerCannotStart(worker, text)
 
 
 def joined(message: Hello, pipeline: PipelineSpec) -> WorkerJoined:

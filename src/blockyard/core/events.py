@@ -82,6 +82,14 @@ class WorkerGone:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerCannotStart:
+    """What a worker starts ends before its first block, again and again; without a text: it works now."""
+
+    worker: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class RetryRequested:
     """Failed blocks are to be tried again; their orphans become pending.
 
@@ -131,6 +139,7 @@ Event: TypeAlias = (
     | WorkerHeard
     | WorkerDisconnected
     | WorkerGone
+    | WorkerCannotStart
     | RetryRequested
     | RerunRequested
     | PauseRequested

@@ -24,6 +24,7 @@ from blockyard.core.state.leases import Leases
 from blockyard.core.state.task import Task, connect
 from blockyard.core.state.workers import Worker
 from blockyard.core.turn import Turn
+from blockyard.core.unstarted import Unstarted
 from blockyard.plan.grid import Grid, Ints
 from blockyard.plan.requests import run_boxes
 from blockyard.plan.zorder import ZOrder
@@ -68,6 +69,7 @@ class RunState:
         """Numbers of the tasks of which it was announced that no block will run any more."""
         self.notices = Notices()
         self.listeners = Listeners()
+        self.unstarted = Unstarted(self.notices)
         self.turn = Turn()
 
     # --- asking ------------------------------------------------------------------------------------------------

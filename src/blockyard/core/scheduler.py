@@ -63,6 +63,7 @@ class Scheduler(RunState):
             ev.WorkerHeard: self._worker_heard,
             ev.WorkerDisconnected: self._worker_disconnected,
             ev.WorkerGone: self._worker_gone,
+            ev.WorkerCannotStart: self._worker_cannot_start,
             ev.RetryRequested: self._retry_requested,
             ev.RerunRequested: self._rerun_requested,
             ev.PauseRequested: self._pause_requested,
@@ -181,9 +182,15 @@ class Scheduler(RunState):
             self._lose(worker, now, killed=event.killed, reason=event.reason, ran=event.ran)
             self._forget(worker)
 
+    def _worker_cannot_start(self, event: ev.WorkerCannotStart, now: float) -> None:  # noqa: ARG002 - a door
+        worker = self.workers.get(event.worker)
+        if worker is not None:
+            self.unstarted.complain(worker, event.text)
+
     def _forget(self, worker: Worker) -> None:
         del self.workers[worker.id]
         self.listeners.forget(worker)
+        self.unstarted.left(worker)
         self.turn.record.workers[worker.id] = -1
         for allotted in self.allotted.values():
             allotted.pop(worker.id, None)
@@ -282,6 +289,7 @@ class Scheduler(RunState):
                     self.history.finished(task.number, worker.id, addresses[chosen], seconds[chosen], attempts, now)
                 self._done(task, Kind.DONE if outcome == Outcome.SUCCESS else Kind.SKIPPED, addresses[chosen], now)
                 worker.finished += count
+                self.unstarted.works(task)
                 if seconds is not None and outcome == Outcome.SUCCESS:
                     self.measures.took(task, seconds[chosen])
             elif outcome == Outcome.RETURNED:

@@ -18,7 +18,7 @@ class RunResult(msgspec.Struct, frozen=True):
     """How a run ended."""
 
     state: str
-    """``done``, ``failed`` or ``cancelled``."""
+    """``done``, ``failed`` or ``cancelled``; ``stopped`` where nothing can run what is left."""
     status: RunStatus
     failures: tuple[FailureStatus, ...] = ()
 
@@ -49,9 +49,11 @@ def summary(result: RunResult) -> str:
     line += f" ({skipped:,} were done before)" if skipped else ""
     if result.status.leases_granted:
         line += f" in {duration(result.status.elapsed_s)}"
-    elif total:
+    elif total and result.state != "stopped":
         line += ", all of which ended earlier"
     lines = [line]
+    if result.state == "stopped":
+        lines += [f"  {notice.text}" for notice in result.status.notices]
     if not result.ok:
         failed, orphaned = sum(task.failed for task in tasks), sum(task.orphaned for task in tasks)
         lines[0] += f"; {failed:,} failed, {orphaned:,} wait for those and never ran"

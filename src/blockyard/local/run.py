@@ -48,6 +48,10 @@ STEADY_S = 60.0
 """A process that lived this long has its restarts counted anew."""
 BAD_INPUT = 2
 """Exit status of a service that was given something it can't use; its last line of log says what."""
+CANNOT_START = 3
+"""Exit status of an agent whose slots, or whose user's own worker, can't be started; its last line of log says why."""
+STALLED_EVERY_S = 0.5
+"""How often to look, once an agent has given up, whether anything else can still run."""
 DRAIN_S = 600.0
 """Most that running blocks get to finish after the first Ctrl-C; agents have a limit of their own (`drain_s`)."""
 CLOSE_S = 15.0
@@ -100,6 +104,8 @@ class LocalRun:
     _departed_due_s: float | None = field(default=None, init=False)
     """When to look for workers that are gone."""
     _departed_looks: int = field(default=0, init=False)
+    _stalled_due_s: float | None = field(default=None, init=False)
+    """When to look whether the run can go on without the agents that have given up."""
 
     def __post_init__(self) -> None:
         self._files = RunFolder(self.folder)
@@ -280,7 +286,7 @@ class LocalRun:
 
     def _look_after(self, until: float | None) -> RunResult | None:
         """Wait for one end of a process or one restart that is due."""
-        dues = [*(agent.due_s for agent in self._agents), self._departed_due_s, until]
+        dues = [*(agent.due_s for agent in self._agents), self._departed_due_s, self._stalled_due_s, until]
         wake = min((due for due in dues if due is not None), default=None)
         child = None
         with contextlib.suppress(queue.Empty):
@@ -292,7 +298,22 @@ class LocalRun:
                 self._begin(service)
         if self._departed_due_s is not None and time.monotonic() >= self._departed_due_s:
             self._speak_for_departed()
+        if self._stalled_due_s is not None and time.monotonic() >= self._stalled_due_s:
+            return self._stalled()
         return None
+
+    def _stalled(self) -> RunResult | None:
+        """Return how far the run is where nothing is left that an agent would run: others have given up."""
+        self._stalled_due_s = time.monotonic() + STALLED_EVERY_S
+        control = self.control()
+        status = self.status()
+        if control is None or status is None or status.is_over:
+            return None
+        lost = {task for agent in self._agents if agent.gave_up for task in agent.tasks}
+        if any(task.leased or (task.ready and task.id not in lost) for task in status.tasks):
+            return None
+        status.state = "stopped"
+        return RunResult("stopped", status, tuple(one for one in control.failures().failures if one.final))
 
     def _speak_for_departed(self) -> None:
         """Hand back what workers hold that are gone: those of a run that was killed, and agents that were."""
@@ -348,8 +369,15 @@ class LocalRun:
         """Start an agent again in a moment, unless the run is over by then (agents leave when it is)."""
         if child.status == BAD_INPUT:
             raise BlockyardError(agent.last_sentence)
+        if child.status == CANNOT_START:
+            agent.gave_up = True
+            self.say(agent.last_sentence)
+            self._stalled_due_s = time.monotonic()
+            return
         if child.status != 0:
             self._spend_restart(agent)
+        elif (status := self.status()) is not None and status.is_over:
+            return
         self._look_for_departed()
         agent.due_s = time.monotonic() + 0.5 * 2 ** min(agent.restarts - agent.restarts_left, 5)
 

@@ -42,6 +42,10 @@ class Service:
     started_s: float = 0.0
     due_s: float | None = None
     """When to start it again."""
+    tasks: tuple[str, ...] = ()
+    """Of an agent: whose blocks it runs."""
+    gave_up: bool = False
+    """Whether it can't start what should run them."""
 
     @property
     def ending(self) -> str:
@@ -88,23 +92,26 @@ class Services:
             if task.worker is None:
                 pools.setdefault(task.pool, []).append(task)
         agents = [
-            self._agent(f"pool-{pool}", pool, min(self._slots(tasks), sum(blocks[task.id] for task in tasks)))
+            self._agent(f"pool-{pool}", pool, min(self._slots(tasks), sum(blocks[task.id] for task in tasks)), tasks)
             for pool, tasks in pools.items()
         ]
         own = [task for task in busy if task.worker is not None]
         return agents + [
-            self._agent(f"task-{task.id}", task.pool, self.workers or task.num_workers or 1, task.id) for task in own
+            self._agent(f"task-{task.id}", task.pool, self.workers or task.num_workers or 1, [task]) for task in own
         ]
 
-    def _agent(self, name: str, pool: str, slots: int, task: str = "") -> Service:
+    def _agent(self, name: str, pool: str, slots: int, tasks: Sequence[TaskSpec]) -> Service:
         argv = [sys.executable, "-m", "blockyard_worker", "--scheduler", f"{LOOPBACK}:{self.port}", "--pool", pool]
         argv += ["--slots", str(slots), "--http-port", "-1", "--log-dir", str(self.folder / "logs")]
-        argv += [*self._common_flags(), *(["--task", task] if task else [])]
+        own = [task.id for task in tasks if task.worker is not None]
+        argv += [*self._common_flags(), *(["--task", own[0]] if own else [])]
         if self.module_path:
             argv += ["--module-path", os.pathsep.join(self.module_path)]
         threads = str(max(1, processors() // slots))  # for libraries that start a thread per processor in every slot
         environment = dict.fromkeys(THREAD_VARIABLES, threads) | environment_of_services()
-        return self._service(name, argv, environment, AGENT_RESTARTS)
+        agent = self._service(name, argv, environment, AGENT_RESTARTS)
+        agent.tasks = tuple(task.id for task in tasks)
+        return agent
 
     def _slots(self, tasks: Sequence[TaskSpec]) -> int:
         """Return the slots of a pool: what its tasks ask for in all, but no more than the machine or one task takes."""

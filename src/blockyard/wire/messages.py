@@ -129,6 +129,13 @@ class Gone(msgspec.Struct, frozen=True, tag="gone", tag_field="t", omit_defaults
     """Leases of the blocks that ran as it ended (``<i8``; all others are returned); None: not known."""
 
 
+class CannotStart(msgspec.Struct, frozen=True, tag="cannot_start", tag_field="t", omit_defaults=True):
+    """What this worker starts ends before its first block, again and again; only for one that knows this message."""
+
+    text: str = ""
+    """Why, for a person; empty: it works now."""
+
+
 # ----- scheduler to worker ----------------------------------------------------------------------------------------
 
 
@@ -226,10 +233,10 @@ class RunOver(msgspec.Struct, frozen=True, tag="run_over", tag_field="t"):
     """``done``, ``failed`` or ``cancelled``."""
 
 
-ToScheduler = Hello | Want | Release | Heartbeat | Bye | Gone
+ToScheduler = Hello | Want | Release | Heartbeat | Bye | Gone | CannotStart
 ToWorker = Welcome | Refused | Grants | Ack | HeartbeatAck | Revoke | TaskBegan | TaskOver | RunOver
 
-KNOWN = ("task_began",)
+KNOWN = ("task_began", "cannot_start")
 """What this version says in `Welcome.knows`."""
 
 

@@ -32,6 +32,7 @@ from blockyard.wire.messages import (
     Ack,
     BlockError,
     Bye,
+    CannotStart,
     Gone,
     Grant,
     Grants,
@@ -244,6 +245,8 @@ class WorkerSession:
         self._seq = 0
         self._want = 0
         self._want_sent = 0
+        self._trouble = ""
+        """Why what we start ends at once."""
         self._gone: deque[Gone] = deque(maxlen=256)
         self._out: list[bytes] = []
         self._decoder = Decoder(ToWorker)
@@ -341,6 +344,16 @@ class WorkerSession:
         self._gone.append(message)
         if self.state is SessionState.JOINED:
             self._out.append(encode(message))
+
+    def cannot_start(self, text: str) -> None:
+        """Say why what we start ends at once, or that it works now (""); said again to every new leader."""
+        if text != self._trouble:
+            self._trouble = text
+            self._say_trouble()
+
+    def _say_trouble(self) -> None:
+        if self.state is SessionState.JOINED and self.welcome is not None and "cannot_start" in self.welcome.knows:
+            self._out.append(encode(CannotStart(self._trouble)))
 
     def leave(self, reason: str) -> None:
         """Say goodbye: everything is released, nothing more happens."""
@@ -445,6 +458,8 @@ class WorkerSession:
         happenings: list[Happening] = [Joined(welcome), *self._revoked(welcome.revoked)]
         self._out += [encode(release) for release in self.unacked]
         self._out += [encode(gone) for gone in self._gone]
+        if self._trouble:
+            self._say_trouble()
         self._want_sent = 0
         self.want(self._want)
         return happenings

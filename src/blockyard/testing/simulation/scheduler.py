@@ -17,6 +17,7 @@ from blockyard.wire.messages import (
     KNOWN,
     Ack,
     Bye,
+    CannotStart,
     Gone,
     Heartbeat,
     HeartbeatAck,
@@ -378,6 +379,8 @@ class SchedulerProcess(Process):
             case Bye() | Gone():
                 for event in convert.gone(session.worker, message, list(self._voices)):
                     self._tell(event, session)
+            case CannotStart():
+                self._tell(convert.cannot_start(session.worker, message), session)
             case _:
                 raise ProtocolError("not a message for a scheduler")
 

@@ -1,0 +1,75 @@
+"""Workers that can't start what they should: what is said of them, and until when."""
+
+import numpy as np
+import pytest
+
+from blockyard.core import convert
+from blockyard.core import events as ev
+from blockyard.core.scheduler import Scheduler
+from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
+from blockyard.wire.messages import CannotStart, Outcome
+
+
+class Run:
+    """A core of one task, and workers that complain."""
+
+    def __init__(self, **task):
+        one = RoiSpec((0,), (1,))
+        rois = {"total_roi": RoiSpec((0,), (9,)), "read_roi": one, "write_roi": one, "read_write_conflict": False}
+        self.core = Scheduler(RunSpec(PipelineSpec(name="run", tasks=(TaskSpec(id="work", **task, **rois),))))
+
+    def tell(self, *events):
+        for event in events:
+            self.core.handle(event, 0.0)
+        return self.core.handle(ev.TurnEnded(), 0.0)
+
+    @property
+    def said(self):
+        """(task, worker, pool, text) of the notices."""
+        notices = self.core.status(0.0).notices
+        assert {notice.kind for notice in notices} <= {"cannot_start"}
+        return [(notice.task, notice.worker, notice.pool, notice.text) for notice in notices]
+
+
+def test_a_worker_s_trouble_is_shown_until_it_is_over():
+    """A newer reason takes the place of an older one."""
+    run = Run(worker="own:loop")
+    run.tell(ev.WorkerJoined("a", slots=0, task="work"), ev.WorkerCannotStart("a", "no module"))
+    run.tell(ev.WorkerCannotStart("a", "no memory"))
+    assert run.said == [("work", "a", "default", "no memory")]
+    run.tell(ev.WorkerCannotStart("a", ""))
+    assert run.said == []
+
+
+@pytest.mark.parametrize(
+    ("task", "joined", "about"),
+    [
+        ({"worker": "own:loop"}, {"slots": 0, "task": "work"}, "work"),
+        ({"function": "json:dumps"}, {}, ""),
+    ],
+)
+def test_what_a_worker_said_before_it_left_stands_until_a_block_is_done(task, joined, about):
+    """A pod that is started again and fails again is one trouble, not one more each time."""
+    run = Run(**task)
+    for worker in ("a", "b", "c"):
+        run.tell(ev.WorkerJoined(worker, **joined), ev.WorkerCannotStart(worker, f"{worker}: no module"))
+        run.tell(ev.WorkerGone(worker))
+    assert run.said == [(about, "", "default", "c: no module")]
+    joined = ev.WorkerJoined("good", own="worker" in task)
+    (lease,) = [e for e in run.tell(joined, ev.BlocksWanted("good", 1)) if isinstance(e, ev.SendLeases)]
+    run.tell(ev.BlocksReleased("good", 1, np.array([lease.number]), np.array([Outcome.SUCCESS], np.uint8)))
+    assert run.said == []
+
+
+def test_a_worker_that_is_not_there_says_nothing():
+    """Its connection was faster than its word."""
+    run = Run(function="json:dumps")
+    run.tell(ev.WorkerCannotStart("a", "no module"))
+    assert run.said == []
+
+
+def test_what_a_peer_says_is_cut_to_what_can_be_shown():
+    """It comes from user code."""
+    text = convert.cannot_start("a", CannotStart("bad\x1b[2J\nword" + "x" * 10_000)).text
+    assert text.startswith("bad [2J word")
+    assert len(text) == convert.LONGEST_TEXT
