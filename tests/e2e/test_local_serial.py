@@ -1,10 +1,11 @@
 """The serial mode: everything in this process, for a debugger."""
 
+import os
 import traceback
 
 import pytest
 
-from blockyard import Parameter, Roi, Task, distribute, run_blockwise
+from blockyard import Context, Parameter, Roi, Task, distribute, run_blockwise
 from blockyard.cli.app import main
 from blockyard.local.serial import run_serially
 from blockyard.spec.errors import SpecError
@@ -136,3 +137,23 @@ def test_the_command_runs_a_file_in_its_own_process(tmp_path, capfd):
     assert out.index("ran 1") < out.index("ran 0")
     assert "small: done, 3 of 3 blocks" in out
     assert not (tmp_path / ".blockyard").exists()
+
+
+def test_a_context_is_there_in_a_serial_run_and_gone_afterwards(monkeypatch):
+    """One worker, no scheduler; what stood in the environment before is there again."""
+    monkeypatch.setenv("BLOCKYARD_CONTEXT", "hostname=before:port=1")
+    monkeypatch.delenv("DAISY_CONTEXT", raising=False)
+    seen = []
+
+    class Look:
+        def __init__(self):
+            seen.append(Context.from_env().worker_id)
+
+        def __call__(self, block):
+            context = Context.from_env({"BLOCKYARD_CONTEXT": os.environ["DAISY_CONTEXT"]})
+            seen.append((context.worker_id, context.num_workers, context.task_id, context.port))
+
+    assert run_blockwise(Roi((0,), (1,)), Roi((0,), (1,)), Roi((0,), (1,)), Look, serial=True)
+    assert seen == [0, (0, 1, "Look", 0)]
+    assert os.environ["BLOCKYARD_CONTEXT"] == "hostname=before:port=1"
+    assert "DAISY_CONTEXT" not in os.environ

@@ -8,7 +8,7 @@ import pytest
 from worker_peer import AgentProcess, FakeScheduler, block_task, finish_run
 
 from blockyard.spec.model import CheckSpec
-from blockyard.wire.messages import Outcome, Release
+from blockyard.wire.messages import Hello, Outcome, Release
 
 MODULE = """
 import os, pathlib, sys, time
@@ -259,3 +259,54 @@ def test_a_function_that_a_call_does_not_run_is_told_on_a_cluster_too(folder):
     (folder / "user_code.py").write_text(STATUSES)
     error = run_blocks(folder, block_task(function="user_code:work"), [0])[0].error
     assert "'user_code:work' is a coroutine function (async def): a call runs nothing of it" in error.message
+
+
+CONTEXT = """
+import json, pathlib, subprocess, sys, threading
+from blockyard import Client, Context
+from blockyard.spec.errors import ConnectError
+
+HERE = pathlib.Path(__file__).parent
+CHILD = "from blockyard import Context; c = Context.from_env(); print(c.worker_id, c.num_workers, c.task_id)"
+
+class Look:
+    def __init__(self):
+        self.task = Context.from_env().task_id
+    def __call__(self, block):
+        found = [Context.from_env() for _ in range(1)]
+        thread = threading.Thread(target=lambda: found.append(Context.from_env()))
+        thread.start()
+        thread.join()
+        assert found[0] == found[1] and found[0].task_id == block.task_id == self.task
+        child = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
+        assert child.stdout.split() == [str(found[0].worker_id), "2", block.task_id]
+        (HERE / f"{block.task_id}-{block.block_id}").write_text(json.dumps(dict.fromkeys(found[0])
+            | {name: found[0][name] for name in found[0]}))
+
+def asks(block):
+    Client()
+"""
+
+
+def test_a_function_of_a_block_finds_the_context_of_its_slot(folder):
+    """Number of the slot, address, task: in the constructor, threads and child processes too."""
+    (folder / "user_code.py").write_text(CONTEXT)
+    tasks = [block_task(name, function="user_code:Look") for name in ("first", "second")]
+    with FakeScheduler(tuple(tasks)) as scheduler, AgentProcess(scheduler, folder, slots=2) as agent:
+        for task in tasks:
+            scheduler.add(task.id, range(4))
+            assert {outcome.name for outcome in scheduler.finish(range(4), task.id)} == {"SUCCESS"}
+        address, worker = scheduler.address, scheduler.messages(Hello)[0].worker
+        assert finish_run(scheduler, agent) == 0
+    for name in ("first", "second"):
+        seen = [json.loads((folder / f"{name}-{block}").read_text()) for block in range(4)]
+        assert {f"{one['hostname']}:{one['port']}" for one in seen} == {address}
+        assert {one["worker_id"] for one in seen} <= {0, 1}
+        assert {(one["num_workers"], one["worker"], one["task_id"]) for one in seen} == {(2, worker, name)}
+
+
+def test_a_client_in_a_function_of_a_block_is_a_sentence(folder):
+    """It would lease further blocks inside the one that runs."""
+    (folder / "user_code.py").write_text(CONTEXT)
+    error = run_blocks(folder, block_task(function="user_code:asks"), [0])[0].error
+    assert error.message.startswith("Client() in task 'work', whose function is called with a block")

@@ -17,10 +17,11 @@ import random
 import secrets
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from blockyard.client.context import Context
 from blockyard.client.tls import Trust
 from blockyard.logs import say_always
 from blockyard.wire.messages import Hello, Outcome
@@ -36,6 +37,7 @@ from blockyard.wire.session import (
     SessionState,
     TaskEnded,
     WorkerSession,
+    split_address,
 )
 from blockyard_worker.http import Facts
 from blockyard_worker.link import Link
@@ -83,7 +85,9 @@ class Agent:
         self.session = WorkerSession(hello, settings.scheduler, random.Random(), time.monotonic())  # noqa: S311 - jitter
         self.link = Link(self.session, self._happened, self.turn, settings.trust)
         self.watchdog = WatchdogHandle(hello.worker + "/")
-        self.slot_pool = SlotPool(hello.slots, slot_settings, self.turn)
+        host, port = split_address(settings.scheduler)
+        context = Context.of_slot(host, port, hello.slots, hello.worker)
+        self.slot_pool = SlotPool(hello.slots, replace(slot_settings, context=context), self.turn)
         self.outcomes = dict.fromkeys(Outcome, 0)
         self.refusal = ""
         self.status = EXIT_OK

@@ -25,6 +25,7 @@ import numpy as np
 
 from blockyard.client import interrupts
 from blockyard.client.calls import Skipped, block_call, describe_exception, failure_of
+from blockyard.client.context import name_task
 from blockyard.client.forked import OneProcess, leave
 from blockyard.client.output import LOOK_S, Output
 from blockyard.logs import say_always
@@ -61,6 +62,8 @@ class Slot:
         self.pid = os.getpid()
         self._calls: dict[str, tuple[GridOfRun, Callable[[Block], Any]]] = {}
         self._run_name = ""
+        self._named = ""
+        """The task that the context of this process names."""
 
     def send(self, message: Any) -> None:
         """Send the agent a message, from either thread."""
@@ -132,6 +135,9 @@ class Slot:
 
     def _run_batch(self, batch: Run) -> None:
         self._begin_writing()
+        if batch.task != self._named:
+            name_task(batch.task)
+            self._named = batch.task
         if batch.task not in self._calls:
             if not self._load(batch):
                 return

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from blockyard.client.context import Context
 from blockyard.client.output import Section, note_end
 from blockyard.spec.model import TaskSpec
 from blockyard.wire.frames import Decoder, encode
@@ -59,6 +60,8 @@ class SlotSettings:
     pickle_dir: str | None = None
     log_dir: Path | None = None
     recycle_after: int = 0
+    context: Context = field(default_factory=Context)
+    """What functions of a block find, without `worker_id` and task."""
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
@@ -108,6 +111,7 @@ class SlotHandle:
                     settings.module_path,
                     settings.environ,
                     **output_variables(self.number, self.log),
+                    **_context(settings, self.number).variables(),
                 ),
                 fds=(theirs.fileno(), page_fd),
                 log=self.log,
@@ -334,3 +338,9 @@ class SlotHandle:
             self.returned += batches
         else:
             assert isinstance(message, Ran)
+
+
+def _context(settings: SlotSettings, number: int) -> Context:
+    context = settings.context.copy()
+    context["worker_id"] = number
+    return context

@@ -267,9 +267,7 @@ class UserWorkerAgent:
         ):
             if value:
                 context[name] = str(value)
-        # Scripts written for daisy log the second one.
-        variables = dict.fromkeys((Context.ENV_VARIABLE, "DAISY_CONTEXT"), context.to_env())
-        variables |= output_variables(place.number, log_file)
+        variables = context.variables() | output_variables(place.number, log_file)
         if self.session.welcome is not None:
             variables["BLOCKYARD_RUN"] = self.session.welcome.run
         if self._hello.token and not self.token_file:

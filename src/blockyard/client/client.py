@@ -90,6 +90,12 @@ class Client:
         `connect_s` seconds, and SpecError for a task that the run does not have.
         """
         self.context = Context.from_env() if context is None else context
+        if self.context.get("slot"):
+            raise ConnectError(
+                f"Client() in task '{self.context.get('task_id')}', whose function is called with a block: the block is"
+                " its own already. A function of no argument (worker: in a pipeline file) makes a Client and asks it"
+                " for blocks"
+            )
         self.task_id = str(_needed(self.context, "task_id"))
         self.address = f"{_needed(self.context, 'hostname')}:{_needed(self.context, 'port')}"
         self._on_lost_lease = on_lost_lease

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -13,6 +14,7 @@ from blockyard.spec.errors import ConnectError
 from blockyard.spec.settings import TRUTHS
 
 VARIABLE = "BLOCKYARD_CONTEXT"
+DAISY_VARIABLE = "DAISY_CONTEXT"
 TOKEN_VARIABLES = ("BLOCKYARD_TOKEN", "BLOCKYARD_TOKEN_FILE")
 NUMBERS = ("port", "worker_id", "num_workers")
 POSITIONAL = ("hostname", "port", "task_id", "worker_id", "num_workers")
@@ -23,7 +25,8 @@ class Context:
 
     ``hostname`` and ``port`` of the scheduler, ``task_id``, ``worker_id`` (0, 1, ... among the ``num_workers``
     processes of one agent), ``worker`` (what the scheduler knows this worker by), ``token_file``; for TLS ``tls``,
-    ``tls_ca`` (a file) and ``tls_name``, as the settings of a worker. Others may be added.
+    ``tls_ca`` (a file) and ``tls_name``, as the settings of a worker. Others may be added. A function of a block finds
+    one too, to choose a GPU by ``worker_id``, say: that of its slot, in which no Client can be made.
     Values are read as ``context["port"]``, ``context.get("port")`` and ``context.port``.
 
     >>> context = Context("localhost", 8470, "segment", worker_id=3, num_workers=4)
@@ -62,6 +65,15 @@ class Context:
                 raise ConnectError(f"{VARIABLE} is '{text}', where '{pair}' is not name=value")
             context[unquote(name)] = unquote(value)
         return context
+
+    @classmethod
+    def of_slot(cls, hostname: str, port: int, slots: int, worker: str = "") -> Context:
+        """Return the context that functions of a block find; `name_task` adds the task."""
+        return cls(hostname, port, worker_id=0, num_workers=slots, worker=worker, slot=1)
+
+    def variables(self) -> dict[str, str]:
+        """Return the environment variables that carry it; scripts written for daisy look for the second one."""
+        return dict.fromkeys((VARIABLE, DAISY_VARIABLE), self.to_env())
 
     def to_env(self) -> str:
         """Return the value of the environment variable: ``name=value`` pairs between colons, percent-encoded."""
@@ -132,3 +144,27 @@ class Context:
 
     def __repr__(self) -> str:
         return f"Context({', '.join(f'{k}={v!r}' for k, v in self._values.items() if k != 'token')})"
+
+
+def name_task(task_id: str, environ: MutableMapping[str, str] | None = None) -> None:
+    """Say in the context of this process, that of a slot, which task's blocks it runs now."""
+    environ = os.environ if environ is None else environ
+    if environ.get(VARIABLE):
+        context = Context.from_env(environ)
+        context["task_id"] = task_id
+        environ.update(context.variables())
+
+
+@contextmanager
+def serial_context() -> Iterator[None]:
+    """Make this process the only slot of a run that has no scheduler; afterwards the environment is as before."""
+    before = {name: os.environ.get(name) for name in (VARIABLE, DAISY_VARIABLE)}
+    os.environ.update(Context.of_slot("localhost", 0, 1).variables())
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -23,6 +23,7 @@ from typing import Any
 from funlib.geometry import Roi
 
 from blockyard.client.calls import Call, Checks, parameter_names
+from blockyard.client.context import serial_context
 from blockyard.local.echo import Echo
 from blockyard.local.folder import make_private
 from blockyard.local.result import RunResult, summary
@@ -213,7 +214,7 @@ def _run_serially(targets: Pipeline | Task | Iterable[Any]) -> bool:
 
     pipeline = targets if isinstance(targets, Pipeline) else Pipeline.from_tasks(targets)
     resolved = pipeline.resolve_here()
-    with _hooks(resolved.tasks.values()):
+    with _hooks(resolved.tasks.values()), serial_context():
         result = run_serially(
             resolved.run,
             calls={task_id: _call_of(task) for task_id, task in resolved.tasks.items()},

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from blockyard.client.calls import SKIPPED, BlockFailedError, Call, block_call, failure_of
+from blockyard.client.context import name_task, serial_context
 from blockyard.client.forked import OneProcess
 from blockyard.core import events as ev
 from blockyard.core.scheduler import CoreSettings, Scheduler
@@ -57,7 +58,8 @@ def run_serially(
             )
     named = tuple(task for task in run.pipeline.tasks if (calls or {}).get(task.id) is None)
     check_functions(msgspec.structs.replace(run.pipeline, tasks=named), ())
-    return _SerialRun(run, dict(calls or {}), report).run_all()
+    with serial_context():
+        return _SerialRun(run, dict(calls or {}), report).run_all()
 
 
 class _SerialRun:
@@ -91,6 +93,7 @@ class _SerialRun:
                 self._skip_wait(effects)
 
     def _run_leases(self, leases: ev.SendLeases) -> None:
+        name_task(leases.task)
         for position, block_id in enumerate(leases.blocks.tolist()):
             number = leases.number + position
             block = Block(
