@@ -275,8 +275,9 @@ def test_a_program_that_ends_answers_for_the_block_that_it_has(scheduler, agent,
 
 def test_without_a_context_the_sentence_says_where_a_client_belongs(monkeypatch):
     """And what to write elsewhere."""
-    monkeypatch.delenv(Context.ENV_VARIABLE, raising=False)
-    with pytest.raises(ConnectError, match="BLOCKYARD_CONTEXT is not set"):
+    for variable in (Context.ENV_VARIABLE, "DAISY_CONTEXT"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(ConnectError, match="neither BLOCKYARD_CONTEXT nor DAISY_CONTEXT is set"):
         Client()
 
 
@@ -324,6 +325,16 @@ def test_a_context_survives_its_environment_variable():
     assert again == context
     assert (again["port"], again.get("nothing", 5), again.hostname) == (8470, 5, "::1")
     assert again.copy() == again
+
+
+def test_a_program_that_is_handed_daisy_s_variable_alone_has_the_same_context():
+    """Scripts that build a command for a batch system name that one; ours comes first where both are there."""
+    handed, ours = Context("one", 1, "a").to_env(), Context("other", 2, "b").to_env()
+    assert Context.from_env({"DAISY_CONTEXT": handed}).hostname == "one"
+    assert Context.from_env({"DAISY_CONTEXT": handed, Context.ENV_VARIABLE: ""}).hostname == "one"
+    assert Context.from_env({"DAISY_CONTEXT": handed, Context.ENV_VARIABLE: ours}).hostname == "other"
+    with pytest.raises(ConnectError, match="DAISY_CONTEXT is 'nonsense'"):
+        Context.from_env({"DAISY_CONTEXT": "nonsense"})
 
 
 @pytest.mark.parametrize("text", ["nonsense", "port=abc"])

@@ -15,13 +15,14 @@ from blockyard.spec.settings import TRUTHS
 
 VARIABLE = "BLOCKYARD_CONTEXT"
 DAISY_VARIABLE = "DAISY_CONTEXT"
+"""Holds the same: scripts that build a command for a batch system or a container hand this one on, by name."""
 TOKEN_VARIABLES = ("BLOCKYARD_TOKEN", "BLOCKYARD_TOKEN_FILE")
 NUMBERS = ("port", "worker_id", "num_workers")
 POSITIONAL = ("hostname", "port", "task_id", "worker_id", "num_workers")
 
 
 class Context:
-    """Named values, which travel in the environment variable ``BLOCKYARD_CONTEXT``.
+    """Named values, which travel in the environment variable ``BLOCKYARD_CONTEXT``, and in ``DAISY_CONTEXT``.
 
     ``hostname`` and ``port`` of the scheduler, ``task_id``, ``worker_id`` (0, 1, ... among the ``num_workers``
     processes of one agent), ``worker`` (what the scheduler knows this worker by), ``token_file``; for TLS ``tls``,
@@ -51,18 +52,20 @@ class Context:
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Context:
         """Read the context of this process. Raises ConnectError where there is none, or where it is malformed."""
-        text = (os.environ if environ is None else environ).get(VARIABLE)
+        environ = os.environ if environ is None else environ
+        variable = VARIABLE if environ.get(VARIABLE) else DAISY_VARIABLE
+        text = environ.get(variable)
         if not text:
             raise ConnectError(
-                f"{VARIABLE} is not set: Client() belongs into a worker that blockyard has started (the function of"
-                " no argument of a task, or a process that it starts); elsewhere give Client(Context(hostname=...,"
-                " port=..., task_id=...))"
+                f"neither {VARIABLE} nor {DAISY_VARIABLE} is set: Client() belongs into a worker that blockyard has"
+                " started (the function of no argument of a task, or a process that it starts); elsewhere give"
+                " Client(Context(hostname=..., port=..., task_id=...))"
             )
         context = cls()
         for pair in text.split(":"):
             name, equals, value = pair.partition("=")
             if not equals:
-                raise ConnectError(f"{VARIABLE} is '{text}', where '{pair}' is not name=value")
+                raise ConnectError(f"{variable} is '{text}', where '{pair}' is not name=value")
             context[unquote(name)] = unquote(value)
         return context
 

@@ -38,6 +38,18 @@ class Group:
     workers: Sequence[Worker]
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A task of which a worker may have ready blocks now."""
+
+    task: Task
+    frontier: Frontier
+    max_running: int
+    """How many of its blocks the worker may run at once."""
+    left: int
+    """How many more of its blocks the worker may have."""
+
+
 def assign(core: RunState, now: float) -> bool:
     """Hand out what is ready; give whether another turn would find more for workers that still want some."""
     again = False
@@ -134,18 +146,18 @@ def _assign_worker(core: RunState, group: Group, worker: Worker, most: int, now:
     """Hand a worker up to `most` of the ready blocks with the lowest keys."""
     if most <= 0:
         return
-    choices: list[tuple[Task, Frontier, int]] = []
+    choices: list[Choice] = []
     for task in group.tasks:
         frontier = core.frontiers[task.number]
         if len(frontier.ready):
             max_running = _max_running(core, task, worker)
-            if max_running is not None:
-                choices.append((task, frontier, max_running))
+            if max_running is not None and (left := _left_of(core, task, worker, max_running, most)) > 0:
+                choices.append(Choice(task, frontier, max_running, left))
     if not choices:
         return
     taken = 0
     for choice, n in _order(core, choices, most, worker):
-        task, frontier, max_running = choices[choice]
+        task, frontier, max_running = choices[choice].task, choices[choice].frontier, choices[choice].max_running
         addresses = frontier.ready.take(n)
         taken += n
         if task.spec.num_workers is not None:
@@ -156,21 +168,30 @@ def _assign_worker(core: RunState, group: Group, worker: Worker, most: int, now:
         worker.want = 0
 
 
-def _order(
-    core: RunState, choices: Sequence[tuple[Task, Frontier, int]], most: int, worker: Worker
-) -> list[tuple[int, int]]:
+def _left_of(core: RunState, task: Task, worker: Worker, max_running: int, most: int) -> int:
+    """Return how many more blocks of a task a worker may have: of slow ones no more than it may run at once.
+
+    Those that wait for the others would keep slots idle that blocks of another task could have.
+    """
+    if task.spec.num_workers is None:
+        return most
+    in_time = int(2 * core.settings.batch_s * max_running / _mean_s(core, task))
+    return min(most, max(max_running, in_time) - core.leases.held(task.number, worker.id))
+
+
+def _order(core: RunState, choices: Sequence[Choice], most: int, worker: Worker) -> list[tuple[int, int]]:
     """Return from which choice how many blocks come next, in Z-order over all of them."""
     left_s = 2 * core.settings.batch_s * max(worker.slots, 1)
-    left_s -= sum(core.leases.held(task.number, worker.id) * _mean_s(core, task) for task, _, _ in choices)
+    left_s -= sum(core.leases.held(one.task.number, worker.id) * _mean_s(core, one.task) for one in choices)
     least = max(worker.slots, 1) - core.leases.held_by(worker.id)
     if len(choices) == 1:
-        task, frontier, _ = choices[0]
-        n = min(max(int(left_s / _mean_s(core, task)), least), most, len(frontier.ready))
+        (one,) = choices
+        n = min(max(int(left_s / _mean_s(core, one.task)), least), one.left, len(one.frontier.ready))
         return [(0, n)] if n > 0 else []
-    keys = [frontier.ready.keys(most) for _, frontier, _ in choices]
+    keys = [one.frontier.ready.keys(one.left) for one in choices]
     which = np.repeat(np.arange(len(choices)), [len(part) for part in keys])
     which = which[np.argsort(np.concatenate(keys), kind="stable")[:most]]
-    cost = np.array([_mean_s(core, task) for task, _, _ in choices])[which]
+    cost = np.array([_mean_s(core, one.task) for one in choices])[which]
     which = which[: max(int(np.searchsorted(np.cumsum(cost), left_s, side="right")), least, 0)]
     return [
         (choice, int(np.count_nonzero(segment == choice)))

@@ -92,7 +92,7 @@ class Services:
             if task.worker is None:
                 pools.setdefault(task.pool, []).append(task)
         agents = [
-            self._agent(f"pool-{pool}", pool, min(self._slots(tasks), sum(blocks[task.id] for task in tasks)), tasks)
+            self._agent(f"pool-{pool}", pool, slots_of(tasks, blocks, self.workers), tasks)
             for pool, tasks in pools.items()
         ]
         own = [task for task in busy if task.worker is not None]
@@ -113,13 +113,6 @@ class Services:
         agent.tasks = tuple(task.id for task in tasks)
         return agent
 
-    def _slots(self, tasks: Sequence[TaskSpec]) -> int:
-        """Return the slots of a pool: what its tasks ask for in all, but no more than the machine or one task takes."""
-        if self.workers is not None:
-            return self.workers
-        asked = [task.num_workers or processors() for task in tasks]
-        return min(sum(asked), max(*asked, processors()))
-
     def _common_flags(self) -> list[str]:
         return ["--token-file", str(self.folder / "token"), "--run-dir", str(self.folder)]
 
@@ -138,6 +131,18 @@ def count_blocks(run: RunSpec) -> dict[str, int]:
     grids = {task.id: Grid.of(task) for task in run.pipeline.tasks}
     boxes = run_boxes(run, grids)
     return {task_id: sum(volume(box) for box in boxes.get(task_id, ())) for task_id in grids}
+
+
+def slots_of(tasks: Sequence[TaskSpec], blocks: Mapping[str, int], workers: int | None = None) -> int:
+    """Return the slots of a pool: `workers`, else what each of its tasks asks for, since all may run at once.
+
+    Tasks that ask for nothing share the processors of the machine. None has more than it has blocks.
+    """
+    if workers is not None:
+        return min(workers, sum(blocks[task.id] for task in tasks))
+    asked = sum(min(task.num_workers, blocks[task.id]) for task in tasks if task.num_workers is not None)
+    shared = sum(blocks[task.id] for task in tasks if task.num_workers is None)
+    return asked + min(processors(), shared)
 
 
 def processors() -> int:
