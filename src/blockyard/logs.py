@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from blockyard.wire.text import indented
+
 NOT_EXTRA = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 _always: dict[str, Any] = {}
@@ -28,18 +30,35 @@ def json_line(level: str, message: str, created_s: float, fields: Mapping[str, A
     line = {"time": time, "level": level, "message": message, **_always}
     line |= {key: value for key, value in fields.items() if key not in line}
     try:
-        return json.dumps(line, default=str)
+        dumped = _dumped(line)
     except UNHOLDABLE:
-        return json.dumps({key: _holdable(value) for key, value in line.items()}, default=str)
+        dumped = _dumped({str(key): _holdable(value) for key, value in line.items()})
+    # A lone surrogate, such as of a file name that is not UTF-8: half of the readers of JSON refuse the whole line.
+    return _dumped(_without_surrogates(json.loads(dumped))) if "\\ud" in dumped else dumped
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, default=str, allow_nan=False)  # NaN is no JSON
+
+
+def _without_surrogates(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+        case list():
+            return [_without_surrogates(item) for item in value]
+    return value
 
 
 UNHOLDABLE = (TypeError, ValueError, RecursionError)
-"""What json raises for keys that are no text, and for circles."""
+"""What json raises for keys that are no text, for circles, and for numbers that JSON does not have."""
 
 
 def _holdable(value: Any) -> Any:
     try:
-        json.dumps(value, default=str)
+        _dumped(value)
     except UNHOLDABLE:
         return str(value)
     return value
@@ -57,11 +76,26 @@ class JsonFormatter(logging.Formatter):
         return json_line(record.levelname.lower(), record.getMessage(), record.created, fields)
 
 
+class TextFormatter(logging.Formatter):
+    """Lines for people. What a message quotes of user code begins no line at the left, and moves no cursor."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of one record, and below it, indented, what belongs to it."""
+        return indented(super().format(record), CONTINUED)
+
+
+CONTINUED = "  | "
+"""Before the further lines of a message."""
+
+
 def start_logging(form: str, level: str) -> None:
     """Send the log of this process to standard error, as ``text`` or ``json``."""
     handler = logging.StreamHandler(sys.stderr)
     if form == "json":
         handler.setFormatter(JsonFormatter())
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+        handler.setFormatter(TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

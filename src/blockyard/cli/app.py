@@ -6,17 +6,23 @@ Exit status: 0 done, 1 blocks failed (or a state that a script asks about), 2 ba
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
 import re
 import sys
 import textwrap
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 from blockyard.spec.errors import BlockyardError, nearest
+from blockyard.wire.text import clean
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+UNWRITABLE = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""What a write to standard output may end with."""
 
 COMMANDS = {
     "run": "run_command",
@@ -143,16 +149,34 @@ def _with_negative_values(arguments: Sequence[str]) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; give its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _take_any_text()
+    status = FAILED
     try:
-        return _dispatch(arguments)
+        status = _dispatch(arguments)
+        sys.stdout.flush()
     except BlockyardError as error:
-        print(f"blockyard: {error}", file=sys.stderr)
+        print(f"blockyard: {clean(str(error))}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # `blockyard failures | head`
+    except OSError as error:
+        if error.filename is not None or error.errno not in UNWRITABLE:
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains when it flushes at exit
-        return FAILED
+        if not isinstance(error, BrokenPipeError):  # `blockyard failures | head` is no reason to complain
+            print(f"blockyard: standard output can't be written to ({error.strerror})", file=sys.stderr)
+        return status if arguments[0] == "run" else FAILED  # what became of a run is not what became of its words
+    return status
+
+
+def _take_any_text() -> None:
+    """Let standard output take what its encoding does not have, as standard error does; and be there at all."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None:  # `blockyard status >&-`
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for as long as we live
+        elif isinstance(stream, io.TextIOWrapper) and stream.fileno() == number:
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +17,11 @@ from blockyard.local.result import what_failed
 from blockyard.plan.grid import Grid
 from blockyard.spec.errors import BlockyardError, SpecError, nearest
 from blockyard.spec.model import TaskSpec
+from blockyard.wire.text import clean
 
 LAST_ATTEMPTS = 4
 PIECE_BYTES = 2**20
+COLOUR = re.compile(r"(\x1b\[[\d;]*m)")
 
 
 def prepare(_: str, parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
@@ -112,13 +115,21 @@ def _show(log: Path, section: Section, index: tuple[int, ...], end: str) -> None
     silent = "" if _length(log, section) else ", which wrote nothing"
     print(f"--- {section.task} {_text(index)}, attempt {section.attempt}{said}{silent}: {log}", flush=True)
     left, piece = _length(log, section), b"\n"
+    write = _write_shown if sys.stdout.isatty() else sys.stdout.buffer.write
     with log.open("rb") as file:
         file.seek(section.begin)
         while left > 0 and (piece := file.read(min(left, PIECE_BYTES))):
-            sys.stdout.buffer.write(piece)
+            write(piece)
             left -= len(piece)
     if not piece.endswith(b"\n"):
         sys.stdout.buffer.write(b"\n")
+    sys.stdout.flush()
+
+
+def _write_shown(piece: bytes) -> None:
+    """Write a piece for a person: colours are kept, nothing else that a terminal would take for a command."""
+    for n, part in enumerate(COLOUR.split(piece.decode("utf-8", "backslashreplace"))):
+        sys.stdout.write(part if n % 2 else clean(part))
     sys.stdout.flush()
 
 

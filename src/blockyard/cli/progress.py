@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TextIO
+from typing import TYPE_CHECKING, Protocol, Self, TextIO, cast
 
 import msgspec
 
 from blockyard.cli.bars import drawing
+from blockyard.local.echo import SteadyStream
 from blockyard.spec.errors import BlockyardError
 from blockyard.wire.api import FailureGroup, Failures, RunStatus
 from blockyard.wire.report import status_report
+from blockyard.wire.text import clean
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -41,14 +44,14 @@ def progress_on(stream: TextIO, *, live: bool | None = None, as_json: bool = Fal
     """Return JSON lines if asked for; live bars where `stream` is a terminal (or `live` says so); else plain lines."""
     if as_json:
         return JsonProgress(stream)
-    return LiveProgress(stream) if (stream.isatty() if live is None else live) else PlainProgress(stream)
+    return LiveProgress(stream) if (SteadyStream(stream).isatty() if live is None else live) else PlainProgress(stream)
 
 
 class PlainProgress:
     """The status report every 10 s, for logs and pipes; what a person should know at once."""
 
     def __init__(self, stream: TextIO = sys.stderr) -> None:
-        self._stream = stream
+        self._stream = cast("TextIO", SteadyStream(stream))
         self._next_s = time.monotonic() + REPORT_EVERY_S
         self._told: set[str] = set()
 
@@ -72,7 +75,7 @@ class PlainProgress:
 
     def say(self, line: str) -> None:
         """Print a line."""
-        print(line, file=self._stream, flush=True)
+        print(clean(line), file=self._stream, flush=True)
 
 
 class JsonProgress(PlainProgress):
@@ -87,7 +90,8 @@ class JsonProgress(PlainProgress):
         self._print({"message": line})
 
     def _print(self, value: object) -> None:
-        print(msgspec.json.encode(value).decode(), file=self._stream, flush=True)
+        print_json(value, self._stream, indent=0)
+        self._stream.flush()
 
 
 class LiveProgress:
@@ -97,7 +101,8 @@ class LiveProgress:
         from rich.console import Console  # 60 ms that a plain run does not need
         from rich.live import Live
 
-        self._live: Live = Live(console=Console(file=stream), auto_refresh=False, transient=False)
+        console = Console(file=cast("TextIO", SteadyStream(stream)))
+        self._live: Live = Live(console=console, auto_refresh=False, transient=False)
         self._errors = LastErrors()
 
     def __enter__(self) -> Self:
@@ -116,7 +121,7 @@ class LiveProgress:
 
     def say(self, line: str) -> None:
         """Print a line above the bars."""
-        self._live.console.print(line, markup=False, highlight=False)
+        self._live.console.print(clean(line), markup=False, highlight=False, emoji=False)
 
 
 class LastErrors:
@@ -150,6 +155,15 @@ class LastErrors:
 
 def _name(group: FailureGroup) -> tuple[str, str, str]:
     return group.task, group.kind, group.message
+
+
+def print_json(value: object, stream: TextIO | None = None, indent: int = 2) -> None:
+    """Print a struct as JSON (0: on one line), which stays JSON also where the stream's encoding is not UTF-8."""
+    stream = stream or sys.stdout
+    text = msgspec.json.format(msgspec.json.encode(value), indent=indent).decode()
+    if not text.isascii() and (getattr(stream, "encoding", "") or "").lower().replace("-", "") != "utf8":
+        text = json.dumps(json.loads(text), indent=indent or None)
+    print(text, file=stream)
 
 
 def print_status(status: RunStatus) -> None:

@@ -8,17 +8,17 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import FrameType
-
-import msgspec
+from typing import TextIO, cast
 
 from blockyard.cli.app import DONE, FAILED, INTERRUPTED
 from blockyard.cli.find import RUNS
 from blockyard.cli.plan_command import add_choice
-from blockyard.cli.progress import progress_on
+from blockyard.cli.progress import print_json, progress_on
 from blockyard.client.calls import BlockFailedError
+from blockyard.local.echo import SteadyStream
 from blockyard.local.result import RunResult, summary
 from blockyard.local.run import LocalRun
 from blockyard.spec.errors import FatalBlockError
@@ -92,7 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"stopped; finished blocks are kept. To go on: {_command_line()}", file=sys.stderr)
         return INTERRUPTED
-    _print_result(result, arguments.run_dir or arguments.file, as_json=arguments.json)
+    with redirect_stdout(cast("TextIO", SteadyStream(sys.stdout))):  # also where nobody can read it, the status tells
+        _print_result(result, arguments.run_dir or arguments.file, as_json=arguments.json)
     return DONE if result.ok else FAILED
 
 
@@ -146,7 +147,7 @@ def _run_serially(chosen: RunSpec, home: Path, *, as_json: bool) -> int:
         traceback.print_exc()
         return FAILED
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         print(summary(result))
     return DONE if result.ok else FAILED
@@ -160,7 +161,7 @@ def _command_line() -> str:
 
 def _print_result(result: RunResult, where: Path | str, *, as_json: bool) -> None:
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     print(summary(result))
     if not result.status.leases_granted and any(task.total for task in result.status.tasks):
@@ -171,7 +172,3 @@ def _print_result(result: RunResult, where: Path | str, *, as_json: bool) -> Non
         where = shlex.quote(str(where))
         print(f"more: blockyard failures {where}; what a block wrote: blockyard logs TASK INDEX {where}")
         print(f"try them again: blockyard retry {where}, then run again")
-
-
-def _print_json(result: RunResult) -> None:
-    print(msgspec.json.format(msgspec.json.encode(result)).decode())

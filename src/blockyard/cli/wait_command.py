@@ -10,8 +10,7 @@ from pathlib import Path
 
 from blockyard.cli.app import DONE, FAILED
 from blockyard.cli.find import Place, add_where, ended, how_to_go_on, living, place_of
-from blockyard.cli.progress import print_status
-from blockyard.cli.watch_commands import print_json
+from blockyard.cli.progress import print_json, print_status
 from blockyard.local.redis import in_use
 from blockyard.spec.errors import AwayError, ConnectError
 from blockyard.wire.api import RunStatus

@@ -7,19 +7,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from blockyard.cli.app import DONE, FAILED
 from blockyard.cli.find import Place, add_where, ended, how_to_go_on, living, place_of, reach
-from blockyard.cli.progress import Progress, print_status, progress_on
+from blockyard.cli.progress import Progress, print_json, print_status, progress_on
 from blockyard.client.control import Control, Explained
 from blockyard.local.result import what_failed
 from blockyard.spec.errors import BlockyardError, ConnectError
 from blockyard.wire.api import FailureGroup, Failures, RunStatus
 from blockyard.wire.failures import group_failures
 from blockyard.wire.report import counted
+from blockyard.wire.text import clean
 
 LOOK_EVERY_S = 1.0
 PATIENCE_S = 30.0
@@ -64,11 +64,6 @@ def index_of(text: str) -> tuple[int, ...]:
         return tuple(int(number) for number in text.strip("()[] ").split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"is '{text}'; it must be integers with commas, such as 0,3,4") from None
-
-
-def print_json(value: Any) -> None:
-    """Print a struct as JSON."""
-    print(msgspec.json.format(msgspec.json.encode(value)).decode())
 
 
 # ----- status ---------------------------------------------------------------------------------------------------------
@@ -118,7 +113,7 @@ def watch(arguments: argparse.Namespace) -> int:
     if control is None:
         now, _ = _status(place, arguments)
         if arguments.json:
-            print(msgspec.json.encode(now).decode())
+            print_json(now, indent=0)
         else:
             print_status(now)
         return DONE if now.state == "done" else FAILED
@@ -191,7 +186,7 @@ def _group_lines(group: FailureGroup, *, traceback: bool) -> list[str]:
     if example.log:
         lines += [f"  log: {example.log}"]
     if traceback and example.traceback:
-        lines += ["  " + line for line in example.traceback.rstrip().splitlines()]
+        lines += ["  " + line for line in clean(example.traceback).rstrip().splitlines()]
     return lines
 
 

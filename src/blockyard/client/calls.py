@@ -39,11 +39,11 @@ from blockyard.spec.model import CheckSpec, TaskSpec
 from blockyard.spec.pickles import name_of
 from blockyard.spec.randomness import SeededGlobals, random_sources, said_of, seeding
 from blockyard.spec.unrun import unrun_function, unrun_result
+from blockyard.wire.messages import LONGEST_KIND, LONGEST_MESSAGE, LONGEST_TRACEBACK
+from blockyard.wire.text import bounded, one_line
 
 Call: TypeAlias = Callable[[Block], Any]
 
-LONGEST_MESSAGE = 2_000
-LONGEST_TRACEBACK = 16_000
 STDERR_LINES = 40
 
 log = logging.getLogger("blockyard")
@@ -314,7 +314,7 @@ def _command_failed(program: str, status: int, tail: deque[str]) -> BlockFailedE
     ended = f"ended with exit status {status}" if status > 0 else f"was killed by {signal_name(-status)}"
     last = next((line.strip() for line in reversed(tail) if line.strip()), "")
     message = f"'{program}' {ended}" + (f": {last}" if last else "")
-    return BlockFailedError("exit" if status > 0 else "signal", shorten(message, LONGEST_MESSAGE), "".join(tail))
+    return BlockFailedError("exit" if status > 0 else "signal", bounded(message, LONGEST_MESSAGE), "".join(tail))
 
 
 # ----- errors as text -----------------------------------------------------------------------------------------------
@@ -331,7 +331,7 @@ def signal_name(number: int) -> str:
 def describe_exception(error: BaseException) -> tuple[str, str, str]:
     """Return kind, message and traceback of an exception of user code, of bounded length, without our frames."""
     if isinstance(error, BlockFailedError):
-        return error.kind, shorten(str(error), LONGEST_MESSAGE), shorten(error.details, LONGEST_TRACEBACK)
+        return _bounded(error.kind, str(error), error.details)
     try:
         message = str(error)
     except Exception:  # noqa: BLE001 - an exception whose text cannot be made must not hide that the block failed
@@ -346,19 +346,16 @@ def describe_exception(error: BaseException) -> tuple[str, str, str]:
         frames = frames.tb_next
     shown = error.with_traceback(frames)
     text = "".join(traceback.format_exception(type(shown), shown, frames))
-    return kind, shorten(message or kind, LONGEST_MESSAGE), shorten(text, LONGEST_TRACEBACK)
+    return _bounded(kind, message or kind, text)
+
+
+def _bounded(kind: str, message: str, details: str) -> tuple[str, str, str]:
+    return (
+        bounded(one_line(kind), LONGEST_KIND),
+        bounded(message, LONGEST_MESSAGE),
+        bounded(details, LONGEST_TRACEBACK),
+    )
 
 
 def _is_ours(package: str | None) -> bool:
     return (package or "").partition(".")[0] in ("blockyard", "blockyard_worker")
-
-
-def shorten(text: str, longest: int) -> str:
-    """Return `text` with its middle left out where it is longer than `longest`: both ends tell the most.
-
-    >>> shorten("one two three four five six seven eight", 20)
-    'one two th ... even eight'
-    """
-    if len(text) <= longest:
-        return text
-    return f"{text[: longest // 2]} ... {text[-(longest // 2) :]}"

@@ -10,8 +10,11 @@ from blockyard.spec.errors import StoreError
 from blockyard.wire.api import FailureGroup, FailureStatus, RunStatus
 from blockyard.wire.failures import group_failures
 from blockyard.wire.report import counted, duration
+from blockyard.wire.text import one_line, shorten
 
 MOST_ERRORS = 5
+LONGEST_LINE = 400
+"""Of an error in the summary; `blockyard failures` has it whole."""
 
 
 class RunResult(msgspec.Struct, frozen=True):
@@ -68,7 +71,9 @@ def failure_lines(result: RunResult, most: int = MOST_ERRORS) -> list[str]:
     for group in groups[:most]:
         others = f" and {group.failed - 1:,} more" if group.failed > 1 else ""
         log = f" (log: {group.example.log})" if group.example.log else ""
-        lines.append(f"  {group.task} {list(group.example.index)}{others}: {what_failed(group)}{log}")
+        lines.append(
+            f"  {group.task} {list(group.example.index)}{others}: {shorten(what_failed(group), LONGEST_LINE)}{log}"
+        )
     if len(groups) > most:
         lines.append(f"  ... and {counted(len(groups) - most, 'more kind')} of error")
     return lines
@@ -76,4 +81,4 @@ def failure_lines(result: RunResult, most: int = MOST_ERRORS) -> list[str]:
 
 def what_failed(failure: FailureStatus | FailureGroup) -> str:
     """Return kind and message of an error on one line."""
-    return f"{failure.kind}: {' '.join(failure.message.split())}"
+    return one_line(f"{failure.kind}: {failure.message}")

@@ -24,7 +24,7 @@ TUNABLE |= {"log_format", "log_level", "metrics_token"}
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ONCE = ("--fresh", "--accept-changes")
 """Flags that are meant for the first start of a scheduler only."""
-_PREFIX = re.compile(r"^([\d:,. -]+(DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+|blockyard (worker|scheduler): )")
+_PREFIX = re.compile(r"^(\| |[\d:,. -]+(DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+|blockyard (worker|scheduler): )")
 """What stands before the message in a line of a service's log."""
 
 

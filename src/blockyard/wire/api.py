@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from blockyard.wire.text import bounded, one_line
+
+LONGEST_NOTICE = 2000
 ENDED = ("done", "failed", "cancelled")
 """States of a run that is over."""
 
@@ -107,6 +110,11 @@ class PoolStatus(msgspec.Struct, kw_only=True):
     error: str = ""
     """Why the Kubernetes API did not do what was asked last; "" where it did."""
 
+    def __post_init__(self) -> None:
+        """Make safe to show what Kubernetes, and what others told it, say."""
+        self.reasons = [bounded(one_line(reason), LONGEST_NOTICE) for reason in self.reasons]
+        self.error = bounded(one_line(self.error), LONGEST_NOTICE)
+
 
 class Notice(msgspec.Struct, frozen=True):
     """Something that a person should know now, in a sentence; it is gone when it no longer holds."""
@@ -118,6 +126,10 @@ class Notice(msgspec.Struct, frozen=True):
     task: str = ""
     worker: str = ""
     pool: str = ""
+
+    def __post_init__(self) -> None:
+        """Make it safe to show: it may quote what user code said."""
+        msgspec.structs.force_setattr(self, "text", bounded(one_line(self.text), LONGEST_NOTICE))
 
 
 class RunStatus(msgspec.Struct, kw_only=True):

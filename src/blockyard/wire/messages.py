@@ -11,10 +11,25 @@ import enum
 from typing import Any
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from blockyard.spec.model import PipelineSpec
+from blockyard.wire.text import bounded, one_line
 
 PROTOCOL_VERSION = 1
+LONGEST_KIND = 200
+LONGEST_MESSAGE = 2_000
+LONGEST_TRACEBACK = 16_000
+LONGEST_PLACE = 4_096
+"""Of a path."""
+_LONGEST = (
+    ("kind", LONGEST_KIND),
+    ("message", LONGEST_MESSAGE),
+    ("traceback", LONGEST_TRACEBACK),
+    ("worker", LONGEST_KIND),
+    ("log", LONGEST_PLACE),
+)
+_ONE_LINE = ("kind", "worker", "log")
 
 
 class Outcome(enum.IntEnum):
@@ -49,6 +64,14 @@ class BlockError(msgspec.Struct, frozen=True, omit_defaults=True):
     worker: str = ""
     log: str = ""
     """Where the worker's log of this block is, for a person."""
+
+    def __post_init__(self) -> None:
+        """Make all of it safe to show and to keep, whoever wrote it: user code, a program, a worker of another kind."""
+        for name, longest in _LONGEST:
+            given = getattr(self, name)
+            safe = bounded(one_line(given) if name in _ONE_LINE else given, longest)
+            if safe is not given:
+                force_setattr(self, name, safe)
 
 
 # ----- worker to scheduler ----------------------------------------------------------------------------------------
@@ -116,6 +139,9 @@ class Bye(msgspec.Struct, frozen=True, tag="bye", tag_field="t", omit_defaults=T
 
     reason: str = ""
 
+    def __post_init__(self) -> None:
+        force_setattr(self, "reason", bounded(one_line(self.reason), LONGEST_MESSAGE))
+
 
 class Gone(msgspec.Struct, frozen=True, tag="gone", tag_field="t", omit_defaults=True):
     """An agent saw the processes of a user's own worker end: proof that their leases are free."""
@@ -127,6 +153,9 @@ class Gone(msgspec.Struct, frozen=True, tag="gone", tag_field="t", omit_defaults
     reason: str = ""
     ran: bytes | None = None
     """Leases of the blocks that ran as it ended (``<i8``; all others are returned); None: not known."""
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "reason", bounded(one_line(self.reason), LONGEST_MESSAGE))
 
 
 class CannotStart(msgspec.Struct, frozen=True, tag="cannot_start", tag_field="t", omit_defaults=True):
