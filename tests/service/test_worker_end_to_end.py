@@ -130,7 +130,7 @@ def test_a_block_that_kills_its_slot_is_failed_with_the_signal_and_the_rest_runs
     with scheduler_of(task) as scheduler, AgentProcess(scheduler, folder, slots=2) as agent:
         assert agent.exit_status() == 0
         assert scheduler.exit_status() == 1
-    assert re.search(r"^ *work +100 .* 99 +1 +0 ", (folder / "scheduler.log").read_text(), re.MULTILINE)
+    assert re.search(r"^[ |]*work +100 .* 99 +1 +0 ", (folder / "scheduler.log").read_text(), re.MULTILINE)
 
 
 def test_a_block_that_ends_a_users_own_worker_is_found_among_the_others(folder, scheduler_of):
