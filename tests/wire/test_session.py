@@ -420,3 +420,31 @@ def test_a_trouble_is_said_once_to_every_leader_that_knows_the_message():
         assert [message for message in sent(session) if not isinstance(message, Hello)] == [CannotStart("no module")]
     session.cannot_start("")
     assert sent(session) == [CannotStart()]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "HTTP; give the port for workers"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "SSH-2.0"),
+        (b"+OK ready for work\r\n", "+OK ready"),
+        (encode(Want(1)), "is no scheduler"),
+    ],
+)
+def test_what_answers_and_is_no_scheduler_is_told_with_its_address(answer, said):
+    """A wrong port is the commonest mistake; then it is tried again, for the address may be right tomorrow."""
+    session = new_session()
+    session.connection_made(0.0)
+    (disconnect,) = session.receive(answer, 0.0)
+    assert "one:1" in disconnect.reason
+    assert said in disconnect.reason
+    assert session.state is SessionState.AWAY
+
+
+def test_what_listens_and_says_nothing_is_told_with_its_address():
+    """The HTTP port of a scheduler does so."""
+    session = new_session()
+    session.connection_made(0.0)
+    (disconnect,) = session.tick(GREETING_S)
+    assert "one:1" in disconnect.reason
+    assert "HTTP port" in disconnect.reason

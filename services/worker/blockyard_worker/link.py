@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -102,7 +104,12 @@ class Link:
         """Take note of the end of a connection (those that we ended are forgotten by then)."""
         if transport is self._transport and self._transport is not None:
             self._transport = None
-            self._complain(f"the connection to {self.session.address} broke ({_reason(error)}); connecting again")
+            broke = f"the connection to {self.session.address} broke ({_reason(error)})"
+            if self.session.state is SessionState.GREETING:
+                broke = (
+                    f"what listens at {self.session.address} ends the connection without an answer ({_reason(error)})"
+                )
+            self._complain(f"{broke}; connecting again")
             self.session.connection_lost(time.monotonic())
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
@@ -168,4 +175,9 @@ def _reason(error: BaseException | None) -> str:
         return "closed by the scheduler"
     if isinstance(error, TimeoutError):
         return f"no answer within {CONNECT_S:g} s"
+    if isinstance(error, OSError) and not isinstance(error, socket.gaierror):
+        # asyncio puts the address in place of the words, and several errors into one text
+        numbers = [error.errno] if error.errno else [int(found) for found in re.findall(r"\[Errno (\d+)\]", str(error))]
+        if numbers:
+            return ", ".join(dict.fromkeys(map(os.strerror, numbers)))
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -50,6 +50,10 @@ BAD_INPUT = 2
 """Exit status of a service that was given something it can't use; its last line of log says what."""
 CANNOT_START = 3
 """Exit status of an agent whose slots, or whose user's own worker, can't be started; its last line of log says why."""
+REACH_S = 15.0
+"""After so long a person is told why an agent has not joined."""
+AGAIN_S = 60.0
+"""And again after so long."""
 STALLED_EVERY_S = 0.5
 """How often to look, once an agent has given up, whether anything else can still run."""
 DRAIN_S = 600.0
@@ -255,6 +259,7 @@ class LocalRun:
     def _begin(self, service: Service) -> None:
         service.due_s = None
         service.started_s = time.monotonic()
+        service.reach_due_s = service.started_s + REACH_S if service.tasks else None
         service.child = Child(
             service.name,
             service.argv,
@@ -286,7 +291,8 @@ class LocalRun:
 
     def _look_after(self, until: float | None) -> RunResult | None:
         """Wait for one end of a process or one restart that is due."""
-        dues = [*(agent.due_s for agent in self._agents), self._departed_due_s, self._stalled_due_s, until]
+        dues = [*(agent.due_s for agent in self._agents), *(agent.reach_due_s for agent in self._agents)]
+        dues += [self._departed_due_s, self._stalled_due_s, until]
         wake = min((due for due in dues if due is not None), default=None)
         child = None
         with contextlib.suppress(queue.Empty):
@@ -298,9 +304,31 @@ class LocalRun:
                 self._begin(service)
         if self._departed_due_s is not None and time.monotonic() >= self._departed_due_s:
             self._speak_for_departed()
+        for agent in self._agents:
+            if agent.reach_due_s is not None and time.monotonic() >= agent.reach_due_s:
+                self._look_for(agent)
         if self._stalled_due_s is not None and time.monotonic() >= self._stalled_due_s:
             return self._stalled()
         return None
+
+    def _look_for(self, agent: Service) -> None:
+        """Say why an agent has not reached the scheduler in time; its name for it has its process id."""
+        agent.reach_due_s = None
+        status = self.status()
+        child = agent.child
+        if child is None or not child.alive or (status is not None and status.is_over):
+            return
+        if status is None:
+            self.say(f"the scheduler of this run does not answer; the last of its log: {self._last_of_scheduler}")
+        elif not any(f"-{child.pid}-" in worker.id for worker in status.workers):
+            self.say(f"{agent.name} has not joined the run for {REACH_S:g} s: {agent.last_sentence} (see {agent.log})")
+        else:
+            return
+        agent.reach_due_s = time.monotonic() + AGAIN_S
+
+    @property
+    def _last_of_scheduler(self) -> str:
+        return self._scheduler.last_sentence if self._scheduler is not None else "nothing"
 
     def _stalled(self) -> RunResult | None:
         """Return how far the run is where nothing is left that an agent would run: others have given up."""

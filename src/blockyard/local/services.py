@@ -42,6 +42,8 @@ class Service:
     started_s: float = 0.0
     due_s: float | None = None
     """When to start it again."""
+    reach_due_s: float | None = None
+    """Of an agent: when to look whether it has joined."""
     tasks: tuple[str, ...] = ()
     """Of an agent: whose blocks it runs."""
     gave_up: bool = False

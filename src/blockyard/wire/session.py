@@ -381,7 +381,13 @@ class WorkerSession:
                 # Only a Hello tells the scheduler what we hold no longer.
                 happenings.append(self._give_up(now, "the leases ran out; greeting the scheduler again"))
         if self.state is SessionState.GREETING and now >= self._greeted_s + self._patience_s:
-            happenings.append(self._give_up(now, f"no answer to our greeting within {self._patience_s:g} s"))
+            happenings.append(
+                self._give_up(
+                    now,
+                    f"what listens at {self.address} did not answer our greeting within {self._patience_s:g} s: it is"
+                    " busy, or not the port for workers of a scheduler (its HTTP port does not answer either)",
+                )
+            )
         elif self.state is SessionState.JOINED and self.welcome and now >= self.acked_from_s + self.welcome.lease_s:
             happenings.append(self._give_up(now, "nothing was heard for a lease's time; greeting the scheduler again"))
         return happenings
@@ -414,7 +420,10 @@ class WorkerSession:
                 if self.state in (SessionState.AWAY, SessionState.OVER):
                     break
         except ProtocolError as error:
-            happenings.append(self._give_up(now, str(error)))
+            stranger = f"what answers at {self.address} is no scheduler: it says {data[:40]!r}"
+            if data.startswith(b"HTTP/"):
+                stranger += " (that is HTTP; give the port for workers, --port of the scheduler)"
+            happenings.append(self._give_up(now, stranger if self.state is SessionState.GREETING else str(error)))
         return happenings
 
     def _take(self, message: object, now: float) -> list[Happening]:
