@@ -23,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PLAN = ("tests/plan/test_plan_against_oracle.py",)
 CORE = ("tests/core",)
+FAIL_FAST = ("tests/core/test_failfast.py",)
 VIEWS = ("tests/core/test_attempts.py", "tests/core/test_history.py", "tests/core/test_valuemap.py")
 
 
@@ -44,6 +45,10 @@ def _plan(name: str, file: str, old: str, new: str) -> Mutant:
 
 def _core(name: str, file: str, old: str, new: str) -> Mutant:
     return Mutant(f"{file}: {name}", f"core/{file}.py", old, new, CORE)
+
+
+def _fail_fast(name: str, old: str, new: str, file: str = "failfast") -> Mutant:
+    return Mutant(f"{file}: {name}", f"core/{file}.py", old, new, FAIL_FAST)
 
 
 def _view(name: str, file: str, old: str, new: str) -> Mutant:
@@ -163,6 +168,31 @@ MUTANTS = (
         "for waiters in ():",
     ),
     _core("handed-out blocks are found again", "ready/frontier", "if self._handed_out[chunk]:", "if False:"),
+    # --- fail-fast
+    _fail_fast("an attempt too many", "watch.attempts >= ATTEMPTS", "watch.attempts > ATTEMPTS"),
+    _fail_fast("two blocks are enough", "len(watch.blocks) >= BLOCKS", "len(watch.blocks) >= BLOCKS - 1"),
+    _fail_fast(
+        "one worker is enough", "if watch is None or not several(watch.workers, connected):", "if watch is None:"
+    ),
+    _fail_fast("a machine is its workers", "    if len(hosts) > 1:", "    if False:"),
+    _fail_fast("losses count", "if outcome == Outcome.LOST or task in self.stops:", "if task in self.stops:"),
+    _fail_fast("any outcome counts", "if outcome != Outcome.FAILED or (", "if ("),
+    _fail_fast("any line counts", "(watch.kind, watch.line) != (error.kind, line)", "watch.kind != error.kind"),
+    _fail_fast("any type counts", "(watch.kind, watch.line) != (error.kind, line)", "watch.line != line"),
+    _fail_fast("the line is a library's", "if not LIBRARY.search(frame[0])", "if frame"),
+    _fail_fast("who keeps going stops", "and not task.spec.keep_going and", "and"),
+    _fail_fast("pauses while blocks are in flight", "if any(core.leases.count_by_task.values()) or now", "if now"),
+    _fail_fast(
+        "takes all downstream for waiting", "if all(_inside(box, edge.fed_box()) for box in down.boxes):", "if True:"
+    ),
+    _fail_fast("waits for nobody who is starting", "if lone else self.since_s", "if False else self.since_s"),
+    _fail_fast("a stop outlives success", "failfast.lift(self, (task,))", "pass", "scheduler"),
+    _fail_fast("a newcomer has no chance", "failfast.reopen(self, worker) and self.reason", "False", "scheduler"),
+    _fail_fast("a stopped task is leased", "and task.number not in core.fail_fast.stops", "", "assign"),
+    _fail_fast(
+        "a stop is not replayed", "for task, stop in record.stops.items():", "for task, stop in ():", "snapshots"
+    ),
+    _fail_fast("a stop is in no page", "stops=core.fail_fast.stops,", "", "snapshots"),
     # --- releases, retries, leases
     _core("anybody may release", "scheduler", "if grant is None or grant.worker != worker.id:", "if grant is None:"),
     _core(

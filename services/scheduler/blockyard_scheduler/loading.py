@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import TypeVar
 
+from blockyard.core.events import ResumeRequested
 from blockyard.core.scheduler import Scheduler
 from blockyard.spec.errors import SpecError, StoreError
 from blockyard.spec.model import RunSpec
@@ -42,6 +43,8 @@ async def load_run(settings: Settings, store: Store, leadership: Leadership) -> 
         )
     if leadership.redis_forgot or await store.may_have_forgotten():
         core.store_forgot(time.monotonic())
+    if settings.exit_when_done and core.reason and not leadership.waited:
+        core.handle(ResumeRequested(), time.monotonic())  # it ended for that reason: who starts it again has mended it
     return core
 
 

@@ -117,7 +117,7 @@ class RunCollector(Collector):
             for family, (_, _, field) in zip(etas, ETAS, strict=True):
                 known = 0.0 if task.over else getattr(task, field)
                 family.add_metric([task.id], float("nan") if known is None else known)
-            runnable.add_metric([task.id], task.leased + task.ready)
+            runnable.add_metric([task.id], task.runnable)
         yield from (blocks, progress, *etas, runnable)
 
     def _workers(self, status: RunStatus | None) -> Iterator[Metric]:
@@ -135,7 +135,7 @@ class RunCollector(Collector):
             offline = sum(not worker.connected for worker in ours)
             for state, n in zip(WORKER_STATES, (busy, len(online) - busy, offline), strict=True):
                 workers.add_metric([pool, state], n)
-            runnable = sum(t.leased + t.ready for t in status.tasks if t.pool == pool) if status else 0
+            runnable = sum(t.runnable for t in status.tasks if t.pool == pool) if status else 0
             slots = sum(worker.slots for worker in online) / len(online) if online else 1
             scaled = [p.desired for p in status.pools if p.pool == pool] if status else []
             desired.add_metric([pool], scaled[0] if scaled else ceil(runnable / slots))

@@ -30,7 +30,7 @@ from tornado.tcpserver import TCPServer
 from blockyard.core.scheduler import Scheduler
 from blockyard.spec.errors import SpecError, StoreError
 from blockyard.spec.model import PipelineSpec
-from blockyard.wire.api import Explanation, FailureStatus, RunStatus
+from blockyard.wire.api import Explanation, FailureStatus, Notice, RunStatus
 from blockyard.wire.messages import KNOWN, Outcome, Welcome
 from blockyard.wire.report import status_report
 from blockyard_scheduler.files import ADDRESS, FAILURES, STATUS, Address, write_json
@@ -91,6 +91,7 @@ class SchedulerService:
         self.listeners = 0
         self._recorder = Recorder()
         self._quiet = False
+        self._noticed: list[Notice] = []
         self.store_durable = True
         self.turns: Turns | None = None
         self.historian: Historian | None = None
@@ -235,7 +236,7 @@ class SchedulerService:
                 await self._within(self.turns.turned(), "the last turn")
         finally:
             await cancel(tasks)
-        return Ended(self.turns.core.state, by_itself=self.turns.core.is_over)
+        return Ended(self.turns.core.state, by_itself=self.turns.core.has_stopped)
 
     async def _first_of(self, jobs: Iterable[asyncio.Future[Any]]) -> None:
         """Return when a signal came or one of the jobs ended; raise what it raised."""
@@ -249,8 +250,12 @@ class SchedulerService:
 
     async def _await_end(self, turns: Turns) -> None:
         """Return when the run is over and the workers have left, or had the time to."""
-        await turns.run_over.wait()
-        log.info("run '%s' is over: %s", self._name, turns.core.state)
+        await turns.run_stopped.wait()
+        log.info("run '%s' is %s", self._name, f"over: {turns.core.state}" if turns.core.is_over else "paused")
+        if not turns.core.is_over:
+            turns.dismiss()
+            if self.scaler is not None:
+                self.scaler.look_now()
         try:
             async with asyncio.timeout(LINGER_S):
                 await self._blocks.deserted()
@@ -280,6 +285,14 @@ class SchedulerService:
                 self.meter.take_durations(self.turns.core.measures.durations)
                 self._record_throughput(self.turns.core)
                 self._note_quiet(self.turns.core.hold.left_s(time.monotonic()))
+                self._log_notices(self.turns.core.notices.listed())
+
+    def _log_notices(self, notices: list[Notice]) -> None:
+        """Say in the log what is new of what a person should know."""
+        for notice in notices:
+            if notice not in self._noticed:
+                log.warning("%s", notice.text)
+        self._noticed = notices
 
     def _note_quiet(self, left_s: float) -> None:
         """Say in the log when the quiet time begins and when it is over."""
@@ -300,10 +313,10 @@ class SchedulerService:
         """Write the status report into the log, every 10 s and when the run is over."""
         assert self.turns is not None
         while True:
-            over = self.turns.run_over.is_set()
+            over = self.turns.run_stopped.is_set()
             try:
                 async with asyncio.timeout(REPORT_S):
-                    await (asyncio.sleep(REPORT_S) if over else self.turns.run_over.wait())
+                    await (asyncio.sleep(REPORT_S) if over else self.turns.run_stopped.wait())
             except TimeoutError:
                 pass
             if not over and (status := self.status()) is not None:
@@ -342,7 +355,7 @@ class SchedulerService:
             (folder / ADDRESS).unlink(missing_ok=True)
         write_json(folder / FAILURES, [failure for failure in failures if failure.final])
         status = turns.core.status(time.monotonic())
-        if not turns.core.is_over:
+        if not turns.core.has_stopped:
             status.state = "stopped"  # the file outlives us: "running" would be a lie as soon as it is read
         write_json(folder / STATUS, status)
 

@@ -45,6 +45,9 @@ class Settings:
     fresh: bool = False
     accept_changes: bool = False
     exit_when_done: bool = False
+    keep_going: bool = False
+    is_local: bool = False
+    """A run on one machine gave the specification: its workers are all there."""
     scaling: Scaling | None = None
     history_blocks: int = 2_000_000
     log_format: str = "text"
@@ -60,6 +63,8 @@ class Settings:
             retry_backoff_s=self.retry_backoff_s,
             ready_ahead=2 * sum(pool.max * pool.slots for pool in pools),
             history_blocks=self.history_blocks,
+            fail_fast=not self.keep_going,
+            fail_fast_settle_s=0.0 if self.is_local else CoreSettings().fail_fast_settle_s,
         )
 
     def address(self, port: int) -> str:
@@ -121,6 +126,8 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         fresh=given.fresh,
         accept_changes=given.accept_changes,
         exit_when_done=given.exit_when_done,
+        keep_going=given.keep_going,
+        is_local=bool(given.run_spec),
         scaling=read_scaling(given.scaling) if given.scaling else None,
         history_blocks=given.history_blocks,
         log_format=given.log_format,

@@ -106,6 +106,10 @@ class Turns:
         self._tasks_over = self._find_tasks_over()
         self.run_over = asyncio.Event()
         """Set when the run is over and the workers were told."""
+        self.run_stopped = asyncio.Event()
+        """Set when nothing will run unless a person does something: it is over, or paused for a reason."""
+        self.dismissed = False
+        """Whether the workers were told to leave although the run is not over."""
 
     # --- from outside ------------------------------------------------------------------------------------------
 
@@ -317,10 +321,17 @@ class Turns:
         return {task.id for task in self.core.status(self._clock()).tasks if task.over}
 
     def _note_end(self) -> None:
-        if self.core.is_over:
-            self.run_over.set()
-        else:
-            self.run_over.clear()
+        for event, holds in ((self.run_over, self.core.is_over), (self.run_stopped, self.core.has_stopped)):
+            if holds:
+                event.set()
+            else:
+                event.clear()
+
+    def dismiss(self) -> None:
+        """Tell all workers to leave, although the run is not over: this scheduler ends with a run that is paused."""
+        self.dismissed = True
+        for voice in list(self._voices.values()):
+            voice.send([encode(RunOver(self.core.state))])
 
     # --- the timer ---------------------------------------------------------------------------------------------
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import FrameType
@@ -24,6 +25,7 @@ from blockyard.local.run import LocalRun
 from blockyard.spec.errors import FatalBlockError
 from blockyard.spec.load import load_pipeline
 from blockyard.spec.model import RunSpec
+from blockyard.spec.settings import parse_settings
 from blockyard.spec.targets import choose
 from blockyard.wire.report import status_report
 
@@ -40,7 +42,9 @@ def prepare(_command: str, parser: argparse.ArgumentParser) -> Callable[[argpars
         "  blockyard run pipeline.yaml --serial      # one process, for a debugger\n\n"
         "The state is kept in .blockyard/NAME beside the file: Ctrl-C stops after the blocks that are running (twice:\n"
         "at once), and the same command goes on from there. 'blockyard status' looks at it from another terminal.\n"
-        "Exit status: 0 all blocks are done, 1 some failed, 2 bad input, 130 interrupted."
+        "A task whose first 10 attempts all fail with the same error is stopped, and the run is paused when nothing\n"
+        "else can run: mend it, and the same command goes on.\n"
+        "Exit status: 0 all blocks are done, 1 some failed or a task was stopped, 2 bad input, 130 interrupted."
     )
     add_choice(parser)
     parser.add_argument("--workers", type=_at_least_one, metavar="N", help="blocks at once in each pool of workers")
@@ -48,6 +52,12 @@ def prepare(_command: str, parser: argparse.ArgumentParser) -> Callable[[argpars
     parser.add_argument("--fresh", action="store_true", help="start over, also when it has finished")
     parser.add_argument(
         "--accept-changes", action="store_true", help="go on although parameters or requirements of tasks changed"
+    )
+    parser.add_argument(
+        "--keep-going",
+        action="store_true",
+        help="try all blocks also of a task whose first 10 attempts all failed with the same error (or"
+        " BLOCKYARD_KEEP_GOING=1; without it such a run is paused)",
     )
     parser.add_argument("--serial", action="store_true", help="run in this process, block by block; nothing is kept")
     parser.add_argument("--redis-url", default="", metavar="URL", help="use a running Redis instead of an own one")
@@ -82,6 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         fresh=arguments.fresh,
         accept_changes=arguments.accept_changes,
+        keep_going=arguments.keep_going or _keeps_going(os.environ),
         module_path=[str(home)],
         redis_url=arguments.redis_url,
         command=_command_line(),
@@ -95,6 +106,13 @@ def run(arguments: argparse.Namespace) -> int:
     with redirect_stdout(cast("TextIO", SteadyStream(sys.stdout))):  # also where nobody can read it, the status tells
         _print_result(result, arguments.run_dir or arguments.file, as_json=arguments.json)
     return DONE if result.ok else FAILED
+
+
+def _keeps_going(environ: Mapping[str, str]) -> bool:
+    """Read the variable of `--keep-going`, as the scheduler would. Raises SpecError for what is neither yes nor no."""
+    ours = {name: value for name, value in environ.items() if name == "BLOCKYARD_KEEP_GOING"}
+    keep_going: bool = parse_settings("scheduler", [], ours).keep_going
+    return keep_going
 
 
 @contextmanager
@@ -166,7 +184,7 @@ def _print_result(result: RunResult, where: Path | str, *, as_json: bool) -> Non
     print(summary(result))
     if not result.status.leases_granted and any(task.total for task in result.status.tasks):
         print("nothing was left to do; --fresh starts it over")
-    if result.state == "stopped":
+    if result.state == "stopped" or result.status.reason:
         print(f"finished blocks are kept; once that is mended, go on with: {_command_line()}")
     elif not result.ok:
         where = shlex.quote(str(where))

@@ -35,7 +35,7 @@ def prepare(_: str, parser: argparse.ArgumentParser) -> Callable[[argparse.Names
     parser.epilog = (
         "exit status:\n"
         "  0  every block is done\n"
-        "  1  blocks have failed, or the run was cancelled\n"
+        "  1  blocks have failed, the run was cancelled, or is paused because a task failed from its first block on\n"
         f"  2  bad input: no such run, nobody answers at the address for {START_S:g} s, a wrong token\n"
         f"  {TIMED_OUT}  it lasts longer than --timeout\n"
         f"  {NOBODY}  nobody works on it, and it has not ended as far as is known: a run in a folder that was stopped"
@@ -71,7 +71,7 @@ def wait(arguments: argparse.Namespace) -> int:
         now = time.monotonic()
         if isinstance(found, RunStatus):
             last, away_since_s = found, None
-            if found.is_over:
+            if found.has_stopped:
                 _print(found, arguments)
                 return DONE if found.state == "done" else FAILED
         else:
@@ -110,7 +110,7 @@ def _left_behind(folder: Path) -> RunStatus | str:
     if in_use(folder / "redis"):  # it starts, or ends, or its scheduler is being replaced
         return ""
     result = ended(folder)
-    if result is not None and result.status.is_over:
+    if result is not None and result.status.has_stopped:
         return result.status
     if not (folder / "run.json").exists():
         return f"there is no run in {folder}; 'blockyard run' starts one"

@@ -27,7 +27,8 @@ PATIENCE_S = 30.0
 
 DESCRIPTIONS = {
     "status": "Say how far a run is, or how it ended.",
-    "watch": "Show how far a run is until it ends; exit status 0: done, 1: failed or cancelled.",
+    "watch": "Show how far a run is until it ends; exit status 0: done, 1: failed, cancelled, or paused because"
+    " a task failed from its first block on.",
     "failures": "List failed blocks, grouped by their error.",
     "explain": "Say why a block is in the state it is in, and what it waits for.",
 }
@@ -93,7 +94,7 @@ def _status(place: Place, arguments: argparse.Namespace) -> tuple[RunStatus, boo
     else:
         with reach(place, arguments) as opened:  # it was killed: what it had reached is in its Redis
             found = opened.status()
-    return found if found.is_over else _stopped(found), False
+    return found if found.has_stopped else _stopped(found), False
 
 
 def _stopped(status: RunStatus) -> RunStatus:
@@ -139,7 +140,7 @@ def _watch(place: Place, control: Control, shown: Progress) -> RunStatus:
                     raise
             else:
                 progress.show(now, control.failures)
-                if now.is_over:
+                if now.has_stopped:
                     return now
             time.sleep(LOOK_EVERY_S)
 

@@ -81,6 +81,7 @@ def _eligible(core: RunState, pool: str, own: bool, only: str | None) -> list[Ta
         and (task.spec.worker is not None) == own
         and only in {None, task.spec.id}
         and task.number not in core.tasks_over
+        and task.number not in core.fail_fast.stops
     ]
 
 

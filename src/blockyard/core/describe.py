@@ -48,6 +48,7 @@ def describe_task(core: RunState, task: Task, eta: Eta | None, now: float) -> Ta
         eta_p90_s=high_s,
         voxels_per_s=core.measures.voxel_rates[task.number].per_second(now),
         over=not unfinished,
+        stopped=stop.text if (stop := core.fail_fast.stops.get(task.number)) else "",
     )
 
 
@@ -69,6 +70,7 @@ def describe_run(core: RunState, etas: Sequence[Eta | None], now: float) -> RunS
         leases_granted=core.measures.granted,
         stragglers=_stragglers(core, now),
         quiet_s=core.hold.left_s(now),
+        reason=core.reason,
         notices=core.notices.listed(),
     )
 

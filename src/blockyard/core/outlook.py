@@ -68,7 +68,8 @@ class Outlook:
         position = {number: place for place, number in enumerate(self._order)}
         loads = [self._load(core, core.tasks[number], window, whole, position) for number in self._order]
         ends = forecast(loads, [self._slots_at_work(core, pool, window) for pool in range(len(self.pools))])
-        return [ends[position[number]] for number in range(len(core.tasks))]
+        stopped = core.fail_fast.stops
+        return [None if number in stopped else ends[position[number]] for number in range(len(core.tasks))]
 
     def _load(self, core: RunState, task: Task, window: Past, whole: Past, position: dict[int, int]) -> Load:
         n = task.number

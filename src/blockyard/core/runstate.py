@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from blockyard.core import events as ev
+from blockyard.core.failfast import FailFast
 from blockyard.core.history import History
 from blockyard.core.listeners import Listeners
 from blockyard.core.measures import Measures
@@ -41,6 +42,8 @@ class RunState:
         self.epoch = epoch
         self.settings = settings
         self.state = "running"
+        self.reason = ""
+        """Why it is paused, where no person did that; "": nothing is to be said."""
         self.seq = 0
         """Sequence of the last record given out."""
         grids = {task.id: Grid.of(task) for task in run.pipeline.tasks}
@@ -67,6 +70,7 @@ class RunState:
         """When the run was seen to be over; None: it is not."""
         self.tasks_over: set[int] = set()
         """Numbers of the tasks of which it was announced that no block will run any more."""
+        self.fail_fast = FailFast()
         self.notices = Notices()
         self.listeners = Listeners()
         self.unstarted = Unstarted(self.notices)
@@ -78,6 +82,11 @@ class RunState:
     def is_over(self) -> bool:
         """Whether the run has ended."""
         return self.state in ENDED
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether nothing will run unless a person does something: it has ended, or is paused for a reason."""
+        return self.is_over or bool(self.reason)
 
     def ready_count(self, task: int) -> int:
         """Count the blocks of a task found ready, those awaiting a retry included."""

@@ -8,6 +8,7 @@ for and handed out, and all that changed becomes one record.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blockyard.core import events as ev
+from blockyard.core import failfast
 from blockyard.core.assign import assign
 from blockyard.core.describe import describe_run
 from blockyard.core.explain import explain
@@ -87,7 +89,8 @@ class Scheduler(RunState):
         self = cls(run, epoch=epoch, settings=settings, now=now, seed=seed)
         loaded = load(self.tasks, pages, records)
         self.seq = loaded.seq
-        self.state = loaded.state or "running"
+        self.state, self.reason = loaded.state or "running", loaded.reason
+        self.fail_fast.stops = loaded.stops
         self._snapshots.loaded(loaded)
         self.leases = loaded.leases
         self.hold = RecoveryHold.of(self.leases, epoch, self._random, now + self.settings.patience_s)
@@ -104,6 +107,9 @@ class Scheduler(RunState):
             if grant.max_running:
                 self.allotted[grant.task][grant.worker] = grant.max_running
         rebuild(self)
+        failfast.restored(self, now)
+        if self.reason and not self.fail_fast.stops:
+            self._set_state("running")
         return self
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Effect]:
@@ -143,6 +149,8 @@ class Scheduler(RunState):
             self.hold.hear(event.holds, self.leases)
             revoked = self._reconcile(worker, np.unique(event.holds), now)
         self.turn.effects.append(ev.SendWelcome(worker.id, revoked))
+        if self.fail_fast.stops and failfast.reopen(self, worker) and self.reason:
+            self._set_state("running")
         self.turn.joined.append(event.task)
 
     def _reconcile(self, worker: Worker, holds: Ints, now: float) -> Ints:
@@ -304,6 +312,8 @@ class Scheduler(RunState):
         self.turn.note_bits(task, kind, addresses, value=True)
         self.frontiers[task.number].close(closed)
         self.turn.finished.setdefault(task.number, []).append(addresses)
+        if self.fail_fast.watching:
+            failfast.lift(self, (task,))  # it is not the code
         voxels = task.voxels_written(addresses) if kind is Kind.DONE else 0
         self.measures.finished(task, len(addresses), voxels, now)
         if task.tries:
@@ -322,6 +332,8 @@ class Scheduler(RunState):
             error = error or BlockError(-1, outcome.name.lower(), "no reason was given", worker=worker.id)
             block_id = task.grid.id_of(task.layout.index_of(address))
             self.turn.errors.append(ev.FailureNote(task.spec.id, block_id, tries.attempt, verdict.final, error))
+        if failfast.is_watched(self, task):
+            self.fail_fast.ended(task.number, address, outcome, worker.id, error)
         if verdict.alone:
             self.retries.alone.add((task.number, address))
         if verdict.final:
@@ -350,17 +362,18 @@ class Scheduler(RunState):
     # --- operating ---------------------------------------------------------------------------------------------
 
     def _retry_requested(self, event: ev.RetryRequested, now: float) -> None:  # noqa: ARG002 - a door
-        self._undo(lambda: retry(self, event))
+        self._undo(event.task, lambda: retry(self, event))
 
     def _rerun_requested(self, event: ev.RerunRequested, now: float) -> None:  # noqa: ARG002 - a door
-        self._undo(lambda: rerun(self, event))
+        self._undo(event.task, lambda: rerun(self, event))
 
-    def _undo(self, change: Callable[[], None]) -> None:
+    def _undo(self, task: str | None, change: Callable[[], None]) -> None:
         """Take back what is over; a run that had ended goes on when there are blocks to run again."""
         before = sum(task.unfinished for task in self.tasks)
         change()
         self.measures.undone += sum(task.unfinished for task in self.tasks) - before
-        if self.state in {"done", "failed"} and any(task.unfinished for task in self.tasks):
+        failfast.lift(self, self.tasks if task is None else (self.by_id[task],))
+        if (self.state in {"done", "failed"} and any(task.unfinished for task in self.tasks)) or self.reason:
             self._set_state("running")
 
     def _pause_requested(self, event: ev.PauseRequested, now: float) -> None:  # noqa: ARG002 - a door
@@ -368,6 +381,7 @@ class Scheduler(RunState):
             self._set_state("paused")
 
     def _resume_requested(self, event: ev.ResumeRequested, now: float) -> None:  # noqa: ARG002 - a door
+        failfast.lift(self, self.tasks)
         if self.state in {"paused", "cancelled"}:
             self._set_state("running")
 
@@ -382,11 +396,12 @@ class Scheduler(RunState):
                 self._release(worker, grant, live, np.full(len(live), Outcome.RETURNED, np.uint8), now)
             if numbers:
                 self.turn.effects.append(ev.SendRevoke(worker.id, np.concatenate(numbers)))
+        failfast.lift(self, self.tasks)
         self._set_state("cancelled")
 
-    def _set_state(self, state: str) -> None:
-        self.state = state
-        self.turn.record.state = state
+    def _set_state(self, state: str, reason: str = "") -> None:
+        self.state, self.reason = state, reason
+        self.turn.record.state, self.turn.record.reason = state, reason
         self._announced = False
 
     # --- a turn ------------------------------------------------------------------------------------------------
@@ -399,20 +414,36 @@ class Scheduler(RunState):
             self.frontiers[number].finished(np.concatenate(addresses))
         again = False
         if self.state == "running":
+            failfast.look(self, now)
             if not self.hold.lasts(now):
                 again = assign(self, now)
                 self.turn.effects += self.listeners.due(self.by_id, self.frontiers)
             self._announce_overs()
+            again |= self._stand_still(now)
         self._announce_end()
-        self.ended_s = (now if self.ended_s is None else self.ended_s) if self.is_over else None
+        self.ended_s = (now if self.ended_s is None else self.ended_s) if self.has_stopped else None
         self.outlook.look(self, now)
         effects = self._commit() + self.turn.effects
         quiet_s = self.hold.ends_s if self.hold.lasts(now) else self._next_expiry_s
-        effects.append(ev.WakeAt(min(self._next_expiry_s, self.retries.next_s(), quiet_s)))
+        effects.append(ev.WakeAt(min(self._next_expiry_s, self.retries.next_s(), quiet_s, self._settled_s(now))))
         if again:
             effects.append(ev.ContinueTurn())
         self.turn = Turn()
         return effects
+
+    def _stand_still(self, now: float) -> bool:
+        """Pause a run in which nothing can run but what was stopped; give whether to look again at once."""
+        if self.state != "running" or not self.fail_fast.stops or self.hold.lasts(now):
+            return False
+        reason, again = failfast.standstill(self, now)
+        if reason:
+            self._set_state("paused", reason)
+        return again
+
+    def _settled_s(self, now: float) -> float:
+        """Return when a stop may be the end of the run, if that is to come."""
+        settled_s = self.fail_fast.settled_s(self.settings) if self.state == "running" else now
+        return settled_s if settled_s > now else math.inf
 
     def _announce_overs(self) -> None:
         for task in self.tasks:

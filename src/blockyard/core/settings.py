@@ -29,6 +29,10 @@ class CoreSettings:
     retry_backoff_s: float = 0.0
     """Wait before the first retry; doubled for each further one, up to `longest_backoff_s`."""
     longest_backoff_s: float = 60.0
+    fail_fast: bool = False
+    """Lease a task no more whose first attempts all failed alike (see `failfast.py`)."""
+    fail_fast_settle_s: float = 10.0
+    """Where only one worker has failed: so long a second one may take to come."""
     snapshot_records: int = 2048
     """Journal records after which snapshot pages are written."""
 

@@ -107,6 +107,8 @@ def _head(core: RunState) -> journal.Head:
         state=core.state,
         retries={task.number: task.retries for task in core.tasks if task.retries},
         stale={worker.id: worker.stale for worker in core.workers.values() if worker.stale},
+        reason=core.reason,
+        stops=core.fail_fast.stops,
     )
 
 
@@ -139,6 +141,8 @@ class Loaded:
     workers: dict[str, int] = field(default_factory=dict)
     stale: dict[str, dict[int, int]] = field(default_factory=dict)
     retries: dict[int, int] = field(default_factory=dict)
+    reason: str = ""
+    stops: dict[int, journal.Stop] = field(default_factory=dict)
 
 
 def load(tasks: Sequence[Task], pages: Iterable[Page], records: Iterable[tuple[int, bytes]]) -> Loaded:
@@ -184,6 +188,7 @@ def _load_head(loaded: Loaded, tasks: Sequence[Task], head: journal.Head, seq: i
     loaded.state = head.state
     loaded.retries = dict(head.retries)
     loaded.stale = {worker: dict(of_worker) for worker, of_worker in head.stale.items()}
+    loaded.reason, loaded.stops = head.reason, dict(head.stops)
 
 
 def _replay_bits(
@@ -227,7 +232,13 @@ def _replay_head(loaded: Loaded, tasks: Sequence[Task], record: journal.Record) 
             loaded.workers[worker] = last
     for worker, of_worker in record.stale.items():
         loaded.stale.setdefault(worker, {}).update(of_worker)
-    loaded.state = record.state or loaded.state
+    if record.state:
+        loaded.state, loaded.reason = record.state, record.reason
+    for task, stop in record.stops.items():
+        if stop is None:
+            loaded.stops.pop(task, None)
+        else:
+            loaded.stops[task] = stop
     loaded.retries.update(record.retries)
 
 

@@ -77,6 +77,7 @@ def distribute(
                 workers=workers,
                 fresh=fresh or run_dir is None,
                 accept_changes=accept_changes,
+                keep_going=True,  # a script says itself what it does about failures
                 module_path=module_path(tasks.folder if isinstance(tasks, Pipeline) else None),
                 say=log.warning,
             )

@@ -76,7 +76,7 @@ class RunFolder:
     def result(self) -> RunResult | None:
         """Return the result that the scheduler wrote, if the run has ended (a stopped one leaves a status too)."""
         found = read_result(self.path)
-        return found if found is not None and found.status.is_over else None
+        return found if found is not None and found.status.has_stopped else None
 
     def close(self, *, put_back: bool) -> None:
         """Remove what is of use only while a run lives; with `put_back`, leave what the earlier run had left."""

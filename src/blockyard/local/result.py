@@ -21,7 +21,8 @@ class RunResult(msgspec.Struct, frozen=True):
     """How a run ended."""
 
     state: str
-    """``done``, ``failed`` or ``cancelled``; ``stopped`` where nothing can run what is left."""
+    """``done``, ``failed`` or ``cancelled``; ``stopped`` where nothing can run what is left, ``paused`` where a task
+    failed from its first block on."""
     status: RunStatus
     failures: tuple[FailureStatus, ...] = ()
 
@@ -59,8 +60,10 @@ def summary(result: RunResult) -> str:
         lines += [f"  {notice.text}" for notice in result.status.notices]
     if not result.ok:
         failed, orphaned = sum(task.failed for task in tasks), sum(task.orphaned for task in tasks)
-        lines[0] += f"; {failed:,} failed, {orphaned:,} wait for those and never ran"
+        if failed or not result.status.reason:
+            lines[0] += f"; {failed:,} failed, {orphaned:,} wait for those and never ran"
         lines += failure_lines(result)
+        lines += [result.status.reason] if result.status.reason else []
     return "\n".join(lines)
 
 

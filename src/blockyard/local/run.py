@@ -78,6 +78,8 @@ class LocalRun:
     """Slots of each pool; None: what the tasks' `num_workers` ask for, else one for each processor."""
     fresh: bool = False
     accept_changes: bool = False
+    keep_going: bool = False
+    """Try all blocks of a task, also where its first attempts all failed alike."""
     module_path: Sequence[str] = ()
     redis_url: str = ""
     """A running Redis to use instead of an embedded one."""
@@ -246,6 +248,7 @@ class LocalRun:
             "--exit-when-done": not self.keep_serving,
             "--fresh": self.fresh,
             "--accept-changes": self.accept_changes,
+            "--keep-going": self.keep_going,
         }
         return [flag for flag, wanted in asked.items() if wanted]
 

@@ -94,6 +94,8 @@ class TaskSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """One function ``"module:name"`` used before and after each block, or a pair."""
     pool: str = "default"
     """Which workers run it."""
+    keep_going: bool = False
+    """Try all its blocks, also where the first 10 attempts all failed with the same error (see `run --keep-going`)."""
     requires: tuple[str, ...] = ()
     """Ids of the tasks whose blocks it reads."""
 

@@ -87,6 +87,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("accept-changes", False, bool, "go on although parameters, requirements or the conflict flag changed"),
     Setting("exit-when-done", False, bool, "end the scheduler when the run has ended"),
     Setting(
+        "keep-going",
+        False,
+        bool,
+        "try all blocks of a task, also where its first 10 attempts all failed with the same error; without it such a"
+        " run is paused",
+    ),
+    Setting(
         "history-blocks",
         2_000_000,
         int,

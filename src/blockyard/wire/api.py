@@ -47,10 +47,17 @@ class TaskStatus(msgspec.Struct, kw_only=True):
     """Voxels that done blocks wrote, per second over the last 2 minutes; a clipped block counts what it wrote."""
     over: bool = False
     """No block of it will run any more."""
+    stopped: str = ""
+    """Why it is leased no more, because its first attempts all failed alike; "": that was not so."""
     finished: int = 0
     """Done or skipped. What failed or never ran is not finished."""
     progress: float = 0.0
     """`finished` of `total`, 0 to 1; 1 only where all are, and for a task without blocks."""
+
+    @property
+    def runnable(self) -> int:
+        """Blocks that run or could run now."""
+        return self.leased + (0 if self.stopped else self.ready)
 
     def __post_init__(self) -> None:
         self.finished = self.done + self.skipped
@@ -159,6 +166,8 @@ class RunStatus(msgspec.Struct, kw_only=True):
     """It takes less than this nine times of ten."""
     pools: list[PoolStatus] = []
     """Of a scheduler that scales its workers on Kubernetes."""
+    reason: str = ""
+    """Why nothing runs until a person resumes it; "" also where a person paused it."""
     notices: list[Notice] = []
     """What a person should know now; oldest first."""
     total: int = 0
@@ -177,6 +186,11 @@ class RunStatus(msgspec.Struct, kw_only=True):
     def is_over(self) -> bool:
         """Whether the run has ended."""
         return self.state in ENDED
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether nothing will run unless a person does something: it has ended, or is paused for a reason."""
+        return self.is_over or bool(self.reason)
 
 
 class FailureStatus(msgspec.Struct, kw_only=True):

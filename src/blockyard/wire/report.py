@@ -118,7 +118,7 @@ def _headline(status: RunStatus) -> str:
     line += f", {duration(status.elapsed_s)} elapsed"
     if status.quiet_s > 0:
         line += f", nothing is leased for {duration(status.quiet_s)} (Redis may have forgotten what runs)"
-    if status.state not in ("running", "paused"):
+    if status.state not in ("running", "paused") or status.reason:
         return line
     likely = span(status.eta_p10_s, status.eta_p90_s)
     return f"{line}, ETA {duration(status.eta_s)}" + (f" ({likely})" if likely else "")

@@ -75,6 +75,9 @@ spec:
         {{- if .Values.run.acceptChanges }}
         - --accept-changes
         {{- end }}
+        {{- if .Values.run.keepGoing }}
+        - --keep-going
+        {{- end }}
         {{- if eq .Values.run.onEnd "exit" }}
         - --exit-when-done
         {{- end }}

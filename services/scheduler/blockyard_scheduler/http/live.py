@@ -195,7 +195,7 @@ class Events(Api):
 
     async def _tell(self) -> None:
         number = 0
-        over, began_s = self.turns.run_over, self.turns.core.started_s
+        over, began_s = self.turns.run_stopped, self.turns.core.started_s
         with contextlib.suppress(StreamClosedError):
             while True:
                 young = time.monotonic() - began_s < YOUNG_S

@@ -49,6 +49,8 @@ class Turns(Protocol):
     """The loop of the leader, as far as scaling needs it."""
 
     core: Scheduler
+    dismissed: bool
+    """Whether the workers were told to leave although the run is not over."""
 
     def tell(self, event: Event) -> None:
         """Take an event into the next turn."""
@@ -184,7 +186,7 @@ class Autoscaler:
                 continue
             async with self._deciding:
                 rests &= await self._tend(name, pods)
-        if rests and self._turns.core.is_over:
+        if rests and self._over:
             self.at_rest.set()
         else:
             self.at_rest.clear()
@@ -242,7 +244,7 @@ class Autoscaler:
         now, scaler = time.monotonic(), self._scalers[name]
         deployment = await self._cluster.deployment(name)
         self._seen[name] = _Seen(deployment, pods)
-        by_person, over = scaler.note.person, self._turns.core.is_over
+        by_person, over = scaler.note.person, self._over
         scaler.observe(deployment.replicas, now, uid=deployment.uid)
         if scaler.note.person and not by_person:
             log.info(
@@ -298,6 +300,11 @@ class Autoscaler:
         except ClusterError as error:
             self._failed("costs", pool, error)
 
+    @property
+    def _over(self) -> bool:
+        """Whether no worker is of use any more, nor will be while this scheduler lives."""
+        return self._turns.core.is_over or self._turns.dismissed
+
     def _busy_s(self) -> dict[str, float]:
         """Return for each pod that holds blocks how long the longest of them runs."""
         core, found = self._turns.core, dict[str, float]()
@@ -314,7 +321,9 @@ class Autoscaler:
         leased = sum(core.leases.count_by_task.get(task.number, 0) for task in core.tasks if task.spec.pool == pool)
         if core.state != "running":
             return leased
-        return leased + sum(core.ready_count(task.number) for task in core.tasks if task.spec.pool == pool)
+        stopped = core.fail_fast.stops
+        ours = (task.number for task in core.tasks if task.spec.pool == pool and task.number not in stopped)
+        return leased + sum(core.ready_count(number) for number in ours)
 
     # --- what others ask ---------------------------------------------------------------------------------------
 
@@ -363,7 +372,7 @@ class Autoscaler:
 
     def _describe(self, name: str) -> PoolStatus:
         pool, seen, scaler = self._scaling.pools[name], self._seen.get(name), self._scalers.get(name)
-        desired = 0 if self._turns.core.is_over else (scaler or PoolScaler(pool)).wanted(self._runnable(name))
+        desired = 0 if self._over else (scaler or PoolScaler(pool)).wanted(self._runnable(name))
         error = self._api_errors.of(name)
         decides = scaler.decides if scaler else ("auto" if pool.autoscale else "nobody")
         if seen is None:

@@ -51,6 +51,15 @@ class TriesRecord(msgspec.Struct, array_like=True):
     tries: Tries | None
 
 
+class Stop(msgspec.Struct, array_like=True, frozen=True):
+    """Why a task is leased no more: its first attempts all failed alike."""
+
+    text: str
+    """A sentence for a person."""
+    worker: str = ""
+    """The only worker that has failed; "": there are several."""
+
+
 class Record(msgspec.Struct, array_like=True):
     """One turn."""
 
@@ -65,6 +74,10 @@ class Record(msgspec.Struct, array_like=True):
     """Retries so far, by task."""
     stale: dict[str, dict[int, int]] = {}
     """Stale leases in accepted releases, by worker and sequence of the release."""
+    reason: str = ""
+    """Why the run is in `state`, where that is said."""
+    stops: dict[int, Stop | None] = {}
+    """Tasks that are leased no more, by number; None: leased again."""
 
 
 class Head(msgspec.Struct, array_like=True):
@@ -77,6 +90,8 @@ class Head(msgspec.Struct, array_like=True):
     state: str
     retries: dict[int, int]
     stale: dict[str, dict[int, int]] = {}
+    reason: str = ""
+    stops: dict[int, Stop] = {}
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from blockyard.core.state.leases import Grant
 from blockyard.plan.grid import Ints
+from blockyard.spec.model import TaskSpec
 from blockyard.wire.messages import Outcome
 
 
@@ -31,6 +32,10 @@ class Worker:
     finished: int = 0
     running: tuple[tuple[int, float], ...] = ()
     """(lease, seconds it has run) of its busy slots, as of the last heartbeat."""
+
+    def may_run(self, task: TaskSpec) -> bool:
+        """Whether blocks of the task are for workers like this one."""
+        return task.pool == self.pool and (task.worker is not None) == self.own and self.task in {None, task.id}
 
 
 def lost_outcomes(
