@@ -1,12 +1,13 @@
 """What can't be started: after so many times in a row a worker says why, to scheduler and log, and leaves."""
 
 import asyncio
+import signal
 from contextlib import ExitStack
 
 import pytest
-from worker_peer import AgentProcess, FakeScheduler, block_task, finish_run
+from worker_peer import AgentProcess, FakeScheduler, block_task, finish_run, wait_for
 
-from blockyard.wire.messages import KNOWN, Bye, CannotStart, Gone
+from blockyard.wire.messages import KNOWN, Bye, CannotStart, Gone, Hello, Outcome, TaskOver
 from blockyard_worker import slot_pool as pool_module
 from blockyard_worker import starts as starts_module
 from blockyard_worker.slot_handle import SlotSettings
@@ -55,6 +56,17 @@ def is_told():
 
 def grandchild():
     note("grandchild")
+
+def submits():
+    note("submits")
+    program = "import own; own.job()"
+    subprocess.Popen([sys.executable, "-c", program], cwd=HERE, start_new_session=True)
+
+def job():
+    import time
+    while not (HERE / "begin").exists(): time.sleep(0.01)
+    client = Client()
+    while (block := client.acquire_block()) is not None: client.release_block(block)
 """
 WAYS = {
     "raises": "No module named 'a_module_that_is_not_there'",
@@ -182,3 +194,36 @@ def test_last_words_are_those_of_this_start(tmp_path):
     log.write_bytes(b"an older one\nfirst\n  \xff last \n\n")
     assert last_words(log, 13) == "\ufffd last"
     assert last_words(tmp_path / "none", 0) == last_words(None, 0) == ""
+
+
+def test_a_job_that_is_submitted_is_no_failed_start(folder):
+    """As many as workers are asked for, not one more; neither their submission's end nor the agent's touches them."""
+    task = block_task(worker="own:submits", submits=True)
+    with (
+        FakeScheduler((task,), knows=KNOWN, begins=True) as scheduler,
+        AgentProcess(scheduler, folder, "--task", "work", slots=2) as agent,
+    ):
+        wait_for(lambda: agent.output().count("has submitted a job") == 2)
+        (folder / "begin").touch()
+        scheduler.wait(lambda: sum(hello.own for hello in scheduler.messages(Hello)) == 2)
+        agent.signal(signal.SIGTERM)
+        assert agent.exit_status() == 0
+        scheduler.add("work", range(4))
+        assert set(scheduler.finish(range(4))) == {Outcome.SUCCESS}
+        scheduler.say(TaskOver("work"))
+        scheduler.wait(lambda: len(scheduler.messages(Bye)) == 3)
+    assert (folder / "starts-submits").read_text() == ".."
+    assert scheduler.messages(Gone) == scheduler.messages(CannotStart) == []
+    assert all(hello.worker.startswith("submitted/") for hello in scheduler.messages(Hello) if hello.own)
+
+
+@pytest.mark.parametrize("way", ["quits", "leaves"])
+def test_a_submission_that_fails_is_a_failed_start(folder, way):
+    """A queue that refuses the job, say."""
+    task = block_task(worker=f"own:{way}", submits=True)
+    with (
+        FakeScheduler((task,), knows=KNOWN, begins=True) as scheduler,
+        AgentProcess(scheduler, folder, "--task", "work") as agent,
+    ):
+        assert agent.exit_status() == EXIT_CANNOT_START
+    assert WAYS[way] in agent.output().splitlines()[-1]

@@ -42,6 +42,7 @@ def test_a_task_that_can_run_passes(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
+        ({"submits": True}, "task 'a' has submits, which is for a task with worker"),
         ({"num_workers": 0}, "task 'a': num_workers is 0; it must be at least 1"),
         ({"num_workers": -3}, "task 'a': num_workers is -3; it must be at least 1"),
         ({"max_retries": -1}, "task 'a': max_retries is -1; it must be at least 0"),

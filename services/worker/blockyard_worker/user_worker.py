@@ -49,10 +49,13 @@ from blockyard_worker.process import ChildProcess, Exit, child_environment, outp
 from blockyard_worker.slot_handle import SlotSettings
 from blockyard_worker.slot_page import shared_fd
 from blockyard_worker.starts import EXIT_CANNOT_START, FIRST_PAUSE_S, Starts, last_words, size_of
+from blockyard_worker.watchdog import MARK_VARIABLE
 from blockyard_worker.watchdog_handle import WatchdogHandle
 
 LAST_WORDS_S = 30.0
 """How long processes may take to end by themselves once their task is over."""
+SUBMITTED = "submitted"
+"""What the ids of submitted jobs begin with, in place of the agent's: it can't speak for them, nor can its end."""
 NOT_A_USER_WORKER = -1
 """Exit status of `UserWorkerAgent.run` for a task without a worker of its own."""
 
@@ -256,22 +259,11 @@ class UserWorkerAgent:
         place.prefix = mark = f"{settings.worker}/own-{place.number}.{self._incarnations}"
         log_file = None if settings.log_dir is None else settings.log_dir / f"{settings.worker}.own-{place.number}.log"
         place.log, place.log_from = log_file, size_of(log_file)
-        host, port = split_address(self.session.address)
-        context = Context(host, port, self.task_id, place.number, len(self.places), worker=mark)
-        for name, value in (
-            ("token_file", self.token_file),
-            ("pickle_dir", settings.pickle_dir),
-            ("log_file", log_file),
-            ("careful", place.careful),
-            *self._tls(),
-        ):
-            if value:
-                context[name] = str(value)
-        variables = context.variables() | output_variables(place.number, log_file)
-        if self.session.welcome is not None:
-            variables["BLOCKYARD_RUN"] = self.session.welcome.run
-        if self._hello.token and not self.token_file:
-            variables["BLOCKYARD_TOKEN"] = self._hello.token
+        if self.task.submits:
+            place.prefix = f"{SUBMITTED}/{mark.replace('/', '-')}"
+        environment = child_environment(mark, settings.module_path, settings.environ, **self._variables(place))
+        if self.task.submits:
+            del environment[MARK_VARIABLE]
         assert self.task.worker is not None
         page_fd = shared_fd("blockyard-in-hand", inhand.SIZE_BYTES)
         command = [sys.executable, "-m", "blockyard_worker.userloop", str(page_fd), self.task.worker]
@@ -280,13 +272,33 @@ class UserWorkerAgent:
             place.process = ChildProcess(
                 command + ([settings.pickle_dir] if settings.pickle_dir else []),
                 mark=mark,
-                environment=child_environment(mark, settings.module_path, settings.environ, **variables),
+                environment=environment,
                 fds=(page_fd,),
                 log=log_file,
                 ended=lambda exit_: self._ended(place, exit_),
             )
         finally:
             os.close(page_fd)
+
+    def _variables(self, place: Place) -> dict[str, str]:
+        """Return what a process, and the programs that it starts, are told in their environment."""
+        host, port = split_address(self.session.address)
+        context = Context(host, port, self.task_id, place.number, len(self.places), worker=place.prefix)
+        for name, value in (
+            ("token_file", self.token_file),
+            ("pickle_dir", self._slot_settings.pickle_dir),
+            ("log_file", place.log),
+            ("careful", place.careful),
+            *self._tls(),
+        ):
+            if value:
+                context[name] = str(value)
+        variables = context.variables() | output_variables(place.number, place.log)
+        if self.session.welcome is not None:
+            variables["BLOCKYARD_RUN"] = self.session.welcome.run
+        if self._hello.token and not self.token_file:
+            variables["BLOCKYARD_TOKEN"] = self._hello.token
+        return variables
 
     def _tls(self) -> list[tuple[str, object]]:
         """Return what the Clients of the processes need to know of TLS."""
@@ -297,11 +309,17 @@ class UserWorkerAgent:
         assert place.process is not None
         assert place.in_hand is not None
         reason = exit_.sentence(self.who)
+        place.process = None
+        self._changed.set()
+        if self._has_submitted(place, exit_):
+            # Its job runs under the name that this process had, so its end is proof of nothing.
+            place.due_s = math.inf
+            log.info("%s has submitted a job", self.who)
+            self.turn()
+            return
         self.session.gone(self._obituary(place, exit_, reason))
         if place.log is not None:
             note_last_end(place.log, reason)
-        place.process = None
-        self._changed.set()
         if not self.ending:
             log.log(logging.WARNING if exit_.bad else logging.INFO, "%s", reason)
             if place.in_hand.worked:
@@ -313,13 +331,19 @@ class UserWorkerAgent:
                 self._failed(place, self._why(place, exit_))
         self.turn()
 
+    def _has_submitted(self, place: Place, exit_: Exit) -> bool:
+        """Whether a process ended well that has made no Client, of a task whose worker submits jobs."""
+        assert self.task is not None
+        assert place.in_hand is not None
+        return self.task.submits and not exit_.bad and place.in_hand.numbers() is None
+
     def _why(self, place: Place, exit_: Exit) -> str:
         """Say how a process ended that had no block."""
         assert place.in_hand is not None
         how = exit_.sentence("it")
         words = place.in_hand.error or last_words(place.log, place.log_from)
         if not exit_.bad and place.in_hand.numbers() is None:
-            how = "it returned without having made a Client"
+            how = "it returned without having made a Client (if it submits a job: submits: true)"
         return f"{how}{f' ({words})' if words else ''}{f'; its log: {place.log}' if place.log else ''}"
 
     def _failed(self, place: Place, reason: str) -> None:

@@ -121,6 +121,7 @@ def task_spec(task: Task, requires: tuple[str, ...], refer: Callable[[Any, str],
         num_workers=plan.num_workers,
         check=before if plan.before is plan.after else CheckSpec(before, after),
         pool=plan.pool,
+        submits=plan.submits,
         requires=requires,
         **code,
     )

@@ -87,6 +87,7 @@ class Schedule:
     timeout_s: float | None = None
     pool: str = "default"
     command: tuple[str, ...] | None = None
+    submits: bool = False
 
 
 class Task:
@@ -164,12 +165,14 @@ class Task:
         timeout_s: float | None = None,
         pool: str = "default",
         command: Sequence[str] | None = None,
+        submits: bool = False,
     ) -> None:
         """Say what the blocks of this task are and what runs for each; the names are those of the pipeline file.
 
-        `process_function` takes a block, or nothing: then it is a worker of the user's own. `check_function` is one
-        function, or a pair (before, after). What follows `fit` is beyond 0.2. Raises SpecError for what has no meaning
-        at all; the rest is checked with the pipeline.
+        `process_function` takes a block, or nothing: then it is a worker of the user's own; with `submits` one that
+        submits a job, which drives the Client later, and returns. `check_function` is one function, or a pair (before,
+        after). What follows `fit` is beyond 0.2. Raises SpecError for what has no meaning at all; the rest is checked
+        with the pipeline.
         """
         before, after = _pair(check_function, self.task_id)
         self._schedule = Schedule(
@@ -187,6 +190,7 @@ class Task:
             timeout_s=timeout_s,
             pool=pool,
             command=None if command is None else tuple(command),
+            submits=bool(submits),
         )
 
     @property

@@ -180,6 +180,12 @@ def _check_numbers(task: TaskSpec, where: Where) -> None:
         raise SpecError.at(
             (*where, "fit"), f"task '{task.id}': unknown fit '{task.fit}'{nearest(str(task.fit), get_args(Fit))}"
         )
+    if task.submits and task.worker is None:
+        raise SpecError.at(
+            (*where, "submits"),
+            f"task '{task.id}' has submits, which is for a task with worker: a function of no argument that submits a"
+            " job, which drives the Client",
+        )
     if task.num_workers is not None and task.num_workers < 1:
         raise SpecError.at(
             (*where, "num_workers"), f"task '{task.id}': num_workers is {task.num_workers}; it must be at least 1"
