@@ -19,6 +19,8 @@ from chart import TINY, Refused
         (TINY, ("tasks[0].max_retries=-1",), "minimum: got -1, want 0"),
         (TINY, ("tasks[0].pool=gpu",), "Task 'copy' wants pool 'gpu', which is none of 'pools:' (default)"),
         (TINY + "    params: {n: 3}\n", (), "write the name in quotes"),
+        (TINY + "    params: {ids: [{a: 720575940621039145}]}\n", (), "'copy' has the number 7205759406210391"),
+        (TINY + "    params: {low: -9007199254740993}\n", (), "helm rounds whole numbers of more than 53 bits"),
         (TINY, ("pools.default=null",), "at '/pools': minProperties: got 0, want 1"),
         (TINY, ("pools.GPU.slots=1",), "'GPU' does not match pattern"),
         (TINY, ("pools.default.slotz=2",), "at '/pools/default': additional properties 'slotz' not allowed"),

@@ -1,6 +1,6 @@
 {{/* The pipeline, the pools and what can be wrong with them. */}}
 
-{{/* The pipeline as JSON: YAML of helm would write 1e+06 for a million. */}}
+{{/* The pipeline as JSON: YAML of helm would write 1e+06 for a million. What ends a line in YAML alone is escaped. */}}
 {{- define "blockyard.pipeline" -}}
 {{- $pipeline := .Values.pipeline -}}
 {{- if and $pipeline (or .Values.name .Values.tasks) -}}
@@ -15,7 +15,18 @@
 {{- if not $pipeline -}}
 {{- fail "\n\nThere is no pipeline. Give its file: helm install NAME CHART -f pipeline.yaml\n('name:' and 'tasks:' as 'blockyard run' takes it, or the output of 'blockyard values pipeline.yaml').\n" -}}
 {{- end -}}
-{{- toPrettyJson $pipeline -}}
+{{- toPrettyJson $pipeline | replace "\u0085" "\\u0085" | replace "\ufeff" "\\ufeff" -}}
+{{- end -}}
+
+{{/* The first number in a value that helm may have rounded: it keeps 53 bits of a whole one. */}}
+{{- define "blockyard.rounded" -}}
+{{- if kindIs "map" . -}}
+{{- range $_, $item := . -}}{{- include "blockyard.rounded" $item -}}{{- end -}}
+{{- else if kindIs "slice" . -}}
+{{- range . -}}{{- include "blockyard.rounded" . -}}{{- end -}}
+{{- else if kindIs "float64" . -}}
+{{- or (and (ge . 9007199254740992.0) (lt . 1e21)) (and (le . -9007199254740992.0) (gt . -1e21)) | ternary (printf "%.0f " .) "" -}}
+{{- end -}}
 {{- end -}}
 
 {{/* The pools with the defaults of `worker` filled in, as JSON. Lists of environment and volumes are put one behind the other. */}}
@@ -45,6 +56,9 @@
 {{- if has $key (list "true" "false") -}}
 {{- fail (printf "\n\nTask '%s' has a parameter called '%s'. helm reads the bare words y, n, yes, no, on and off as true and false; write the name in quotes.\n" $task.id $key) -}}
 {{- end -}}
+{{- end -}}
+{{- with include "blockyard.rounded" $task -}}
+{{- fail (printf "\n\nTask '%s' has the number %s, or one near it: helm rounds whole numbers of more than 53 bits. Write it in quotes, and make it a number in the function.\n" $task.id (splitList " " . | first)) -}}
 {{- end -}}
 {{- $pool := $task.pool | default "default" -}}
 {{- if not (hasKey $pools $pool) -}}

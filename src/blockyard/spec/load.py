@@ -1,8 +1,8 @@
 """Pipeline files: YAML text to a checked `PipelineSpec`, with errors that name file, line, task and field.
 
-The text becomes a tree of nodes first, in which duplicate keys and endless aliases are seen and every value has its
-line; then plain data, whose field names are compared with the model; then structs, with their types; and then
-`validate` looks at the whole. So the first fault is told by the step that can say most about it.
+The text becomes plain data first (`yaml_text`, which sees duplicate keys, doubtful values and the line of each), whose
+field names are compared with the model; then structs, with their types; and then `validate` looks at the whole. So the
+first fault is told by the step that can say most about it.
 """
 
 from __future__ import annotations
@@ -14,27 +14,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
-import yaml
 
 from blockyard.spec.errors import SpecError, brief, nearest
 from blockyard.spec.functions import PICKLE
 from blockyard.spec.model import CheckSpec, Fit, PipelineSpec, RoiSpec, TaskSpec
 from blockyard.spec.validate import Where, code_references, validate
-
-MOST_VALUES = 1_000_000
-"""Values of one file with its aliases written out: a few lines of aliases of aliases could be more than any memory."""
-
-DEEPEST = 100
-"""Levels of lists and mappings in one file."""
-MERGE_TAG = "tag:yaml.org,2002:merge"
-"""The tag of the key ``<<``, which may stand more than once."""
-
-Lines = dict[Where, int]
-"""Line, from 1, of the value at a path; an alias has the lines of its anchor at the first path only."""
+from blockyard.spec.yaml_text import Lines, read_yaml
 
 
 def load_pipeline(path: str | os.PathLike[str]) -> PipelineSpec:
-    """Return the pipeline of a YAML file, checked. Raises SpecError that names file, line, task and field."""
+    """Return the pipeline of a YAML or JSON file, checked. Raises SpecError that names file, line, task and field."""
     source = os.fspath(path)
     try:
         data = Path(path).read_bytes()
@@ -44,13 +33,10 @@ def load_pipeline(path: str | os.PathLike[str]) -> PipelineSpec:
 
 
 def load_text(text: str | bytes, source: str = "pipeline.yaml") -> PipelineSpec:
-    """Return the pipeline of YAML text, checked; `source` is how errors call it. Raises SpecError."""
-    try:
-        value, lines = _read_yaml(text)
-    except yaml.YAMLError as error:
-        raise SpecError(f"{source}{_place(error)}: not valid YAML: {_problem(error, text)}") from None
-    except SpecError as error:
-        raise SpecError(f"{source}{error}") from None
+    """Return the pipeline of YAML or JSON text, checked; `source` is how errors call it. Raises SpecError."""
+    value, lines = read_yaml(text, source, _subject)
+    if not lines:
+        raise SpecError(f"{source} is empty; a pipeline file has a name and tasks")
     return _parse(value, source, lines)
 
 
@@ -60,142 +46,6 @@ def parse_pipeline(mapping: Any, source: str = "pipeline.yaml") -> PipelineSpec:
     `source` is how errors call it; they have no lines here.
     """
     return _parse(mapping, source, {})
-
-
-# ----- YAML -------------------------------------------------------------------------------------------------------
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # chosen where libyaml is there
-    """Plain data only; numbers such as 1e3 are numbers, as they are for Helm (YAML 1.2) and not for YAML 1.1."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")
-)
-
-
-def _read_yaml(text: str | bytes) -> tuple[Any, Lines]:
-    _check_depth(text)
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            raise SpecError(" is empty; a pipeline file has a name and tasks")
-        walk = _Walk(_outline(node))
-        walk.visit(node, ())
-        return _construct(loader, node), walk.lines  # last: it writes merge keys out, in the nodes themselves
-    finally:
-        loader.dispose()
-
-
-def _construct(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
-    try:
-        return loader.construct_document(node)
-    except (ValueError, LookupError, TypeError, ArithmeticError) as error:
-        # PyYAML lets these pass for a date or number that cannot be one (2020-13-01), and for tags on odd values.
-        raise SpecError(
-            f": not valid YAML: a value is not what its form or tag says ({error}); put it in quotes"
-        ) from None
-
-
-def _check_depth(text: str | bytes) -> None:
-    """Raise SpecError, which begins with the line, before libyaml builds a tree so deep that the process crashes."""
-    too_deep = f"values nested more than {DEEPEST} deep are no pipeline"
-    depth = 0
-    try:
-        for event in yaml.parse(text, Loader=_Loader):
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-            if depth > DEEPEST:
-                raise SpecError(f":{_line(event)}: {too_deep}")
-    except yaml.MarkedYAMLError as error:
-        if "nesting depth" in str(error.problem):  # newer libyaml, which looks ahead, has a limit of its own
-            raise SpecError(f"{_place(error)}: {too_deep}") from None
-        raise
-
-
-def _line(item: yaml.Event | yaml.Node) -> int:
-    return item.start_mark.line + 1 if item.start_mark is not None else 1
-
-
-def _outline(node: yaml.Node) -> Any:
-    """Return as much of the data as names the tasks: ``{"tasks": [{"id": ...}, ...]}``."""
-    tasks = _child(node, "tasks")
-    items = tasks.value if isinstance(tasks, yaml.SequenceNode) else []
-    ids = [_child(item, "id") for item in items]
-    return {"tasks": [{"id": found.value} if isinstance(found, yaml.ScalarNode) else {} for found in ids]}
-
-
-def _child(node: yaml.Node, name: str) -> yaml.Node | None:
-    pairs = node.value if isinstance(node, yaml.MappingNode) else []
-    return next((value for key, value in pairs if isinstance(key, yaml.ScalarNode) and key.value == name), None)
-
-
-class _Walk:
-    """One pass over the nodes: lines, duplicate keys, aliases that contain themselves or too much."""
-
-    def __init__(self, whole: Any) -> None:
-        self.lines: Lines = {}
-        self._whole = whole
-        self._sizes: dict[int, int] = {}
-        self._open: set[int] = set()
-
-    def visit(self, node: yaml.Node, where: Where) -> int:
-        """Return the number of values in `node`, aliases written out. Raises SpecError that begins with the line."""
-        line = _line(node)
-        self.lines.setdefault(where, line)
-        if id(node) in self._open:
-            raise self._fault(line, where, "it contains itself by an alias")
-        if id(node) not in self._sizes:
-            self._open.add(id(node))
-            self._sizes[id(node)] = 1 + sum(self.visit(child, path) for child, path in self._children(node, where))
-            self._open.discard(id(node))
-        if self._sizes[id(node)] > MOST_VALUES:
-            raise self._fault(line, where, f"it has more than {MOST_VALUES} values, with its aliases written out")
-        return self._sizes[id(node)]
-
-    def _children(self, node: yaml.Node, where: Where) -> list[tuple[yaml.Node, Where]]:
-        if isinstance(node, yaml.SequenceNode):
-            return [(child, (*where, number)) for number, child in enumerate(node.value)]
-        if not isinstance(node, yaml.MappingNode):
-            return []
-        first: dict[tuple[str, str], yaml.Node] = {}
-        for key, _ in node.value:
-            line = _line(key)
-            if not isinstance(key, yaml.ScalarNode):
-                raise self._fault(line, where, "a key is a list or a mapping; keys are text")
-            before = first.setdefault((key.tag, key.value), key)
-            if before is not key and key.tag != MERGE_TAG:
-                other = _line(before)
-                raise self._fault(
-                    line, where, f"'{key.value}' is given twice, first in line {other}; remove one of them"
-                )
-        return [(value, (*where, key.value)) for key, value in node.value]
-
-    def _fault(self, line: int, where: Where, message: str) -> SpecError:
-        return SpecError(f":{line}: {_subject(where, self._whole)}: {message}")
-
-
-def _place(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    return f":{mark.line + 1}:{mark.column + 1}" if mark is not None else ""
-
-
-def _problem(error: yaml.YAMLError, text: str | bytes) -> str:
-    """Say what is wrong in one line: the parser's own words, after the context they need."""
-    problem, context = getattr(error, "problem", None), getattr(error, "context", None)
-    if problem is None:
-        return " ".join(str(error).split())
-    hint = "; indent with spaces, not with tabs" if _is_tab(error, text) else ""
-    return f"{context}, {problem}{hint}" if context else f"{problem}{hint}"
-
-
-def _is_tab(error: yaml.YAMLError, text: str | bytes) -> bool:
-    mark = getattr(error, "problem_mark", None)
-    lines = (text.decode(errors="replace") if isinstance(text, bytes) else text).splitlines()
-    return mark is not None and mark.line < len(lines) and lines[mark.line][mark.column : mark.column + 1] == "\t"
 
 
 # ----- data to structs --------------------------------------------------------------------------------------------

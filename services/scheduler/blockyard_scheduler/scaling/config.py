@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from blockyard.spec.errors import SpecError
+from blockyard.spec.yaml_text import read_yaml
 
 
 class PoolScaling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,10 +38,11 @@ class Scaling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read_scaling(path: str) -> Scaling:
     """Read the file. Raises SpecError, with a sentence, where it can't be meant."""
     try:
-        scaling = msgspec.yaml.decode(Path(path).read_bytes(), type=Scaling)
+        value, _ = read_yaml(Path(path).read_bytes(), f"--scaling '{path}'")
+        scaling = msgspec.convert(value, Scaling)
     except OSError as error:
         raise SpecError(f"--scaling is '{path}', which cannot be read ({error.strerror})") from None
-    except msgspec.DecodeError as error:
+    except msgspec.ValidationError as error:
         raise SpecError(f"--scaling is '{path}', which is no file of pools: {error}") from None
     for name, pool in scaling.pools.items():
         if not (pool.slots >= 1 and 0 <= pool.min <= pool.max and pool.workers >= 0):
