@@ -28,6 +28,7 @@ from blockyard.wire.messages import (
     Heartbeat,
     HeartbeatAck,
     Hello,
+    Imported,
     Outcome,
     Release,
     RunOver,
@@ -238,7 +239,7 @@ class FakeScheduler:
                 peer.send(HeartbeatAck(message.sent_s, self.epoch))
             case Release():
                 self._released(peer, message)
-            case Bye() | Gone() | Heartbeat() | CannotStart():
+            case Bye() | Gone() | Heartbeat() | CannotStart() | Imported():
                 pass
 
     def _welcome(self):

@@ -20,6 +20,7 @@ from blockyard.wire.messages import (
     Heartbeat,
     HeartbeatAck,
     Hello,
+    Imported,
     Outcome,
     Refused,
     Release,
@@ -448,3 +449,22 @@ def test_what_listens_and_says_nothing_is_told_with_its_address():
     (disconnect,) = session.tick(GREETING_S)
     assert "one:1" in disconnect.reason
     assert "HTTP port" in disconnect.reason
+
+
+def test_the_code_that_runs_is_said_once_a_session_where_it_is_understood():
+    """Each version of each task; an older scheduler would close the connection."""
+    session = joined()
+    session.imported("a", "1")
+    assert sent(session) == []
+    said = [Imported("a", "1"), Imported("b", "1")]
+    session.connection_lost(0.0)
+    session.connection_made(0.0)
+    session.receive(encode(welcome(knows=("imported",))), 0.0)
+    session.imported("b", "1")
+    session.imported("a", "1")
+    assert [message for message in sent(session) if not isinstance(message, Hello)] == said
+    session.connection_lost(0.0)
+    session.connection_made(0.0)
+    session.receive(encode(welcome(knows=("imported",))), 0.0)
+    session.imported("a", "2")
+    assert [message for message in sent(session) if not isinstance(message, Hello)] == [*said, Imported("a", "2")]

@@ -10,6 +10,7 @@ from functools import partial
 
 import msgspec
 
+from blockyard.core.code import CodeVersions
 from blockyard.core.history import History
 from blockyard.core.historypages import Keeper, Piece
 from blockyard.spec.errors import StoreError
@@ -23,9 +24,10 @@ KEEP_EVERY_S = 1.0
 class Historian:
     """The record of one run."""
 
-    def __init__(self, history: History, store: Store, identity: str) -> None:
-        """Keep `history` in `store`, as the leader of this identity."""
+    def __init__(self, history: History, code: CodeVersions, store: Store, identity: str) -> None:
+        """Keep `history` and `code` in `store`, as the leader of this identity."""
         self._keeper = Keeper(history)
+        self._code = code
         self._store = store
         self._identity = identity
         self._waiting: Piece | None = None
@@ -42,6 +44,7 @@ class Historian:
             self._keeper.store_forgot()  # what is known of it is kept anew
 
     async def _load(self) -> None:
+        self._code.load(await self._store.read_code())
         self._keeper.loaded(await self._store.last_piece())  # first: numbers go on from it also where reading fails
         async for pages in self._store.history_pages():
             for page in pages:
@@ -67,9 +70,24 @@ class Historian:
         What Redis does not take is said again the next time. Meanwhile no more is taken: without Redis nothing is done.
         """
         async with self._lock:
+            await self._keep_code()
             more = all_pages or self._waiting is not None
             while await self._keep_one(all_pages=all_pages) and more:
                 more = all_pages
+
+    async def _keep_code(self) -> None:
+        for sentence in self._code.take_news():
+            log.warning("%s", sentence)
+        if not (unsaved := dict(self._code.unsaved)):
+            return
+        try:
+            await self._store.write_code(unsaved)
+        except StoreError as error:
+            log.debug("the code that runs is not kept yet (%s)", error)
+            return
+        for task, code in unsaved.items():
+            if self._code.unsaved.get(task) == code:
+                del self._code.unsaved[task]
 
     async def _keep_one(self, *, all_pages: bool) -> bool:
         """Keep one piece; False where there is none, or Redis does not take it."""

@@ -178,7 +178,7 @@ class SchedulerService:
         try:
             core = await load_run(self.settings, self._store, self.leadership)
             self.run_spec = core.run
-            self.historian = Historian(core.history, self._store, self.leadership.identity)
+            self.historian = Historian(core.history, core.code, self._store, self.leadership.identity)
             await self.historian.load()
         finally:
             await cancel([keep])

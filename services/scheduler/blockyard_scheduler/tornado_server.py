@@ -37,6 +37,7 @@ from blockyard.wire.messages import (
     Heartbeat,
     HeartbeatAck,
     Hello,
+    Imported,
     Refused,
     Release,
     ToScheduler,
@@ -243,6 +244,8 @@ class Session:
                 event = convert.cannot_start(self.worker, message)
                 log.warning("%s %s", self.name, f"says: {event.text}" if event.text else "works now")
                 turns.tell(event, self)
+            case Imported():
+                turns.tell(convert.imported(message), self)
             case _:
                 raise ProtocolError("a second hello on one connection")
 

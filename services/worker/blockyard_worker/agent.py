@@ -148,6 +148,8 @@ class Agent:
         now = time.monotonic()
         self.link.carry_out(self.session.tick(now, self.slot_pool.running(now)))
         self.slot_pool.step(now)
+        for loaded in self.slot_pool.take_loaded():
+            self.session.imported(loaded.task, loaded.code)
         self._report(now)
         self._consider_giving_up(now)
         self._consider_despair()

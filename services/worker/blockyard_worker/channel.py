@@ -44,6 +44,14 @@ class Ready(msgspec.Struct, frozen=True, tag="ready", tag_field="t"):
     """The slot has started."""
 
 
+class Loaded(msgspec.Struct, frozen=True, tag="loaded", tag_field="t"):
+    """The slot has imported the functions of a task."""
+
+    task: str
+    code: str
+    """Digest of their source; see `blockyard.client.imported`."""
+
+
 class Ran(msgspec.Struct, frozen=True, tag="ran", tag_field="t"):
     """The page has news (a batch ended)."""
 
@@ -64,4 +72,4 @@ class HandedBack(msgspec.Struct, frozen=True, tag="handed_back", tag_field="t"):
 
 
 ToSlot = Learn | Run | HandBack | Stop
-ToAgent = Ready | Ran | Failure | HandedBack
+ToAgent = Ready | Loaded | Ran | Failure | HandedBack

@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 
 from blockyard.client import interrupts
-from blockyard.client.calls import Skipped, block_call, describe_exception, failure_of
+from blockyard.client.calls import Skipped, describe_exception, failure_of, load_task
 from blockyard.client.context import name_task
 from blockyard.client.forked import OneProcess, leave
+from blockyard.client.imported import Imported
 from blockyard.client.output import LOOK_S, Output
 from blockyard.logs import say_always
 from blockyard.plan.grid import Grid
@@ -35,7 +36,7 @@ from blockyard.spec.errors import FatalBlockError
 from blockyard.spec.model import TaskSpec
 from blockyard.wire.frames import Decoder, encode
 from blockyard.wire.messages import Outcome
-from blockyard_worker.channel import Failure, HandBack, HandedBack, Learn, Ran, Ready, Run, Stop, ToSlot
+from blockyard_worker.channel import Failure, HandBack, HandedBack, Learn, Loaded, Ran, Ready, Run, Stop, ToSlot
 from blockyard_worker.process import process_output
 from blockyard_worker.slot_page import MASK, PLACE, STARTED, STATE, WRITTEN, SlotPage, SlotState
 
@@ -62,6 +63,7 @@ class Slot:
         self.pid = os.getpid()
         self._calls: dict[str, tuple[GridOfRun, Callable[[Block], Any]]] = {}
         self._run_name = ""
+        self._imported = Imported()
         self._named = ""
         """The task that the context of this process names."""
 
@@ -187,8 +189,10 @@ class Slot:
             try:
                 task = self.tasks[batch.task]
                 with OneProcess():
-                    call = block_call(task, self.pickle_dir)
+                    call, functions = load_task(task, self.pickle_dir)
                 self._calls[task.id] = GridOfRun(Grid.of(task), self._run_name), call
+                if functions and (code := self._imported.code_of(*functions)):
+                    self.send(Loaded(task.id, code))
             except BaseException as error:  # noqa: BLE001 - a module may raise anything while it is imported
                 place, _ = next(self.running, (-1, 0))
                 if place < 0:

@@ -24,7 +24,7 @@ from blockyard.spec.model import TaskSpec
 from blockyard.wire.frames import Decoder, encode
 from blockyard.wire.messages import BlockError, Outcome
 from blockyard.wire.session import LeaseBatch
-from blockyard_worker.channel import Failure, HandBack, HandedBack, Learn, Ran, Ready, Run, Stop, ToAgent
+from blockyard_worker.channel import Failure, HandBack, HandedBack, Learn, Loaded, Ran, Ready, Run, Stop, ToAgent
 from blockyard_worker.process import ChildProcess, Exit, child_environment, output_variables
 from blockyard_worker.queue import Results
 from blockyard_worker.slot_page import (
@@ -81,6 +81,8 @@ class SlotHandle:
         self.handing_back = False
         self.returned: list[LeaseBatch] = []
         """Blocks that it has handed back; who takes them empties the list."""
+        self.loaded: list[Loaded] = []
+        """What it has imported since somebody took this."""
         self.finished = 0
         self.handed_out = 0
         self._news = news
@@ -329,6 +331,8 @@ class SlotHandle:
     def _take(self, message: Any) -> None:
         if isinstance(message, Failure):
             self._failures[message.place] = message
+        elif isinstance(message, Loaded):
+            self.loaded.append(message)
         elif isinstance(message, Ready):
             self.ready = True
         elif isinstance(message, HandedBack):

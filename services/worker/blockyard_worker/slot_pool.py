@@ -22,6 +22,7 @@ from blockyard.client.pace import Pace
 from blockyard.spec.model import TaskSpec
 from blockyard.wire.messages import BlockError, Outcome
 from blockyard.wire.session import LeaseBatch
+from blockyard_worker.channel import Loaded
 from blockyard_worker.queue import Queue, Results
 from blockyard_worker.slot_handle import SlotHandle, SlotSettings
 from blockyard_worker.slot_page import PLACES
@@ -212,6 +213,15 @@ class SlotPool:
         """Return what became of leases since the last time."""
         results, self.results = self.results, Results()
         return results
+
+    def take_loaded(self) -> list[Loaded]:
+        """Return what slots have imported since the last time."""
+        found = []
+        for slot in self.living:
+            if slot.loaded:
+                found += slot.loaded
+                slot.loaded = []
+        return found
 
     def _collect(self, slot: SlotHandle) -> None:
         for task, seconds, blocks in slot.collect(self.results, self.settings.worker):

@@ -16,6 +16,7 @@ from typing import Any
 
 from blockyard.client import inhand, interrupts
 from blockyard.client.forked import OneProcess
+from blockyard.client.imported import Imported
 from blockyard.logs import say_always
 from blockyard.spec.errors import BlockyardError
 from blockyard.spec.functions import has_call, load_function
@@ -55,13 +56,12 @@ class Forks:
 
 
 def _ready(function: Any, seeded: SeededGlobals) -> Any:
-    """Return what is called: of a class an instance, with the random generators it holds seeded for each block."""
+    """Return what is called: of a class an instance. The Clients that it makes learn what they should know of it."""
     with seeded.watching():
         called = function() if has_call(function) else function
-    if drawn := random_sources(called) + seeded.sources:
-        from blockyard.client.client import seed_each_block
+    from blockyard.client.client import prepare_clients
 
-        seed_each_block(drawn)
+    prepare_clients(random_sources(called) + seeded.sources, Imported().code_of(called))
     return called
 
 

@@ -26,7 +26,7 @@ import tempfile
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from funlib.geometry import Roi
@@ -123,23 +123,34 @@ def _member(member: enum.Enum) -> str:
     return f"{type(member).__name__}.{member.name}"
 
 
+class LoadedTask(NamedTuple):
+    """What runs the blocks of a task."""
+
+    call: Call
+    """Runs one block, checks and all."""
+    functions: tuple[Any, ...]
+    """The user's own that it calls."""
+
+
 def block_call(task: TaskSpec, pickle_dir: str | None) -> Call:
-    """Return the callable that runs one block of `task`, checks and all.
+    """Return the callable that runs one block of `task`, checks and all; see `load_task`."""
+    return load_task(task, pickle_dir).call
+
+
+def load_task(task: TaskSpec, pickle_dir: str | None) -> LoadedTask:
+    """Return what runs the blocks of `task`.
 
     Imports user code, and builds a class given as function. Raises what the user's module or class raises, and
     SpecError for a reference that names nothing.
     """
-    if task.command is not None:
-        call, drawn = _command_call(task), []
+    with SEEDED.watching():
+        call = _command_call(task) if task.command is not None else _function_call(task, pickle_dir)
         checks = load_checks(task, pickle_dir)
-    else:
-        with SEEDED.watching():
-            call = _function_call(task, pickle_dir)
-            checks = load_checks(task, pickle_dir)
-        drawn = random_sources(call, *(checks.functions if checks is not None else ())) + SEEDED.sources
-        if drawn and not inspect.isroutine(getattr(call, "func", call)):  # of a function it was said before the run
-            log.warning("task '%s': %s", task.id, said_of(drawn))
-    return seeding(checks.around(call) if checks is not None else call, drawn)
+    functions = (*(() if task.command is not None else (call,)), *(checks.functions if checks is not None else ()))
+    drawn = random_sources(*functions) + SEEDED.sources if functions else []
+    if drawn and not inspect.isroutine(getattr(call, "func", call)):  # of a function it was said before the run
+        log.warning("task '%s': %s", task.id, said_of(drawn))
+    return LoadedTask(seeding(checks.around(call) if checks is not None else call, drawn), functions)
 
 
 SEEDED = SeededGlobals()

@@ -418,6 +418,8 @@ class Client:
             self._error = SpecError(f"run '{run}' has no task '{self.task_id}'{nearest(self.task_id, tasks)}")
         elif task != self._task:
             self._task, self._grid = task, GridOfRun(Grid.of(task), run)
+            if _code[0]:
+                self._session.imported(self.task_id, _code[0])
 
     def _lost(self) -> None:
         """Nobody has answered for the lease time: what runs must end, what waits is forgotten."""
@@ -458,11 +460,13 @@ def request_stop() -> None:
 
 
 _sources: list[Source] = []
+_code = [""]
 
 
-def seed_each_block(sources: list[Source]) -> None:
-    """Have the Clients of this process seed these random generators for each block that they give."""
+def prepare_clients(sources: list[Source], code: str) -> None:
+    """Have the Clients of this process seed random generators for each block, and say which code they run."""
     _sources[:] = sources
+    _code[:] = [code]
 
 
 def _needed(context: Context, name: str) -> Any:

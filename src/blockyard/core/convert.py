@@ -14,6 +14,7 @@ import numpy.typing as npt
 from blockyard.core.events import (
     BlocksReleased,
     BlocksWanted,
+    CodeImported,
     Event,
     Ids,
     SendLeases,
@@ -24,7 +25,19 @@ from blockyard.core.events import (
 )
 from blockyard.spec.errors import ProtocolError, nearest
 from blockyard.spec.model import PipelineSpec
-from blockyard.wire.messages import Bye, CannotStart, Gone, Grant, Grants, Heartbeat, Hello, Outcome, Release, Want
+from blockyard.wire.messages import (
+    Bye,
+    CannotStart,
+    Gone,
+    Grant,
+    Grants,
+    Heartbeat,
+    Hello,
+    Imported,
+    Outcome,
+    Release,
+    Want,
+)
 
 IDS = np.dtype("<i8")
 SECONDS = np.dtype("<f4")
@@ -32,6 +45,7 @@ MOST_WANTED = 2**20
 """Blocks asked for at once; more is taken as this."""
 MOST_SLOTS = 2**16
 LONGEST_NAME = 250
+LONGEST_DIGEST = 64
 LONGEST_TEXT = 2000
 
 
@@ -84,6 +98,13 @@ def cannot_start(worker: str, message: CannotStart) -> WorkerCannotStart:
     """Read why a worker can't start what it should, on one line of what can be printed."""
     text = "".join(sign if sign.isprintable() else " " for sign in message.text[:LONGEST_TEXT])
     return WorkerCannotStart(worker, text)
+
+
+def imported(message: Imported) -> CodeImported:
+    """Read what code a worker runs for a task. Raises ProtocolError for what is no digest."""
+    if len(message.code) > LONGEST_DIGEST or not message.code.isalnum():
+        raise ProtocolError("a worker imported code whose digest is none")
+    return CodeImported(message.task, message.code)
 
 
 def joined(message: Hello, pipeline: PipelineSpec) -> WorkerJoined:

@@ -90,6 +90,14 @@ class WorkerCannotStart:
 
 
 @dataclass(frozen=True, slots=True)
+class CodeImported:
+    """A worker runs code of this digest for a task."""
+
+    task: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
 class RetryRequested:
     """Failed blocks are to be tried again; their orphans become pending.
 
@@ -140,6 +148,7 @@ Event: TypeAlias = (
     | WorkerDisconnected
     | WorkerGone
     | WorkerCannotStart
+    | CodeImported
     | RetryRequested
     | RerunRequested
     | PauseRequested

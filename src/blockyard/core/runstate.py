@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from blockyard.core import events as ev
+from blockyard.core.code import CodeVersions
 from blockyard.core.failfast import FailFast
 from blockyard.core.history import History
 from blockyard.core.listeners import Listeners
@@ -74,6 +75,7 @@ class RunState:
         self.notices = Notices()
         self.listeners = Listeners()
         self.unstarted = Unstarted(self.notices)
+        self.code = CodeVersions(self.notices)
         self.turn = Turn()
 
     # --- asking ------------------------------------------------------------------------------------------------

@@ -66,6 +66,7 @@ class Scheduler(RunState):
             ev.WorkerDisconnected: self._worker_disconnected,
             ev.WorkerGone: self._worker_gone,
             ev.WorkerCannotStart: self._worker_cannot_start,
+            ev.CodeImported: self._code_imported,
             ev.RetryRequested: self._retry_requested,
             ev.RerunRequested: self._rerun_requested,
             ev.PauseRequested: self._pause_requested,
@@ -194,6 +195,11 @@ class Scheduler(RunState):
         worker = self.workers.get(event.worker)
         if worker is not None:
             self.unstarted.complain(worker, event.text)
+
+    def _code_imported(self, event: ev.CodeImported, now: float) -> None:  # noqa: ARG002 - a door
+        task = self.by_id.get(event.task)
+        if task is not None:
+            self.code.heard(event.task, event.code, begun=task.counts[Kind.DONE] > 0)
 
     def _forget(self, worker: Worker) -> None:
         del self.workers[worker.id]

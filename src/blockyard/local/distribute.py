@@ -158,6 +158,9 @@ def _follow(local: LocalRun, resolved: ResolvedRun, echo: Echo | None) -> RunRes
     if echo is not None:
         echo.copy(last=True)
     log.info("%s", status_report(result.status))
+    if result.ok:  # otherwise they are in its summary
+        for notice in result.status.notices:
+            log.warning("note: %s", notice.text)
     return result
 
 

@@ -44,6 +44,10 @@ def read_result(folder: Path) -> RunResult | None:
     return RunResult(status.state, status, failures)
 
 
+CODE_CHANGED = "code_changed"
+"""The kind of notice that is about the result, and not only about what goes on."""
+
+
 def summary(result: RunResult) -> str:
     """Say in a few lines how a run ended, with its errors grouped."""
     tasks = result.status.tasks
@@ -56,8 +60,8 @@ def summary(result: RunResult) -> str:
     elif total and result.state != "stopped":
         line += ", all of which ended earlier"
     lines = [line]
-    if result.state == "stopped":
-        lines += [f"  {notice.text}" for notice in result.status.notices]
+    lasting = [notice for notice in result.status.notices if result.state == "stopped" or notice.kind == CODE_CHANGED]
+    lines += [f"  {notice.text}" for notice in lasting]
     if not result.ok:
         failed, orphaned = sum(task.failed for task in tasks), sum(task.orphaned for task in tasks)
         if failed or not result.status.reason:

@@ -165,6 +165,14 @@ class CannotStart(msgspec.Struct, frozen=True, tag="cannot_start", tag_field="t"
     """Why, for a person; empty: it works now."""
 
 
+class Imported(msgspec.Struct, frozen=True, tag="imported", tag_field="t"):
+    """What code the worker runs for a task; only for one that knows this message. Said again to every new leader."""
+
+    task: str
+    code: str
+    """Digest of the source of the task's functions, equal where the source is."""
+
+
 # ----- scheduler to worker ----------------------------------------------------------------------------------------
 
 
@@ -262,10 +270,10 @@ class RunOver(msgspec.Struct, frozen=True, tag="run_over", tag_field="t"):
     """``done``, ``failed`` or ``cancelled``."""
 
 
-ToScheduler = Hello | Want | Release | Heartbeat | Bye | Gone | CannotStart
+ToScheduler = Hello | Want | Release | Heartbeat | Bye | Gone | CannotStart | Imported
 ToWorker = Welcome | Refused | Grants | Ack | HeartbeatAck | Revoke | TaskBegan | TaskOver | RunOver
 
-KNOWN = ("task_began", "cannot_start")
+KNOWN = ("task_began", "cannot_start", "imported")
 """What this version says in `Welcome.knows`."""
 
 

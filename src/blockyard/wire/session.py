@@ -39,6 +39,7 @@ from blockyard.wire.messages import (
     Heartbeat,
     HeartbeatAck,
     Hello,
+    Imported,
     Refused,
     Release,
     Revoke,
@@ -248,6 +249,7 @@ class WorkerSession:
         self._trouble = ""
         """Why what we start ends at once."""
         self._gone: deque[Gone] = deque(maxlen=256)
+        self._imported: list[Imported] = []
         self._out: list[bytes] = []
         self._decoder = Decoder(ToWorker)
         self._greeted_s = now
@@ -354,6 +356,17 @@ class WorkerSession:
     def _say_trouble(self) -> None:
         if self.state is SessionState.JOINED and self.welcome is not None and "cannot_start" in self.welcome.knows:
             self._out.append(encode(CannotStart(self._trouble)))
+
+    def imported(self, task: str, code: str) -> None:
+        """Say what code runs for a task here; each version once, and again to every new leader."""
+        message = Imported(task, code)
+        if message not in self._imported:
+            self._imported.append(message)
+            self._say_imported([message])
+
+    def _say_imported(self, messages: Sequence[Imported]) -> None:
+        if self.state is SessionState.JOINED and self.welcome is not None and "imported" in self.welcome.knows:
+            self._out += [encode(message) for message in messages]
 
     def leave(self, reason: str) -> None:
         """Say goodbye: everything is released, nothing more happens."""
@@ -469,6 +482,7 @@ class WorkerSession:
         self._out += [encode(gone) for gone in self._gone]
         if self._trouble:
             self._say_trouble()
+        self._say_imported(self._imported)
         self._want_sent = 0
         self.want(self._want)
         return happenings

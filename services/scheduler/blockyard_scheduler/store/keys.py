@@ -103,6 +103,11 @@ class Keys:
         return self.prefix + "scaling"
 
     @property
+    def code(self) -> str:
+        """Hash: task to the digest of the code that its first blocks ran (`core.code`)."""
+        return self.prefix + "code"
+
+    @property
     def of_a_run(self) -> tuple[str, ...]:
         """What a run depends on; --fresh drops it and the history, but not the counter, the lock and the leader."""
         return (self.schema, self.spec, self.log, self.pages, self.errors)

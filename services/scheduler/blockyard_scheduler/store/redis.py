@@ -17,7 +17,7 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -293,7 +293,7 @@ class Store:
 
     async def write_spec(self, identity: str, run: RunSpec, *, fresh: bool) -> None:
         """Store what the run is; with `fresh` drop all that was. Raises Refused when another leads."""
-        keys = (self.keys.head, *self.keys.of_a_run, self.keys.history, self.keys.history_pages)
+        keys = (self.keys.head, *self.keys.of_a_run, self.keys.history, self.keys.history_pages, self.keys.code)
         arguments = (identity, SCHEMA, msgspec.json.encode(run), int(fresh), self._promise())
         answer, writer = await self._script(scripts.BEGIN, keys, arguments)
         if answer != b"stored":
@@ -334,6 +334,16 @@ class Store:
     async def write_page(self, address: str) -> None:
         """Say where the leader's page is. Nothing depends on it."""
         await self._ask(self._redis.set(self.keys.page, address))
+
+    async def read_code(self) -> dict[str, str]:
+        """Return the digest of the code that each task's first blocks ran, as far as it is known."""
+        kept = await self._ask(self._redis.hgetall(self.keys.code))
+        return {task.decode(): code.decode() for task, code in kept.items()}
+
+    async def write_code(self, code: Mapping[str, str]) -> None:
+        """Keep it for some tasks. Nothing depends on it."""
+        fields: dict[Any, Any] = dict(code)
+        await self._ask(self._redis.hset(self.keys.code, mapping=fields))
 
     async def read_notes(self) -> dict[str, bytes]:
         """Return what is kept about the size of pools, by pool."""

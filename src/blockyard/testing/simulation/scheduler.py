@@ -22,6 +22,7 @@ from blockyard.wire.messages import (
     Heartbeat,
     HeartbeatAck,
     Hello,
+    Imported,
     Refused,
     Release,
     Revoke,
@@ -381,6 +382,8 @@ class SchedulerProcess(Process):
                     self._tell(event, session)
             case CannotStart():
                 self._tell(convert.cannot_start(session.worker, message), session)
+            case Imported():
+                self._tell(convert.imported(message), session)
             case _:
                 raise ProtocolError("not a message for a scheduler")
 
