@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from blockyard.core import events as ev
+from blockyard.core.failfast import Stop
 from blockyard.core.scheduler import CoreSettings, Scheduler
 from blockyard.core.state import layout
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
@@ -143,6 +144,16 @@ def test_nothing_is_started_while_nothing_is_leased(event):
     """It would wait for nothing."""
     run = Run((own_task("only", 1),))
     run.core.handle(event, 0.0)
+    run.listen("a", "only")
+    assert run.turn() == []
+    run.core.handle(ev.ResumeRequested(), 0.0)
+    assert run.turn() == [("a", "only", 0)]
+
+
+def test_nothing_is_started_for_a_task_that_fail_fast_has_stopped():
+    """Its blocks are ready, and are leased to nobody."""
+    run = Run((own_task("only", 1), own_task("other", 1)))
+    run.core.fail_fast.stops[0] = Stop("it fails")
     run.listen("a", "only")
     assert run.turn() == []
     run.core.handle(ev.ResumeRequested(), 0.0)

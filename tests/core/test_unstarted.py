@@ -6,6 +6,7 @@ import pytest
 from blockyard.core import convert
 from blockyard.core import events as ev
 from blockyard.core.scheduler import Scheduler
+from blockyard.core.unstarted import LATE_S
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
 from blockyard.wire.messages import CannotStart, Outcome
 
@@ -59,6 +60,21 @@ def test_what_a_worker_said_before_it_left_stands_until_a_block_is_done(task, jo
     (lease,) = [e for e in run.tell(joined, ev.BlocksWanted("good", 1)) if isinstance(e, ev.SendLeases)]
     run.tell(ev.BlocksReleased("good", 1, np.array([lease.number]), np.array([Outcome.SUCCESS], np.uint8)))
     assert run.said == []
+
+
+def test_a_start_of_which_nothing_more_is_heard_is_said_after_a_while():
+    """It may hang, load for long, or wait in a queue: that can't be known, and is over with the first block leased."""
+    run = Run(worker="own:loop")
+    run.tell(ev.WorkerJoined("a", slots=0, task="work"), ev.BlocksWanted("a", 1))
+    for now, expected in ((LATE_S - 1, []), (LATE_S, ["slow_start"])):
+        run.core.handle(ev.TurnEnded(), now)
+        assert [notice.kind for notice in run.core.status(now).notices] == expected
+    (notice,) = run.core.status(LATE_S).notices
+    assert "task 'work'" in notice.text
+    run.core.handle(ev.WorkerJoined("job", task="work", own=True), LATE_S)
+    run.core.handle(ev.BlocksWanted("job", 1), LATE_S)
+    run.core.handle(ev.TurnEnded(), LATE_S)
+    assert run.core.status(LATE_S).notices == []
 
 
 def test_a_worker_that_is_not_there_says_nothing():

@@ -7,10 +7,11 @@ not again while all that is left is leased, or waits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from blockyard.core.events import SendTaskBegan
+from blockyard.core.unstarted import Unstarted
 
 if TYPE_CHECKING:
     from blockyard.core.ready.frontier import Frontier
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 class Listeners:
     """Who could start workers, and how many blocks the workers of each were leased."""
 
-    def __init__(self) -> None:
+    def __init__(self, unstarted: Unstarted) -> None:
+        self._unstarted = unstarted
         self._wanting: dict[str, str] = {}
         """Listener to its task."""
         self._leased: dict[str, int] = {}
@@ -41,6 +43,7 @@ class Listeners:
     def leased(self, worker: Worker, n: int) -> None:
         """Take note that a worker was leased `n` blocks: whoever started it knows then that it could begin."""
         if worker.own:
+            self._unstarted.asked(worker)
             starter = worker.id.partition("/")[0]
             self._leased[starter] = self._leased.get(starter, 0) + n
 
@@ -48,10 +51,16 @@ class Listeners:
         """Whether somebody would start workers of this task."""
         return task.spec.id in self._wanting.values()
 
-    def due(self, tasks: dict[str, Task], frontiers: dict[int, Frontier]) -> Iterator[SendTaskBegan]:
-        """Return what to tell to whom, once the blocks of this turn are handed out; who is told wants no more."""
+    def due(
+        self, tasks: dict[str, Task], frontiers: dict[int, Frontier], stopped: Collection[int], now: float
+    ) -> Iterator[SendTaskBegan]:
+        """Yield what to tell to whom, once the blocks of this turn are handed out; who is told wants no more.
+
+        `stopped` are the numbers of the tasks that are not leased now.
+        """
         for listener, task_id in list(self._wanting.items()):
             task = tasks.get(task_id)
-            if task is not None and len(frontiers[task.number].ready):
+            if task is not None and task.number not in stopped and len(frontiers[task.number].ready):
                 del self._wanting[listener]
+                self._unstarted.begun(task, now)
                 yield SendTaskBegan(listener, task_id, self._leased.get(listener, 0))

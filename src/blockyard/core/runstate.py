@@ -73,8 +73,8 @@ class RunState:
         """Numbers of the tasks of which it was announced that no block will run any more."""
         self.fail_fast = FailFast()
         self.notices = Notices()
-        self.listeners = Listeners()
         self.unstarted = Unstarted(self.notices)
+        self.listeners = Listeners(self.unstarted)
         self.code = CodeVersions(self.notices)
         self.turn = Turn()
 

@@ -423,7 +423,8 @@ class Scheduler(RunState):
             failfast.look(self, now)
             if not self.hold.lasts(now):
                 again = assign(self, now)
-                self.turn.effects += self.listeners.due(self.by_id, self.frontiers)
+                self.turn.effects += self.listeners.due(self.by_id, self.frontiers, self.fail_fast.stops, now)
+                self.unstarted.look(now)
             self._announce_overs()
             again |= self._stand_still(now)
         self._announce_end()

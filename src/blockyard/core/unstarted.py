@@ -2,6 +2,8 @@
 
 While such a worker is connected it says so itself. When it gives up and leaves, another may come in its place and fail
 as well (a pod that is started again), so what it said stands for its pool or task until a block of that is done.
+
+A worker of the user's own that hangs in its set-up, or a job that waits in a queue, says nothing; that is said too.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from blockyard.core.state.workers import Worker
 
 KIND = "cannot_start"
+LATE = "slow_start"
+LATE_S = 120.0
+"""So long after the first worker of a task was started somebody should have asked for a block."""
 
 
 class Unstarted:
@@ -27,6 +32,8 @@ class Unstarted:
         """Worker to what it said."""
         self._left: set[tuple[str, str]] = set()
         """(task or "", pool) of those who said so and are gone."""
+        self._begun: dict[str, tuple[Task, float]] = {}
+        """Tasks whose workers are being started, and since when; none of them was leased a block yet."""
 
     def complain(self, worker: Worker, text: str) -> None:
         """A worker says why it can't start; "": it can now."""
@@ -44,6 +51,25 @@ class Unstarted:
             self._notices.drop(KIND, worker=worker.id)
             self._notices.put(Notice(KIND, text, worker.task or "", "", worker.pool))
             self._left.add((worker.task or "", worker.pool))
+
+    def begun(self, task: Task, now: float) -> None:
+        """Workers of the user's own are started for a task."""
+        self._begun.setdefault(task.spec.id, (task, now))
+
+    def asked(self, worker: Worker) -> None:
+        """A worker of the user's own is leased a block."""
+        if self._begun.pop(worker.task or "", None) is not None:
+            self._notices.drop(LATE, task=worker.task)
+
+    def look(self, now: float) -> None:
+        """Say of whom nothing was heard for long."""
+        for task_id, (task, since_s) in self._begun.items():
+            if now >= since_s + LATE_S:
+                text = (
+                    f"no worker of task '{task_id}' has asked for a block within {LATE_S:g} s of its start: its set-up"
+                    " takes long or hangs (its log tells), or its job waits in a queue"
+                )
+                self._notices.put(Notice(LATE, text, task_id, pool=task.spec.pool))
 
     def works(self, task: Task) -> None:
         """A block of the task is done: somebody could start."""

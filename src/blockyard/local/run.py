@@ -341,7 +341,7 @@ class LocalRun:
         if control is None or status is None or status.is_over:
             return None
         lost = {task for agent in self._agents if agent.gave_up for task in agent.tasks}
-        if any(task.leased or (task.ready and task.id not in lost) for task in status.tasks):
+        if any(task.leased or (task.ready and not task.stopped and task.id not in lost) for task in status.tasks):
             return None
         status.state = "stopped"
         return RunResult("stopped", status, tuple(one for one in control.failures().failures if one.final))
