@@ -51,6 +51,10 @@ def _fail_fast(name: str, old: str, new: str, file: str = "failfast") -> Mutant:
     return Mutant(f"{file}: {name}", f"core/{file}.py", old, new, FAIL_FAST)
 
 
+def _skip(name: str, old: str, new: str) -> Mutant:
+    return Mutant(f"measures: {name}", "core/measures.py", old, new, ("tests/core/test_skipping.py",))
+
+
 def _view(name: str, file: str, old: str, new: str) -> Mutant:
     return Mutant(f"{file}: {name}", f"core/{file}.py", old, new, VIEWS)
 
@@ -193,6 +197,10 @@ MUTANTS = (
         "a stop is not replayed", "for task, stop in record.stops.items():", "for task, stop in ():", "snapshots"
     ),
     _fail_fast("a stop is in no page", "stops=core.fail_fast.stops,", "", "snapshots"),
+    # --- batches
+    _skip("one skip is all", "0.0 if task.number in self._run_s else 1.0", "1.0"),
+    _skip("runs do not end the skipping", "_smooth(self._skipping, task.number, 0.0)", "pass"),
+    _skip("no bound on skips", "max(self._skip_s[number], least_skip_s)", "self._skip_s[number]"),
     # --- releases, retries, leases
     _core("anybody may release", "scheduler", "if grant is None or grant.worker != worker.id:", "if grant is None:"),
     _core(

@@ -37,8 +37,12 @@ class Measures:
         self.rates = {task.number: Rate() for task in tasks}
         """Blocks done or skipped a second."""
         self.voxel_rates = {task.number: Rate() for task in tasks}
-        self.mean_s: dict[int, float] = {}
-        """Smoothed seconds of a block, by task; missing: none measured yet."""
+        self._run_s: dict[int, float] = {}
+        """Smoothed seconds of a block that ran and was done, by task; missing: none measured yet."""
+        self._skip_s: dict[int, float] = {}
+        """The same of one that was skipped."""
+        self._skipping: dict[int, float] = {}
+        """Share of skipped blocks among the last ones, by task."""
         self.recent_s: dict[int, npt.NDArray[np.float32]] = {}
         """Seconds of the last blocks, by task."""
 
@@ -68,10 +72,34 @@ class Measures:
             self.voxels[task.spec.id] = self.voxels.get(task.spec.id, 0) + voxels
             self.voxel_rates[task.number].add(voxels, now)
 
+    def skipped(self, task: Task, seconds: npt.NDArray[np.float32]) -> None:
+        """Blocks were found done, which took so long."""
+        _smooth(self._skip_s, task.number, float(seconds.mean()))
+        self._skipping.setdefault(task.number, 0.0 if task.number in self._run_s else 1.0)
+        _smooth(self._skipping, task.number, 1.0)
+
+    def block_s(self, number: int, least_skip_s: float = 0.0) -> float | None:
+        """Return the smoothed seconds after which a worker is finished with a block of a task; None: none measured yet.
+
+        Skipped blocks are among them as often as they were of late. One counts as `least_skip_s` at least: skips end
+        without a sign, and the blocks after them may take long.
+        """
+        run_s, skipping = self._run_s.get(number), self._skipping.get(number)
+        if skipping is None:
+            return run_s
+        skip_s = max(self._skip_s[number], least_skip_s)
+        return skip_s if run_s is None else skipping * skip_s + (1 - skipping) * run_s
+
     def took(self, task: Task, seconds: npt.NDArray[np.float32]) -> None:
         """Blocks that are done took so long."""
-        mean, known = float(seconds.mean()), self.mean_s.get(task.number)
-        self.mean_s[task.number] = mean if known is None else SMOOTHING * known + (1 - SMOOTHING) * mean
+        _smooth(self._run_s, task.number, float(seconds.mean()))
+        if task.number in self._skipping:
+            _smooth(self._skipping, task.number, 0.0)
         recent = self.recent_s.get(task.number, seconds[:0])
         self.recent_s[task.number] = np.concatenate([recent, seconds[-RECENT_BLOCKS:]])[-RECENT_BLOCKS:]
         self.durations.setdefault(task.spec.id, []).append(seconds)
+
+
+def _smooth(means: dict[int, float], number: int, mean: float) -> None:
+    known = means.get(number)
+    means[number] = mean if known is None else SMOOTHING * known + (1 - SMOOTHING) * mean

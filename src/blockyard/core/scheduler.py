@@ -304,8 +304,9 @@ class Scheduler(RunState):
                 self._done(task, Kind.DONE if outcome == Outcome.SUCCESS else Kind.SKIPPED, addresses[chosen], now)
                 worker.finished += count
                 self.unstarted.works(task)
-                if seconds is not None and outcome == Outcome.SUCCESS:
-                    self.measures.took(task, seconds[chosen])
+                if seconds is not None:
+                    learn = self.measures.took if outcome == Outcome.SUCCESS else self.measures.skipped
+                    learn(task, seconds[chosen])
             elif outcome == Outcome.RETURNED:
                 self.frontiers[task.number].push_back(addresses[chosen])
             else:
