@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from virtual_time import in_virtual_time
 
+from blockyard.leader.claim import Held
 from blockyard_scheduler.leadership import Leadership
-from blockyard_scheduler.store.redis import Held, Refused, Uncertain
+from blockyard_scheduler.store.redis import Refused, Uncertain
 
 TAKEOVER_S = 3.0
 """Promised: so long after the lock of a leader that is gone has expired, another leads."""

@@ -97,7 +97,7 @@ def test_not_ready_means_redis_or_the_lock_not_the_loop(redis_url, run_name):
     """A leader that cannot renew its lock is not ready, and stays healthy: a restart would not help."""
 
     async def test(service, http):
-        service.leadership._renewed_s = float("-inf")
+        service.leadership.claim._renewed_s = float("-inf")
         assert (await http("/readyz")).code == 503
         assert (await http("/healthz")).code == 200
 

@@ -133,7 +133,7 @@ def test_nothing_is_said_before_it_is_safe(redis_url, run_name, tmp_path):
                 worker.release(numbers)
                 worker.say(Want(1))
                 hearing = asyncio.ensure_future(worker.hear())
-                await until(lambda: faulty.commands > commands and service.turns._arrived == [])
+                await until(lambda: faulty.commands > commands and service.turns.turns._arrived == [])
                 assert not hearing.done()
                 faulty.passing.set()
                 assert await hearing == Ack(1)
@@ -161,7 +161,7 @@ def test_what_arrives_during_a_commit_is_one_turn(redis_url, run_name, tmp_path)
             await until(lambda: service.turns.core.seq == before + 1)
             for worker, its in zip(workers[1:], numbers[1:], strict=True):
                 worker.release(its)
-            await until(lambda: len(service.turns._arrived) == 9)
+            await until(lambda: len(service.turns.turns._arrived) == 9)
             faulty.passing.set()
             for worker in workers:
                 await worker.hear_a(Ack)
@@ -179,7 +179,7 @@ def test_a_scheduler_that_may_be_deposed_echoes_no_heartbeat(redis_url, run_name
             await worker.join()
             worker.say(Heartbeat(41.5))
             assert await worker.hear() == HeartbeatAck(41.5, service.leadership.epoch)
-            service.leadership._renewed_s = float("-inf")
+            service.leadership.claim._renewed_s = float("-inf")
             worker.say(Heartbeat(42.5), Want(1))
             assert isinstance(await worker.hear(), Grants)  # Redis stored that one: it may be said
 
@@ -263,7 +263,7 @@ def test_what_was_decided_for_an_old_connection_is_not_said_on_the_new(redis_url
                 old.say(Want(1))
                 await until(lambda: faulty.commands > commands and service.status().tasks[0].leased == 1)
                 new.say(new.hello)
-                await until(lambda: len(service.turns._arrived) == 1)
+                await until(lambda: len(service.turns.turns._arrived) == 1)
                 faulty.passing.set()
                 assert isinstance(await new.hear(), Welcome)
                 assert (await new.take(1))[1] == [0]
@@ -558,7 +558,7 @@ def test_a_worker_that_does_not_read_is_dropped(redis_url, run_name, monkeypatch
             await good.join()
             slow.writer.transport.pause_reading()
             slow.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            for session in service._blocks._sessions:  # small buffers of the system, so that ours fills soon
+            for session in service._blocks._sessions.values():  # small buffers of the system, so that ours fills soon
                 session._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             while any(w.id == "slow" and w.connected for w in service.status().workers):
                 slow.say(*[Heartbeat(float(i)) for i in range(2000)])
@@ -584,7 +584,7 @@ def test_a_flood_is_heard_at_the_pace_of_the_turns(redis_url, run_name, tmp_path
             frame = encode(Want(1))
             flood.writer.write(frame * (2**21 // len(frame)))
             await until(lambda: len(service.turns._asked) == 1)
-            assert len(service.turns._arrived) <= 2 * server_module.READ_BYTES // len(frame)
+            assert len(service.turns.turns._arrived) <= 2 * server_module.READ_BYTES // len(frame)
             faulty.passing.set()
             flood.say(Heartbeat(7.0))
             assert (await flood.hear_a(HeartbeatAck)).sent_s == 7.0

@@ -28,7 +28,7 @@ async def load_run(settings: Settings, store: Store, leadership: Leadership) -> 
     records are missing.
     """
     # A standby that takes over goes on: --fresh was meant for the day it was typed.
-    fresh = settings.fresh and not leadership.waited
+    fresh = settings.fresh and not leadership.claim.waited
     if not fresh:
         await store.check_whole()
     before = None if fresh else await store.read_spec()
@@ -41,9 +41,9 @@ async def load_run(settings: Settings, store: Store, leadership: Leadership) -> 
             f"the journal of run '{run.pipeline.name}' ends at record {core.seq}, not {seq}: Redis at {store.place}"
             " lost records; restore it from its file, or start over with --fresh"
         )
-    if leadership.redis_forgot or await store.may_have_forgotten():
+    if leadership.claim.store_forgot or await store.may_have_forgotten():
         core.store_forgot(time.monotonic())
-    if settings.exit_when_done and core.reason and not leadership.waited:
+    if settings.exit_when_done and core.reason and not leadership.claim.waited:
         core.handle(ResumeRequested(), time.monotonic())  # it ended for that reason: who starts it again has mended it
     return core
 

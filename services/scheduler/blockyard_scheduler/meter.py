@@ -9,7 +9,16 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from blockyard.core.events import BlocksReleased, FailureNote, SendLeases
+from blockyard.core.events import (
+    BlocksReleased,
+    BlocksWanted,
+    CommitRecord,
+    Effect,
+    Event,
+    FailureNote,
+    SendLeases,
+    WorkerGone,
+)
 from blockyard.wire.messages import Outcome
 
 DURATION_BOUNDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1200, 3600, 7200, 14400)
@@ -66,6 +75,28 @@ class Meter:
         self.turns = 0
         self._wanted_s: dict[str, float] = {}
 
+    def turned(self, events: Iterable[Event], effects: Iterable[Effect], began_s: float, spoke_s: float) -> None:
+        """A turn was told these events and decided these effects."""
+        self.turns += 1
+        for event in events:
+            match event:
+                case BlocksReleased():
+                    self.released(event)
+                case BlocksWanted():
+                    self.wanted(event.worker, event.n, began_s)
+                case WorkerGone():
+                    self.gone(event.worker)
+                case _:
+                    pass
+        for effect in effects:
+            match effect:
+                case SendLeases():
+                    self.leased(effect, spoke_s)
+                case CommitRecord():
+                    self.noted(effect.errors)
+                case _:
+                    pass
+
     def wanted(self, worker: str, n: int, now: float) -> None:
         """A worker wants blocks; it waits from its first wish that was not met."""
         if n > 0:
@@ -73,12 +104,11 @@ class Meter:
         else:
             self._wanted_s.pop(worker, None)
 
-    def leased(self, leases: Iterable[SendLeases], now: float) -> None:
+    def leased(self, lease: SendLeases, now: float) -> None:
         """Leases were sent."""
-        for lease in leases:
-            self.granted += len(lease.blocks)
-            if (since_s := self._wanted_s.pop(lease.worker, None)) is not None:
-                self.waits.add(now - since_s)
+        self.granted += len(lease.blocks)
+        if (since_s := self._wanted_s.pop(lease.worker, None)) is not None:
+            self.waits.add(now - since_s)
 
     def released(self, event: BlocksReleased) -> None:
         """A worker said what became of leases, and how long each block ran."""

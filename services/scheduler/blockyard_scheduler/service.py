@@ -28,6 +28,8 @@ from tornado.netutil import bind_sockets
 from tornado.tcpserver import TCPServer
 
 from blockyard.core.scheduler import Scheduler
+from blockyard.leader.peer import Door
+from blockyard.leader.turn import Turns
 from blockyard.spec.errors import SpecError, StoreError
 from blockyard.spec.model import PipelineSpec
 from blockyard.wire.api import Explanation, FailureStatus, Notice, RunStatus
@@ -50,7 +52,7 @@ from blockyard_scheduler.store.redis import Store
 from blockyard_scheduler.throughput import Recorder, Throughput
 from blockyard_scheduler.tls import Certificate
 from blockyard_scheduler.tornado_server import SPARE_FILES, BlockServer
-from blockyard_scheduler.turns import Turns
+from blockyard_scheduler.turns import TurnLoop
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +79,7 @@ class Ended:
 
 
 class SchedulerService:
-    """The service; also what its servers ask (the gate of the block server, the run behind HTTP and metrics)."""
+    """The service; also what its servers ask (the run behind HTTP and metrics)."""
 
     def __init__(self, settings: Settings) -> None:
         """Do nothing yet.
@@ -93,7 +95,8 @@ class SchedulerService:
         self._quiet = False
         self._noticed: list[Notice] = []
         self.store_durable = True
-        self.turns: Turns | None = None
+        self.turns: TurnLoop | None = None
+        """Takes the turns while this scheduler leads, and has read the run."""
         self.historian: Historian | None = None
         """Keeps the record of the run, once it is loaded."""
         self.scaler: Autoscaler | None = None
@@ -103,9 +106,10 @@ class SchedulerService:
         self._store = Store(settings.redis_url, self._name, password=settings.redis_password)
         self.leadership = Leadership(self._store, lock_s=settings.lock_s, address="", clock=time.monotonic)
         self._certificate = Certificate(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
+        self.door = Door(self.leadership.claim, settings.token)
         self._blocks = BlockServer(
-            self,
-            token=settings.token,
+            self.door,
+            meter=self.meter,
             lease_s=settings.lease_s,
             most=_most_files() - SPARE_FILES,
             certificate=self._certificate,
@@ -150,7 +154,7 @@ class SchedulerService:
     def _listen(self) -> None:
         settings = self.settings
         self._port = _listen(self._blocks, settings.host, settings.port, "--port")
-        self.leadership.address = settings.address(self._port)
+        self.leadership.claim.address = settings.address(self._port)
         if settings.http_port >= 0:
             certificate = self._certificate if settings.http_tls else None
             self._http = http_server(
@@ -193,10 +197,16 @@ class SchedulerService:
             pipeline=self.run_spec.pipeline,
             knows=KNOWN,
         )
-        self.turns = Turns(core, self._store, self.leadership, meter=self.meter, welcome=welcome, clock=time.monotonic)
-        self.leadership.forgot = self.turns.redis_forgot
-        self.leadership.lapsed = lambda: core.store_forgot(time.monotonic())
-        self.leadership.vouches = lambda: not core.hold.lasts(time.monotonic())
+        self.turns = TurnLoop(
+            Turns(core, self.leadership.claim, welcome),
+            self._store,
+            self.leadership,
+            meter=self.meter,
+            flush=self._blocks.flush,
+            clock=time.monotonic,
+        )
+        self.leadership.loop = self.turns
+        self._blocks.lead(self.turns)
         log.info("leading run '%s' in epoch %d, from record %d on", self._name, self.leadership.epoch, core.seq)
         if settings.run_dir is not None:
             write_json(settings.run_dir / ADDRESS, self._address())
@@ -248,7 +258,7 @@ class SchedulerService:
         for job in done:
             job.result()
 
-    async def _await_end(self, turns: Turns) -> None:
+    async def _await_end(self, turns: TurnLoop) -> None:
         """Return when the run is over and the workers have left, or had the time to."""
         await turns.run_stopped.wait()
         log.info("run '%s' is %s", self._name, f"over: {turns.core.state}" if turns.core.is_over else "paused")
@@ -327,6 +337,7 @@ class SchedulerService:
     async def _shut_down(self) -> None:
         """Leave what others need behind and close; each step for itself, since Redis may be gone."""
         turns, self.turns = self.turns, None
+        self._blocks.lead(None)
         await self._blocks.close()
         if self._cluster is not None:
             self._cluster.close()
@@ -347,7 +358,7 @@ class SchedulerService:
         except (TimeoutError, StoreError, OSError) as error:
             log.warning("%s failed (%s)", what, error or "no time left")
 
-    async def _leave_files(self, turns: Turns, folder: Path) -> None:
+    async def _leave_files(self, turns: TurnLoop, folder: Path) -> None:
         """Write failures first: the status says that the run has ended."""
         try:
             failures = await self._failures(turns.core, None)

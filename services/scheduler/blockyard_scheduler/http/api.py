@@ -34,7 +34,7 @@ from blockyard_scheduler.meter import Meter
 from blockyard_scheduler.scaling.autoscaler import Autoscaler
 from blockyard_scheduler.settings import is_loopback
 from blockyard_scheduler.throughput import Throughput
-from blockyard_scheduler.turns import Turns
+from blockyard_scheduler.turns import TurnLoop
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Run(Protocol):
     """What the handlers ask of the service."""
 
     leadership: Leadership
-    turns: Turns | None
+    turns: TurnLoop | None
     scaler: Autoscaler | None
     historian: Historian | None
     meter: Meter
@@ -248,7 +248,7 @@ class Api(Handler):
             self.give(StandsBy(error=sentence, leader=leader, page=await self.run.leaders_page()), 503)
 
     @property
-    def turns(self) -> Turns:
+    def turns(self) -> TurnLoop:
         """The loop of the leader."""
         assert self.run.turns is not None
         return self.run.turns

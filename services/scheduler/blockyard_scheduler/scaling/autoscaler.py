@@ -45,12 +45,16 @@ ASK_S = 6.0
 MOST_REASONS = 5
 
 
-class Turns(Protocol):
+class TurnLoop(Protocol):
     """The loop of the leader, as far as scaling needs it."""
 
-    core: Scheduler
-    dismissed: bool
-    """Whether the workers were told to leave although the run is not over."""
+    @property
+    def core(self) -> Scheduler:
+        """The run."""
+
+    @property
+    def dismissed(self) -> bool:
+        """Whether the workers were told to leave although the run is not over."""
 
     def tell(self, event: Event) -> None:
         """Take an event into the next turn."""
@@ -101,7 +105,7 @@ class _Seen:
 class Autoscaler:
     """The pools of one release."""
 
-    def __init__(self, scaling: Scaling, cluster: Cluster, turns: Turns, notes: Notes) -> None:
+    def __init__(self, scaling: Scaling, cluster: Cluster, turns: TurnLoop, notes: Notes) -> None:
         """Scale nothing yet."""
         self.actions: Counter[tuple[str, str]] = Counter()
         """Changes of size by pool and direction."""

@@ -15,10 +15,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -30,6 +28,8 @@ from redis.backoff import NoBackoff
 
 from blockyard.core.events import CommitRecord, FailureNote, Page
 from blockyard.core.historypages import Piece
+from blockyard.leader.claim import FIRST_PAUSE_S, Held
+from blockyard.leader.fence import Fence, Verdict
 from blockyard.spec.errors import StoreError
 from blockyard.spec.model import RunSpec
 from blockyard.wire.messages import BlockError
@@ -44,8 +44,8 @@ OLDEST_REDIS = (6, 2)
 """XTRIM MINID came with it."""
 ANSWER_S = 5.0
 """How long one command may take before it counts as lost."""
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 1.0
-"""Between two attempts at the same commit; doubles."""
+LONGEST_PAUSE_S = 1.0
+"""Between two attempts at the same commit, which doubles."""
 LOAD_RECORDS, LOAD_PAGES = 1000, 100
 """How many are read at once when a run is loaded; as many pages are written at once when it is written again."""
 KEPT_ATTEMPTS = 4
@@ -71,24 +71,6 @@ class Forgot(StoreError):  # noqa: N818 - likewise
 
 class Uncertain(StoreError):  # noqa: N818 - likewise
     """Redis did not answer, or not now; whether it did what was asked is unknown."""
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """The lock is another's."""
-
-    address: str
-    """Where the leader is reached."""
-    epoch: int = field(default=0, compare=False)
-    """The highest epoch that was counted."""
-    left_s: float = field(default=math.inf, compare=False)
-    """When the lock expires, unless it is renewed."""
-    identity: str = field(default="", compare=False)
-    """Of the leader."""
-    process: str = field(default="", compare=False)
-    """Name of the leader's process; "" where it is unknown."""
-    forgot: bool = False
-    """Nobody has the lock, but Redis once counted more leaders: it forgot, and a living leader may write all again."""
 
 
 def place(url: str) -> str:
@@ -117,12 +99,7 @@ class Store:
         self._n_errors = 0
         self.keeps = False
         """Whether a restart of Redis keeps all that it confirmed, as of `check`."""
-        self._safe_seq = 0
-        """Of the last record of ours that Redis confirmed."""
-        self._taken_seq = 0
-        """Of the last record of those who led before us."""
-        self._before = ""
-        """Identities of those who led before us."""
+        self._fence = Fence()
         self._run = run
         try:
             self.place = place(url)
@@ -212,7 +189,7 @@ class Store:
     @property
     def _known(self) -> str:
         """What is known of those who led before us, for the scripts: their last record, and their identities."""
-        return f"{self._taken_seq} {self._before}"
+        return f"{self._fence.taken_seq} {' '.join(sorted(self._fence.before))}"
 
     async def may_have_forgotten(self) -> bool:
         """Whether this Redis may lack records that an earlier leader wrote; ask when the run is loaded."""
@@ -238,7 +215,7 @@ class Store:
         arguments = (nonce, _ms(lock_s), address, seen_epoch, process)
         taken, value, more, *held = await self._script(scripts.TAKE, keys, arguments)
         if taken == 1:
-            self._before = more.decode()
+            self._fence.took(more.decode())
             return int(value)
         if taken < 0:
             return Held("", int(more), forgot=True)
@@ -250,16 +227,17 @@ class Store:
 
         Raises Refused when another leads, Forgot when Redis lost what it had confirmed.
         """
-        keys, safe_seq = (self.keys.lock, *self._whole), self._safe_seq
+        keys, safe_seq = (self.keys.lock, *self._whole), self._fence.safe_seq
         arguments = (identity, _ms(lock_s), self._known, safe_seq, self._promise() if vouch else "")
         answer, writer, last = await self._script(scripts.RENEW, keys, arguments)
-        if answer == b"refused":
+        verdict = self._fence.judge_renewal(answer.decode(), last, safe_seq)
+        if verdict is Verdict.REFUSED:
             raise self._refused(writer)
-        if answer == b"forgot" or last < safe_seq:
-            raise self._forgot(last, safe_seq)
-        if answer == b"holed":
+        if verdict is Verdict.FORGOT and answer == b"holed" and last >= safe_seq:
             raise Forgot(f"Redis at {self.place} lacks keys of run '{self._run}': they were deleted or evicted")
-        return bool(answer != b"lapsed")
+        if verdict is Verdict.FORGOT:
+            raise self._forgot(last, safe_seq)
+        return verdict is not Verdict.LAPSED
 
     async def free_lock(self, identity: str) -> None:
         """Let another lead at once, if the leader of this identity has the lock."""
@@ -360,8 +338,8 @@ class Store:
     async def last_seq(self) -> int:
         """Return the sequence of the last record; 0 for a new run. Prepares this store to go on from there."""
         self._n_errors = int(await self._ask(self._redis.hlen(self.keys.errors)))
-        self._safe_seq = self._taken_seq = int(await self._ask(self._redis.hget(self.keys.head, "seq")) or 0)
-        return self._safe_seq
+        self._fence.loaded(int(await self._ask(self._redis.hget(self.keys.head, "seq")) or 0))
+        return self._fence.safe_seq
 
     @property
     def _whole(self) -> tuple[str, ...]:
@@ -418,12 +396,11 @@ class Store:
                 continue
             if pause_s > FIRST_PAUSE_S:
                 log.warning("Redis at %s answers again: commit %d is %s", self.place, commit.seq, answer.decode())
-            gone_on = last > self._taken_seq or (writer and writer.decode() not in self._before.split())
-            if answer == b"refused" and gone_on:
+            verdict = self._fence.judge_commit(answer.decode(), writer.decode(), last, commit.seq)
+            if verdict is Verdict.REFUSED:
                 raise self._refused(writer)
-            if answer in (b"out of order", b"refused"):
+            if verdict is Verdict.FORGOT:
                 raise self._forgot(last, commit.seq - 1)
-            self._safe_seq = commit.seq
             return
 
     def _forgot(self, found: int, expected: int) -> Forgot:
@@ -455,7 +432,7 @@ class Store:
         while True:
             try:
                 if await self._rewritten(identity, address, lock_s, run, seq, pages(), fields):
-                    self._safe_seq = seq
+                    self._fence.rewritten(seq)
                     self.rewrites += 1
                     return
             except Uncertain as error:

@@ -163,7 +163,7 @@ class Cluster:
 
     def _forget(self, *, leader_dies: bool) -> None:
         """The store is started again from an older file, perhaps on the machine that took its leader along."""
-        leader = next((s for s in self.schedulers.values() if s.identity == self.store.now.writer), None)
+        leader = next((s for s in self.schedulers.values() if s.claim.identity == self.store.now.writer), None)
         self.store.forget(self.rng.randint(1, MOST_FORGOTTEN))
         self.history.forgot(self.store.now.seq)
         if leader_dies and leader is not None and leader.alive:

@@ -96,6 +96,7 @@ class History:
             self.done.update((task.spec.id, block_id) for block_id in task.grid.ravel(indices).tolist())
         self._acknowledgeable |= self.done
         self._written |= self.done
+        self._ever_written |= self.done
         self._done_as_of[core.seq] = frozenset(self.done)
 
     def acknowledged(self, names: Iterable[Name]) -> None:

@@ -1,60 +1,40 @@
-"""A scheduler process of the simulation: the service's turns around the real core, with a simulated store."""
+"""A scheduler process of the simulation: the service's leader in virtual time, with a simulated network and store."""
 
 from __future__ import annotations
 
+import math
 import random
 from typing import TYPE_CHECKING
 
-from blockyard.core import convert
-from blockyard.core import events as ev
+from blockyard.core.events import CommitRecord
 from blockyard.core.scheduler import CoreSettings, Scheduler
-from blockyard.spec.errors import ProtocolError
+from blockyard.leader.claim import Claim, Held
+from blockyard.leader.fence import Fence, Verdict
+from blockyard.leader.peer import Door, Peer
+from blockyard.leader.turn import AwaitLock, Commit, Rewrite, Speak, Step, Turns
 from blockyard.testing.simulation.clock import Process
 from blockyard.testing.simulation.network import Connection, End
-from blockyard.testing.simulation.store import Contents, Known
-from blockyard.wire.frames import Decoder, encode
-from blockyard.wire.messages import (
-    KNOWN,
-    Ack,
-    Bye,
-    CannotStart,
-    Gone,
-    Heartbeat,
-    HeartbeatAck,
-    Hello,
-    Imported,
-    Refused,
-    Release,
-    Revoke,
-    RunOver,
-    TaskBegan,
-    TaskOver,
-    ToScheduler,
-    Want,
-    Welcome,
-)
+from blockyard.testing.simulation.store import Contents
+from blockyard.wire.messages import KNOWN, Welcome
 
 if TYPE_CHECKING:
     from blockyard.testing.simulation.cluster import Cluster
 
 STORE_S = 0.004
 """Mean time of a command to the store, one way."""
+AGAIN_S = 0.05
+"""A command that was lost, or met no store, is sent again after this; a lock is looked at again."""
+TURN_S = 0.0005
+"""From a bell to its turn."""
 
 
 class Session:
-    """One connection of a worker."""
+    """The connection of one peer."""
 
     def __init__(self, scheduler: SchedulerProcess) -> None:
-        self.worker = ""
-        self.welcomed = False
-        self.decoder = Decoder(ToScheduler)
+        self.peer = Peer("simulated", scheduler.clock.now)
         self.end = End(scheduler, lambda data: scheduler.receive(self, data), lambda: scheduler.left(self))
         self.connection: Connection | None = None
-
-    def say(self, *frames: bytes) -> None:
-        """Send frames."""
-        if self.connection is not None:
-            self.connection.send(self.end, b"".join(frames))
 
     def close(self) -> None:
         """End the connection."""
@@ -69,323 +49,244 @@ class SchedulerProcess(Process):
         super().__init__(cluster.clock, name)
         self._cluster = cluster
         self._rng: random.Random = cluster.rng
-        self.core: Scheduler | None = None
         self.begin()
 
     def begin(self) -> None:
         """Start afresh, as a new process."""
         self.rise()
-        self.core = None
-        self.identity = ""
-        self._nonce = f"{self._rng.getrandbits(64):x}"
-        self._renewed_s = -1.0
-        self._arrived: list[tuple[ev.Event, Session | None]] = []
-        self._voices: dict[str, Session] = {}
+        self.claim = Claim(f"{self._rng.getrandbits(64):x}", lock_s=self._cluster.lock_s, address=self.name)
+        self._fence = Fence()
+        self._door = Door(self.claim)
+        self._sessions: dict[Peer, Session] = {}
         self._turning = False
         self._told_over = False
-        self._seen_epoch = 0
-        self._forgot_since_s: float | None = None
-        self._safe_seq = 0
-        self._known: Known = (0, ())
-        """Who led before us."""
-        self._forgotten = False
-        """Whether the store lost what it had confirmed to us, and must be written again before we speak."""
+        self._armed_s = math.inf
         self.later(0.0, self._try_to_lead)
 
     def die(self) -> None:
         """Die, and be started again by whatever looks after it."""
-        for session in list(self._voices.values()):
+        for session in self._sessions.values():
             session.close()
         super().die()
         self.clock.at(self.clock.now + self._rng.uniform(0.2, 2.0), self.begin)
 
     # --- leading -----------------------------------------------------------------------------------------------
 
-    def _ask_store(self) -> float:
-        return self._rng.expovariate(1 / STORE_S)
-
     def _try_to_lead(self) -> None:
-        asked_s = self.clock.now
-        store, settings = self._cluster.store, self._cluster
-        self._cluster.point(self)
-        epoch = store.take(self._nonce, self.name, asked_s, settings.lock_s, self._seen_epoch) if store.up else None
-        self._cluster.point(self)
-        if epoch is None or epoch < 0:
-            self._wait_to_lead(forgot=epoch is not None)
+        store, claim, now = self._cluster.store, self.claim, self.clock.now
+        if not store.up:
+            self.later(claim.lock_s / 5, self._try_to_lead)
             return
-        self.identity, self._renewed_s = f"{epoch}:{self._nonce}", asked_s
-        self._known, self._safe_seq = (store.now.seq, store.now.before), store.now.seq
-        pages, records = list(store.now.pages.values()), sorted(store.now.log.items())
-        self.core = Scheduler.restore(
-            self._cluster.run,
-            pages,
-            records,
-            epoch=epoch,
-            settings=self._cluster.settings,
+        self._cluster.point(self)
+        answer = store.take(claim.nonce, claim.address, now, claim.lock_s, claim.seen_epoch)
+        self._cluster.point(self)
+        if isinstance(answer, Held):
+            pause_s = claim.held(answer, now, now)
+            self.later(pause_s, self._try_to_lead)
+            return
+        claim.took(answer, now)
+        self._fence.took(" ".join(store.now.before))
+        self._fence.loaded(store.now.seq)
+        self._lead(self._restored())
+
+    def _restored(self) -> Scheduler:
+        cluster, now = self._cluster, self._cluster.store.now
+        core = Scheduler.restore(
+            cluster.run,
+            list(now.pages.values()),
+            sorted(now.log.items()),
+            epoch=self.claim.epoch,
+            settings=cluster.settings,
             now=self.clock.now,
             seed=self._rng.getrandbits(32),
         )
-        if self.core.seq == store.now.seq:
-            self._cluster.history.restored(self.core)
-        forgot = self._forgot_since_s is not None or store.may_have_forgotten
-        if forgot and self._cluster.keeps_quiet:
-            self.core.store_forgot(self.clock.now)
-        self.later(settings.lock_s / 3, self._renew)
-        self._ring()
+        if core.seq == now.seq:
+            cluster.history.restored(core)
+        if (self.claim.store_forgot or cluster.store.may_have_forgotten) and cluster.keeps_quiet:
+            core.store_forgot(self.clock.now)
+        return core
 
-    def _wait_to_lead(self, *, forgot: bool) -> None:
-        """Look again soon. A store that forgot is left to its living leader for a while."""
-        lock_s, store = self._cluster.lock_s, self._cluster.store
-        if not forgot:
-            self._forgot_since_s = None
-            self._seen_epoch = max(self._seen_epoch, store.now.epoch) if store.up else self._seen_epoch
-        elif self._forgot_since_s is None:
-            self._forgot_since_s = self.clock.now
-        elif self.clock.now - self._forgot_since_s > 2 * lock_s:
-            self._seen_epoch = 0
-        self.later(lock_s / 5, self._try_to_lead)
+    def _lead(self, core: Scheduler) -> None:
+        cluster = self._cluster
+        welcome = Welcome(
+            run=cluster.run.pipeline.name,
+            epoch=core.epoch,
+            heartbeat_s=cluster.heartbeat_s,
+            lease_s=cluster.settings.lease_s,
+            grace_s=cluster.settings.grace_s,
+            pipeline=cluster.run.pipeline,
+            knows=KNOWN,
+        )
+        self._door.turns = Turns(core, self.claim, welcome)
+        self.later(self.claim.renewal_s, self._renew)
+        self._arm()
+
+    @property
+    def _turns(self) -> Turns:
+        assert self._door.turns is not None
+        return self._door.turns
 
     def _renew(self) -> None:
-        assert self.core is not None
-        asked_s, lock_s = self.clock.now, self._cluster.lock_s
-        store = self._cluster.store
+        store, claim, asked_s = self._cluster.store, self.claim, self.clock.now
         if not store.up:
-            self.later(0.1, self._renew)
+            self.later(claim.retry_s, self._renew)
             return
         self._cluster.point(self)
-        answer = store.renew(self.identity, self._known, asked_s, lock_s) if store.fenced else "kept"
+        answer = store.renew(claim.identity, self._fence, asked_s, claim.lock_s) if store.fenced else "kept"
         self._cluster.point(self)
-        if answer == "refused":
+        verdict = self._fence.judge_renewal(answer, store.now.seq, self._fence.safe_seq)
+        if verdict is Verdict.REFUSED:
             self.die()
             return
-        self.later(lock_s / 3, self._renew)
-        if answer == "lapsed":
-            self.core.store_forgot(asked_s)
-        if answer == "forgot" or store.now.seq < self._safe_seq:
-            self._forgotten = True
-            self._ring()
-        else:
-            self._renewed_s = asked_s
-            if not self.core.hold.lasts(asked_s):
-                store.vouch()
-
-    def _holds(self) -> bool:
-        return self.clock.now - self._renewed_s <= self._cluster.lock_s
+        self.later(claim.renewal_s, self._renew)
+        if verdict is Verdict.FORGOT:
+            self._turns.store_forgot("the store forgot")
+            self._arm()
+            return
+        if verdict is Verdict.LAPSED:
+            self._turns.lapsed(asked_s)
+        claim.confirm(asked_s)
+        if self._turns.vouches(asked_s):
+            store.vouch()
 
     # --- turns -------------------------------------------------------------------------------------------------
 
+    def _arm(self) -> None:
+        """Take the next turn when it is due."""
+        if self._turning or self._door.turns is None or self._turns.due_s == math.inf:
+            return
+        at_s = max(self._turns.due_s, self.clock.now + TURN_S)
+        if at_s < self._armed_s:
+            self._armed_s = at_s
+            self.at(at_s, self._ring)
+
     def _ring(self) -> None:
-        if not self._turning and self.core is not None:
+        if self._armed_s <= self.clock.now and not self._turning:
+            self._armed_s = math.inf
             self._turning = True
-            self.later(0.0005, self._turn)
+            step = self._turns.begin(self.clock.now)
+            if self._cluster.speaks_first:
+                self._speak()
+            self._carry_out(step)
 
-    def _turn(self) -> None:
-        assert self.core is not None
-        arrived, self._arrived = self._arrived, []
-        for event, session in arrived:
-            if isinstance(event, ev.WorkerJoined) and session is not None:
-                self._voices[event.worker] = session
-            elif isinstance(event, ev.WorkerDisconnected):
-                if self._voices.get(event.worker) is not session:
-                    continue
-                del self._voices[event.worker]
-            self.core.handle(event, self.clock.now)
-        effects = self.core.handle(ev.TurnEnded(), self.clock.now)
-        if self._cluster.speaks_first:
-            self._speak(effects)
-        commits = [effect for effect in effects if isinstance(effect, ev.CommitRecord)]
-        if commits:
-            self._send_commit(commits[0], effects)
-        else:
-            self._confirmed(effects)
+    def _carry_out(self, step: Step) -> None:
+        match step:
+            case Commit(record):
+                self._commit(record)
+            case Rewrite():
+                self._rewrite(step)
+            case AwaitLock():
+                self.later(AGAIN_S, lambda: self._carry_out(self._turns.look(self.clock.now)))
+            case Speak():
+                if not self._cluster.speaks_first:
+                    self._speak()
+                self._turning = False
+                self._arm()
 
-    def _send_commit(self, commit: ev.CommitRecord, effects: list[ev.Effect]) -> None:
+    def _after_a_way(self, action: object) -> None:
+        self.later(self._rng.expovariate(1 / STORE_S), action)  # type: ignore[arg-type]
+
+    def _commit(self, record: CommitRecord) -> None:
         """The command is under way: it may be lost before the store sees it, or its answer after."""
-        identity, store = self.identity, self._cluster.store
+        identity, store = self.claim.identity, self._cluster.store
         self._cluster.point(self)
         lost_before, lost_after = (self._rng.random() < self._cluster.loses_answers for _ in range(2))
 
-        def answered(answer: str) -> None:
-            if answer == "refused" or (answer == "forgot" and not store.fenced):
+        def answered(answer: str, writer: str, last: int) -> None:
+            verdict = self._fence.judge_commit(answer, writer, last, record.seq)
+            if verdict is Verdict.REFUSED or (verdict is Verdict.FORGOT and not store.fenced):
                 self.die()
-            elif answer == "forgot":
-                self._rewrite(effects)
+            elif verdict is Verdict.FORGOT:
+                self._carry_out(self._turns.forgot("the store forgot", self.clock.now))
             else:
-                self._safe_seq = commit.seq
-                self._confirmed(effects)
+                self._carry_out(self._turns.stored(self.clock.now))
 
         def reaches_store() -> None:
             if not store.up or lost_before:
                 self._cluster.count("command lost")
-                self.later(0.05, lambda: self._send_commit(commit, effects))
+                self.later(AGAIN_S, lambda: self._commit(record))
                 return
             self._cluster.point(self)
-            answer = store.commit(identity, self._known, commit)
+            answer = store.commit(identity, record)
             self._cluster.point(self)
             if lost_after:
                 self._cluster.count("answer lost")
-                self.later(0.05, lambda: self._send_commit(commit, effects))
+                self.later(AGAIN_S, lambda: self._commit(record))
             else:
-                self.later(self._ask_store(), lambda: answered(answer))
+                self._after_a_way(lambda: answered(*answer))
 
-        self.clock.at(self.clock.now + self._ask_store(), reaches_store)
+        # Also of a process that dies meanwhile.
+        self.clock.at(self.clock.now + self._rng.expovariate(1 / STORE_S), reaches_store)
 
-    def _rewrite(self, effects: list[ev.Effect]) -> None:
-        """Make the store hold all that we know, then speak."""
-        core, cluster, asked_s = self.core, self._cluster, self.clock.now
-        assert core is not None
-        identity, known = self.identity, self._known
-        if not self._holds():  # another may have led meanwhile, of whom the store has nothing left
-            core.store_forgot(asked_s)
+    def _rewrite(self, step: Rewrite) -> None:
+        """Make the store hold all that we know, then go on with the turn."""
+        cluster, claim, core = self._cluster, self.claim, self._turns.core
         whole = Contents(
             epoch=core.epoch,
-            before=known[1],
+            before=tuple(sorted(self._fence.before)),
             leader=self.name,
-            seq=core.seq,
-            pages={page.key: page for page in core.whole_snapshot()},
+            seq=step.seq,
+            pages={page.key: page for page in step.pages()},
         )
 
         def rewritten(taken: bool) -> None:
             if not taken:
                 self.die()
                 return
-            self._forgotten, self._safe_seq, self._renewed_s = False, core.seq, asked_s
-            self._confirmed(effects)
+            self._fence.rewritten(step.seq)
+            self._carry_out(self._turns.rewritten(step.asked_s, self.clock.now))
 
         def reaches_store() -> None:
             if not cluster.store.up:
-                self.later(0.05, lambda: self._rewrite(effects))
+                self.later(AGAIN_S, lambda: self._rewrite(step))
                 return
-            taken = cluster.store.rewrite(identity, known, self.clock.now, cluster.lock_s, whole)
-            if taken and not core.hold.lasts(self.clock.now):
+            taken = cluster.store.rewrite(claim.identity, self._fence, self.clock.now, claim.lock_s, whole)
+            if taken and step.vouch:
                 cluster.store.vouch()
             if taken:
                 cluster.history.rewritten(core)
-            self.later(self._ask_store(), lambda: rewritten(taken))
+            self._after_a_way(lambda: rewritten(taken))
 
-        self.clock.at(self.clock.now + self._ask_store(), reaches_store)
+        self.clock.at(self.clock.now + self._rng.expovariate(1 / STORE_S), reaches_store)
 
-    def _confirmed(self, effects: list[ev.Effect]) -> None:
-        if self._forgotten:
-            self._rewrite(effects)
-        elif self._holds() or all(isinstance(effect, (ev.WakeAt, ev.ContinueTurn)) for effect in effects):
-            self._end_turn(effects)
-        else:
-            self.later(0.05, lambda: self._confirmed(effects))
+    # --- speech ------------------------------------------------------------------------------------------------
 
-    def _end_turn(self, effects: list[ev.Effect]) -> None:
-        self._turning = False
-        if not self._cluster.speaks_first:
-            self._speak(effects)
-        if self._arrived:
-            self._ring()
+    def _speak(self) -> None:
+        for peer in self._turns.speak():
+            if (session := self._sessions.get(peer)) is not None:
+                self._flush(session)
+        if self._turns.run_over and not self._told_over:
+            self._told_over = True
+            self._cluster.run_ended(self._turns.core.state)
 
-    def _speak(self, effects: list[ev.Effect]) -> None:
-        assert self.core is not None
-        for effect in effects:
-            match effect:
-                case ev.SendLeases():
-                    self._say(effect.worker, encode(convert.grants([effect])))
-                case ev.SendAck():
-                    self._say(effect.worker, encode(Ack(effect.seq, effect.stale)))
-                case ev.SendRevoke():
-                    self._say(effect.worker, encode(Revoke(effect.numbers.astype(convert.IDS).tobytes())))
-                case ev.SendWelcome():
-                    self._welcome(effect)
-                case ev.SendTaskBegan():
-                    self._say(effect.worker, encode(TaskBegan(effect.task, effect.leased)))
-                case ev.AnnounceTaskOver():
-                    self._say_all(encode(TaskOver(effect.task)))
-                case ev.AnnounceRunOver():
-                    self._say_all(encode(RunOver(effect.state)))
-                    if not self._told_over:
-                        self._told_over = True
-                        self._cluster.run_ended(effect.state)
-                case ev.WakeAt():
-                    self.later(max(effect.time_s - self.clock.now, 0.01), self._ring)
-                case ev.ContinueTurn():
-                    self._ring()
-                case _:
-                    pass
-
-    def _welcome(self, effect: ev.SendWelcome) -> None:
-        assert self.core is not None
-        cluster = self._cluster
-        welcome = Welcome(
-            run=cluster.run.pipeline.name,
-            epoch=self.core.epoch,
-            heartbeat_s=cluster.heartbeat_s,
-            lease_s=cluster.settings.lease_s,
-            grace_s=cluster.settings.grace_s,
-            pipeline=cluster.run.pipeline,
-            knows=KNOWN,
-            revoked=effect.revoked.astype(convert.IDS).tobytes(),
-        )
-        if (session := self._voices.get(effect.worker)) is not None:
-            session.welcomed = True
-        self._say(effect.worker, encode(welcome))
-
-    def _say(self, worker: str, frame: bytes) -> None:
-        if (session := self._voices.get(worker)) is not None:
+    def _flush(self, session: Session) -> None:
+        data = session.peer.take_outgoing()
+        if data and session.connection is not None:
             self._cluster.point(self)
-            session.say(frame)
+            session.connection.send(session.end, data)
             self._cluster.point(self)
-
-    def _say_all(self, frame: bytes) -> None:
-        for session in self._voices.values():
-            session.say(frame)
+        if session.peer.ended:
+            session.close()
 
     # --- sessions ----------------------------------------------------------------------------------------------
 
     def accept(self) -> Session:
         """A worker connects."""
-        return Session(self)
+        session = Session(self)
+        self._sessions[session.peer] = session
+        return session
 
     def left(self, session: Session) -> None:
         """A connection broke."""
-        if session.worker:
-            self._tell(ev.WorkerDisconnected(session.worker), session)
+        if self._sessions.pop(session.peer, None) is not None:
+            session.peer.disconnected(self._door, self.clock.now)
+            self._arm()
 
     def receive(self, session: Session, data: bytes) -> None:
         """Bytes from a worker."""
-        try:
-            for message in session.decoder.feed(data):
-                self._hear(session, message)
-        except ProtocolError:
-            session.close()
-
-    def _tell(self, event: ev.Event, session: Session | None) -> None:
-        self._arrived.append((event, session))
-        self._ring()
-
-    def _hear(self, session: Session, message: object) -> None:
-        if self.core is None:
-            session.say(
-                encode(Refused("another leads this run", "standby", leader=self._cluster.store.now.leader, again=True))
-            )
-            session.close()
-            return
-        match message:
-            case Hello():
-                session.worker = message.worker
-                self._tell(convert.joined(message, self._cluster.run.pipeline), session)
-            case Want():
-                self._tell(convert.wanted(session.worker, message), session)
-            case Release():
-                self._tell(convert.released(session.worker, message), session)
-            case Heartbeat():
-                self._tell(convert.heard(session.worker, message), session)
-                if session.welcomed and self._holds():
-                    session.say(encode(HeartbeatAck(message.sent_s, self.core.epoch)))
-            case Bye() | Gone():
-                for event in convert.gone(session.worker, message, list(self._voices)):
-                    self._tell(event, session)
-            case CannotStart():
-                self._tell(convert.cannot_start(session.worker, message), session)
-            case Imported():
-                self._tell(convert.imported(message), session)
-            case _:
-                raise ProtocolError("not a message for a scheduler")
+        session.peer.receive(data, self._door, self.clock.now)
+        self._flush(session)
+        self._arm()
 
 
 __all__ = ["CoreSettings", "SchedulerProcess", "Session"]

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
 
 from blockyard.core.events import CommitRecord, Page
+from blockyard.leader.claim import Held
+from blockyard.leader.fence import Fence
 
-Known: TypeAlias = tuple[int, tuple[str, ...]]
-"""What a leader knows of those before it: the last record that they wrote, and their identities."""
 MOST_FORGOTTEN = 12
 """Changes that may be lost at once."""
 
@@ -56,13 +55,13 @@ class Store:
 
     # --- leading -----------------------------------------------------------------------------------------------
 
-    def take(self, nonce: str, address: str, now: float, lock_s: float, seen_epoch: int) -> int | None:
-        """Become the leader if nobody is; give the epoch. None: another leads; -1: it forgot `seen_epoch`."""
+    def take(self, nonce: str, address: str, now: float, lock_s: float, seen_epoch: int) -> int | Held:
+        """Become the leader if nobody is; return the epoch, or who leads."""
         held, expires_s = self.now.lock
         if held and now < expires_s:
-            return None
+            return Held(self.now.leader, self.now.epoch, expires_s - now, held)
         if self.now.epoch < seen_epoch:
-            return -1
+            return Held("", self.now.epoch, forgot=True)
         epoch = self.now.epoch + 1
         writer = f"{epoch}:{nonce}"
         before = (self.now.writer, *self.now.before) if self.now.writer else ()
@@ -74,7 +73,7 @@ class Store:
             self._past.clear()  # a store that knows nothing of the run at all has no promise to keep
         return epoch
 
-    def renew(self, identity: str, known: Known, now: float, lock_s: float) -> str:
+    def renew(self, identity: str, fence: Fence, now: float, lock_s: float) -> str:
         """Keep the lock, or take it again where nobody led since: ``kept``, ``lapsed``, ``refused`` or ``forgot``."""
         held, expires_s = self.now.lock
         if held != identity and now < expires_s:
@@ -82,7 +81,7 @@ class Store:
         if self.now.writer == identity:
             self.now = replace(self.now, lock=(identity, now + lock_s))
             return "lapsed" if now >= expires_s and self.may_have_forgotten else "kept"
-        return "forgot" if self._went_back(known) else "refused"
+        return "forgot" if self._went_back(fence) else "refused"
 
     def vouch(self) -> None:
         """Note that a leader found all of its records."""
@@ -96,36 +95,35 @@ class Store:
 
     # --- the journal -------------------------------------------------------------------------------------------
 
-    def commit(self, identity: str, known: Known, commit: CommitRecord) -> str:
-        """Take one record with its pages; the same again is ``already``."""
+    def commit(self, identity: str, commit: CommitRecord) -> tuple[str, str, int]:
+        """Take one record with its pages; return what became of it, the writer and the last record."""
         now = self.now
         if now.writer != identity and self.fenced:
-            return "forgot" if self._went_back(known) else "refused"
+            return "refused", now.writer, now.seq
         if commit.seq == now.seq and now.by == identity:
-            return "already"
+            return "already", now.writer, now.seq
         if commit.seq != now.seq + 1 and self.fenced:
-            return "forgot"
+            return "out of order", now.writer, now.seq
         log = {seq: record for seq, record in now.log.items() if seq >= commit.drop_below}
         log[commit.seq] = commit.record
         pages = now.pages | {page.key: page for page in commit.pages} if commit.pages else now.pages
         self._change(replace(now, seq=commit.seq, by=identity, log=log, pages=pages))
         self._stored(commit.seq, commit.record)
-        return "stored"
+        return "stored", now.writer, commit.seq
 
-    def rewrite(self, identity: str, known: Known, now: float, lock_s: float, whole: Contents) -> bool:
+    def rewrite(self, identity: str, fence: Fence, now: float, lock_s: float, whole: Contents) -> bool:
         """Replace all by what its living leader knows, if nobody else leads."""
         held, expires_s = self.now.lock
-        if (held != identity and now < expires_s) or not (self.now.writer == identity or self._went_back(known)):
+        if (held != identity and now < expires_s) or not (self.now.writer == identity or self._went_back(fence)):
             return False
         epoch = max(self.now.epoch, whole.epoch)
         lock, vouched = (identity, now + lock_s), self.now.vouched
         self._change(replace(whole, epoch=epoch, writer=identity, by=identity, lock=lock, vouched=vouched))
         return True
 
-    def _went_back(self, known: Known) -> bool:
+    def _went_back(self, fence: Fence) -> bool:
         """Whether this is a state from before a leader, and no earlier leader has gone on from it since."""
-        seq, before = known
-        return self.now.writer in {"", *before} and self.now.seq <= seq
+        return fence.went_back(self.now.writer, self.now.seq)
 
     # --- forgetting --------------------------------------------------------------------------------------------
 
