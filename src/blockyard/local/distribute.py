@@ -14,6 +14,7 @@ import sysconfig
 import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,14 +134,20 @@ def run_blockwise(
 
 
 def module_path(folder: Path | None = None) -> list[str]:
-    """Return the folders where worker processes find what this process can import, `folder` first.
+    """Return the folders and archives where worker processes find what this process can import, `folder` first.
 
     Those of this process's own module path, without the ones that every Python has.
     """
     installed = {Path(path).resolve() for path in sysconfig.get_paths().values()}
-    ours = [Path(entry or ".").resolve() for entry in sys.path]
-    found = [str(path) for path in ours if path.is_dir() and not any(path.is_relative_to(at) for at in installed)]
+    ours = [path for path in map(_place_of, sys.path) if path.is_dir() or zipfile.is_zipfile(path)]
+    found = [str(path) for path in ours if not any(path.is_relative_to(at) for at in installed)]
     return list(dict.fromkeys([*([str(folder)] if folder else []), *found]))
+
+
+def _place_of(entry: str) -> Path:
+    """Return where an entry of the module path led when it was first used: the current folder may be another now."""
+    finder = sys.path_importer_cache.get(entry)
+    return Path(str(getattr(finder, "path", entry)) or ".").resolve()
 
 
 # ----- one run --------------------------------------------------------------------------------------------------------

@@ -81,3 +81,12 @@ def brief(value: object, longest: int = 80) -> str:
     """
     text = " ".join(repr(value).split())
     return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+def article(noun: str) -> str:
+    """Return a noun with its article.
+
+    >>> article("int"), article("list")
+    ('an int', 'a list')
+    """
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"

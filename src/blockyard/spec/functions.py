@@ -15,7 +15,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-from blockyard.spec.errors import NotImportableError, SpecError, nearest
+from blockyard.spec.errors import NotImportableError, SpecError, article, nearest
 from blockyard.spec.pickles import MAIN, ONLY_LOCAL, PICKLE, is_importable, load_pickle, pickle_function, write_pickle
 
 __all__ = ["PICKLE", "REFERENCE_PATTERN", "has_call", "is_own_worker", "is_reference", "load_function", "reference_of"]
@@ -53,7 +53,7 @@ def load_function(reference: str, *, pickle_dir: str | None) -> Any:
                 f"'{reference}': {_describe(found)} has no '{name}'{_nearest_public(name, found)}"
             ) from None
     if not callable(found):
-        raise SpecError(f"'{reference}' is {_article(type(found).__name__)}, not a function or a class")
+        raise SpecError(f"'{reference}' is {article(type(found).__name__)}, not a function or a class")
     return found
 
 
@@ -68,7 +68,7 @@ def reference_of(function: Any, pickle_dir: str | None) -> str:
             raise SpecError(f"'{function}' names no function; write 'module:name'")
         return function
     if not callable(function):
-        raise SpecError(f"{function!r} is {_article(type(function).__name__)}, not a function or a class")
+        raise SpecError(f"{function!r} is {article(type(function).__name__)}, not a function or a class")
     name = _importable_name(function)
     if name is not None:
         return name
@@ -153,7 +153,3 @@ def _nearest_public(name: str, thing: Any) -> str:
     return nearest(
         name, [known for known in dir(thing) if not known.startswith("_") and callable(getattr(thing, known, None))]
     )
-
-
-def _article(noun: str) -> str:
-    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"

@@ -16,12 +16,14 @@ import stat
 import sys
 import tempfile
 import types
+import weakref
+from _thread import _local as threading_local
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from blockyard.spec.errors import BlockyardError, SpecError
+from blockyard.spec.errors import BlockyardError, SpecError, article
 
 PICKLE = "pickle:"
 """What a reference to such a file begins with; its absolute path follows."""
@@ -44,19 +46,71 @@ def pickle_function(function: Any) -> bytes:
 
     A method of a task, or a closure over ``self``, drags all of that object along, though it needs little of it.
     """
-    from cloudpickle import Pickler
-
+    pickler = _rebuilding()
     try:
-        return _dump(Pickler, function)
+        return _dump(pickler, function)
     except Exception as error:  # any object of the user's may refuse, in its own words
-        left = _left_behind(Pickler, function)
+        left = _left_behind(pickler, function)
         with suppress(Exception):
             if left:
-                return _dump(_without(Pickler, left), function)
+                return _dump(_without(pickler, left), function)
         raise SpecError(
-            f"{name_of(function)} cannot be sent to a worker process ({type(error).__name__}: {error});"
-            " open files, locks and connections inside the function instead of capturing them"
+            f"{name_of(function)} cannot be sent to a worker process ({_reason(pickler, function)}"
+            f"{type(error).__name__}: {error}); open files, locks and connections inside the function instead of"
+            " capturing them"
         ) from error
+
+
+def _rebuilding() -> type[Any]:
+    """Return a pickler that makes anew, in the worker, what holds nothing that is worth to travel.
+
+    Caches of functions of a script, which pickle by a name that no worker can import; the lock of a cached property;
+    what belongs to one thread; and weak containers: nothing in the worker would hold what is in them.
+    """
+    from cloudpickle import Pickler
+
+    class Rebuilding(Pickler):  # type: ignore[misc]  # it has no types
+        def reducer_override(self, value: Any) -> Any:
+            if isinstance(value, _CACHED) and (value.__module__ in MAIN or not is_importable(value.__module__)):
+                return _cached, (value.__wrapped__, value.cache_parameters())
+            if type(value) is functools.cached_property:
+                return _cached_property, (value.func, value.attrname)
+            if type(value) in (threading_local, *_WEAK):
+                return type(value), ()
+            return super().reducer_override(value)
+
+    return Rebuilding
+
+
+_CACHED = type(functools.lru_cache(len))
+_WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
+
+
+def _cached(function: Any, parameters: dict[str, Any]) -> Any:
+    return functools.lru_cache(**parameters)(function)
+
+
+def _cached_property(function: Any, name: str | None) -> Any:
+    made = functools.cached_property(function)
+    made.attrname = name
+    return made
+
+
+def _reason(pickler: type[Any], function: Any) -> str:
+    """Name the variable that cannot be sent, if it is one that the function uses itself."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return ""
+    used = {name: function.__globals__[name] for name in code.co_names if name in function.__globals__}
+    cells = zip(code.co_freevars, function.__closure__ or (), strict=False)
+    with suppress(ValueError):  # an empty cell
+        used |= {name: cell.cell_contents for name, cell in cells}
+    for name, value in used.items():
+        try:
+            _dump(pickler, value)
+        except Exception:  # noqa: BLE001 - as above
+            return f"its variable '{name}' is {article(type(value).__name__)}; "
+    return ""
 
 
 def _dump(pickler: type[Any], value: Any) -> bytes:

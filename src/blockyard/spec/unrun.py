@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
 from contextlib import suppress
 from typing import Any
 
+from blockyard.spec.errors import article
 from blockyard.spec.task import WithArguments
 
 _CACHED = type(functools.lru_cache(len))
@@ -84,9 +85,5 @@ def _unrun(result: Any) -> str | None:
     if type(result).__module__ == "contextlib" and hasattr(result, "gen"):
         return "a context manager that nobody has entered"
     if isinstance(result, Awaitable) or hasattr(type(result), "add_done_callback"):  # futures, of threads too
-        return f"{_article(type(result).__name__)}, which nobody has waited for"
+        return f"{article(type(result).__name__)}, which nobody has waited for"
     return None
-
-
-def _article(noun: str) -> str:
-    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"

@@ -6,6 +6,7 @@ it in a process of its own (`blockyard.local.preflight` starts that), where noth
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import os
@@ -19,6 +20,7 @@ import msgspec
 from blockyard.spec.errors import NotImportableError, SpecError, nearest
 from blockyard.spec.functions import PICKLE, has_call, is_own_worker, load_function
 from blockyard.spec.model import PipelineSpec, TaskSpec
+from blockyard.spec.pickles import name_of
 from blockyard.spec.randomness import SeededGlobals, random_sources, said_of
 from blockyard.spec.unrun import unrun_function
 from blockyard.spec.validate import Where, code_references
@@ -57,6 +59,10 @@ def call_fault(found: Any, name: str, params: Mapping[str, Any]) -> str | None:
     """Say why ``found`` cannot be called as field `name` of a task calls it, or None where it can or nobody knows."""
     if (fault := unrun_function(found)) is not None:
         return fault
+    if inspect.isabstract(found):
+        return "is an abstract class, of which no instance can be built"
+    if name == "worker" and isinstance(found, functools.partial) and has_call(found.func):
+        return f"is a partial of a class: it builds {name_of(found.func)}, and nothing calls that; give an instance"
     try:
         signature = inspect.signature(found)
     except (TypeError, ValueError):
