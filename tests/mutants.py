@@ -1,4 +1,4 @@
-"""Small faults put into plan and core, one at a time: the property tests must catch each.
+"""Small faults put into plan, core and leader, one at a time: the tests must catch each.
 
     python tests/mutants.py              all of them (a few minutes)
     python tests/mutants.py --sample 6   every so many-th, for CI
@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 PLAN = ("tests/plan/test_plan_against_oracle.py",)
 CORE = ("tests/core",)
 FAIL_FAST = ("tests/core/test_failfast.py",)
+LEADER = ("tests/leader",)
 VIEWS = ("tests/core/test_attempts.py", "tests/core/test_history.py", "tests/core/test_valuemap.py")
 
 
@@ -57,6 +58,10 @@ def _skip(name: str, old: str, new: str) -> Mutant:
 
 def _view(name: str, file: str, old: str, new: str) -> Mutant:
     return Mutant(f"{file}: {name}", f"core/{file}.py", old, new, VIEWS)
+
+
+def _leader(name: str, file: str, old: str, new: str) -> Mutant:
+    return Mutant(f"{file}: {name}", f"leader/{file}.py", old, new, LEADER)
 
 
 MUTANTS = (
@@ -239,7 +244,74 @@ MUTANTS = (
     _view("kills are no attempts", "attempts", "tries.failures + tries.kills for", "tries.failures for"),
     _view("a leased block in trouble counts twice", "attempts", "np.setdiff1d(leased, addresses)", "leased"),
     _view("what is undone counts too", "valuemap", "its_counts + counts - old_counts", "its_counts + counts"),
-    _view("a block that ran again counts again", "history", 'before["attempt"], -1)', 'before["attempt"], 0)'),
+    _view(
+        "a block that ran again counts again",
+        "history",
+        'self.rows["attempt"][ours], -1)',
+        'self.rows["attempt"][ours], 0)',
+    ),
+    # --- the leader
+    _leader("the lock is sure for ever", "claim", "now - self._renewed_s <= self.lock_s", "self._renewed_s > 0"),
+    _leader("a lock from the answer on", "claim", "self.epoch, self._renewed_s = epoch, asked_s", "self.epoch = epoch"),
+    _leader("who resigns leads on", "claim", "self._renewed_s = -math.inf\n\n", "pass\n\n"),
+    _leader("a forgetful store is taken at once", "claim", "> PATIENT_LOCKS * self.lock_s", "> -1.0"),
+    _leader("nobody waits long", "claim", "self.waited or now - self._first_s >", "self.waited or 0 >"),
+    _leader("a store that went on is from before us", "fence", "and last <= self.taken_seq", ""),
+    _leader("whoever writes led before us", "fence", "not writer or writer in self.before", "True"),
+    _leader("an unknown record is stored", "fence", 'if answer in {"stored", "already"}:', "if True:"),
+    _leader(
+        "lost records are not missed", "fence", 'in {"forgot", "holed"} or last < safe_seq', 'in {"forgot", "holed"}'
+    ),
+    _leader("missing keys are not missed", "fence", 'in {"forgot", "holed"}', 'in {"forgot"}'),
+    _leader("a lapse is as good as keeping", "fence", 'Verdict.LAPSED if answer == "lapsed" else ', ""),
+    _leader("words do not wait for the lock", "turn", "AwaitLock() if says and not", "AwaitLock() if False and not"),
+    _leader("silence waits for the lock", "turn", "AwaitLock() if says and not", "AwaitLock() if not"),
+    _leader("what was forgotten is not written again", "turn", "if self._forgotten:", "if False:"),
+    _leader(
+        "a rewrite after a lapse leases on",
+        "turn",
+        "self.core.store_forgot(now)\n            core",
+        "pass\n            core",
+    ),
+    _leader(
+        "a rewrite goes on for ever", "turn", 'self._notes, self._forgotten, self.committed = (), "", True', "pass"
+    ),
+    _leader(
+        "the old connection ends the new one", "turn", "if self._peers.get(event.worker) is not peer:", "if False:"
+    ),
+    _leader(
+        "a worker is spoken to where it was",
+        "turn",
+        "self._peers[worker] = peer",
+        "self._peers.setdefault(worker, peer)",
+    ),
+    _leader("an old connection stays", "turn", "if old is not None and old is not peer:", "if False:"),
+    _leader(
+        "who leaves is not let go",
+        "turn",
+        "self._end(peer, reason)\n        self._leaving",
+        "pass\n        self._leaving",
+    ),
+    _leader("newcomers are not told what is over", "turn", "for task in sorted(self._tasks_over)]", "for task in ()]"),
+    _leader(
+        "newcomers are not told that all is over",
+        "turn",
+        "if self.core.is_over:\n            messages",
+        "if False:\n            messages",
+    ),
+    _leader("a wish waits like a heartbeat", "turn", "isinstance(event, WorkerHeard) else", "True else"),
+    _leader("heartbeats are echoed without a lock", "peer", "self.welcomed and door.claim.holds(now)", "self.welcomed"),
+    _leader("heartbeats are echoed before a welcome", "peer", "self.welcomed and door", "door"),
+    _leader("no flood", "peer", "self.unheard > UNHEARD", "False"),
+    _leader("any token", "peer", "if not hmac.compare_digest", "if False and not hmac.compare_digest"),
+    _leader("any protocol", "peer", "hello.protocol != PROTOCOL_VERSION", "False"),
+    _leader(
+        "who was refused is heard",
+        "peer",
+        "if self.ended:\n                    return",
+        "if False:\n                    return",
+    ),
+    _leader("a standby is busy", "peer", "if door.turns is None and door.claim.epoch:", "if door.turns is None:"),
 )
 
 
@@ -281,7 +353,7 @@ def sample(of: tuple[Mutant, ...], n: int) -> list[Mutant]:
 
 def main() -> int:
     """Try the mutants; 1 if one survives."""
-    parser = argparse.ArgumentParser(description="Puts small faults into plan and core and runs the property tests.")
+    parser = argparse.ArgumentParser(description="Puts small faults into plan, core and leader and runs the tests.")
     parser.add_argument("word", nargs="?", default="", help="only mutants whose name contains it")
     parser.add_argument("--sample", type=int, help="only so many of them, spread over all")
     options = parser.parse_args()
