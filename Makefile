@@ -30,6 +30,9 @@ help:  ## this list
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo 'No Python 3.11 or newer found; install one, or run make PYTHON=/path/to/python.' >&2; exit 2; }
+	@test ! -e $(VENV) -o -e $(VENV)/.made-by-make || { \
+	  echo '$(VENV) is there and is no environment that this makes; move it away, or choose another with VENV=' >&2; exit 2; }
+	@mkdir -p $(VENV) && touch $(VENV)/.made-by-make
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo 'Making $(VENV) failed; on Debian and Ubuntu: apt install python3-venv.' >&2; exit 2; }
 
@@ -110,6 +113,9 @@ down:  ## end them
 	docker compose down
 
 .PHONY: clean
-clean:  ## remove the environment and what tools and demo left
-	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .cache
-	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+clean:  ## remove the environment that this made and what its tools left; what the demo wrote stays
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .cache
+	find src services tests examples benchmarks helm -name __pycache__ -type d -prune -exec rm -rf {} +
+	@if [ -e $(VENV)/.made-by-make ]; then echo 'rm -rf $(VENV)'; rm -rf $(VENV); \
+	  elif [ -e $(VENV) ]; then echo '$(VENV) stays: this did not make it'; fi
+	@if [ -e $(OUT) ]; then echo '$(OUT) stays: it may hold more than the demo wrote; remove it by hand'; fi

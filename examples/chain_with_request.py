@@ -24,7 +24,7 @@ class Smooth(Task):
 
     def prepare(self) -> None:
         context = Coordinate((8, 8, 8))
-        zarr.create_array(f"{self.folder}/smooth", shape=VOLUME.shape, chunks=BLOCK.shape, dtype="f4", overwrite=True)
+        zarr.create_array(f"{self.folder}/smooth", shape=VOLUME.shape, chunks=BLOCK.shape, dtype="f4")
         self.schedule(
             total_roi=VOLUME.grow(context, context),
             read_roi=BLOCK.grow(context, context),
@@ -53,7 +53,7 @@ class Peaks(Task):
 
     def prepare(self) -> None:
         context = Coordinate((self.radius,) * 3)
-        zarr.create_array(f"{self.folder}/peaks", shape=VOLUME.shape, chunks=BLOCK.shape, dtype="u1", overwrite=True)
+        zarr.create_array(f"{self.folder}/peaks", shape=VOLUME.shape, chunks=BLOCK.shape, dtype="u1")
         self.schedule(
             total_roi=VOLUME.grow(context, context),
             read_roi=BLOCK.grow(context, context),
@@ -72,8 +72,11 @@ class Peaks(Task):
 
 
 def main(folder: str) -> bool:
+    taken = [name for name in ("raw", "smooth", "peaks") if Path(folder, name).exists()]
+    if taken:
+        sys.exit(f"{folder} holds '{taken[0]}' already, which would be overwritten; give another folder")
     noise = np.random.default_rng(0).random(VOLUME.shape, np.float32)
-    zarr.create_array(f"{folder}/raw", data=noise, chunks=BLOCK.shape, overwrite=True)
+    zarr.create_array(f"{folder}/raw", data=noise, chunks=BLOCK.shape)
 
     # Blocks of Peaks that write into the request run, and of Smooth those whose result they read: no others.
     request = Roi((12, 40, 40), (6, 40, 15))

@@ -9,8 +9,8 @@ Exit status 0: equal to the same computation without blocks; 1: not equal, or bl
 from __future__ import annotations
 
 import argparse
+import json
 import math
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,10 +24,12 @@ from typing import Any, TypeAlias
 import inputs
 import numpy as np
 import numpy.typing as npt
+import owned
 import watershed
-import yaml
 import zarr
 from inputs import InputError, Volume
+
+from blockyard.spec.load import load_pipeline
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -73,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not args.no_picture:
         import picture
 
-        print(f"picture: {picture.draw(out)}")
+        owned.write(out, "demo.png", picture.draw(out))
+        print(f"picture: {out / 'demo.png'}")
     return 0 if equal else 1
 
 
@@ -83,7 +86,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--input", type=Path, help=f"{inputs.KINDS}; default: the MNI152 T1 head of nilearn")
     add("--array", help="which array of an .npz or a zarr group")
-    add("--voxel-size", type=numbers(float), metavar="Z,Y,X", help="default: the file's, or guessed from the shape")
+    add("--channel", type=int, metavar="N", help="which channel of an RGB or multi-channel image, from 0")
+    add(
+        "--voxel-size",
+        type=numbers(float),
+        metavar="Z,Y,X",
+        help="default: that of the file (NIfTI, TIFF of ImageJ or OME, zarr with OME-NGFF or voxel_size, voxel_size in"
+        " an .npz), else guessed from the shape",
+    )
     add("--workers", type=int, default=2, help="worker processes (default: %(default)s)")
     add("--out", default="demo-output", help="folder of the result (default: %(default)s)")
     add("--block", type=numbers(int), metavar="Z,Y,X", help=f"what a block writes; default: for about {BLOCKS} blocks")
@@ -135,24 +145,25 @@ def refuse_to_resume_nothing(out: Path) -> None:
 
 def prepare(args: argparse.Namespace, out: Path) -> None:
     """Start over in `out`: the input as zarr, empty arrays for the tasks, the pipeline file and its module."""
-    volume = inputs.load(args.input or inputs.head(), args.array, args.voxel_size)
+    owned.refuse_others(out, args.input)
+    volume = inputs.load(args.input or inputs.head(), args.array, args.voxel_size, args.channel)
     settings = choose(
         volume, args.block, args.sigma, args.peak if args.peak is not None else 100.0 if args.input is None else 85.0
     )
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name in ("volume.zarr", "record"):
-            shutil.rmtree(out / name, ignore_errors=True)
+        owned.start_over(out)
         (out / "record").mkdir()
         create_arrays(out / "volume.zarr", volume.data, settings.block)
-        (out / "pipeline.yaml").write_text(pipeline(settings, out / "volume.zarr"))
-        shutil.copy(HERE / "watershed.py", out)  # beside its pipeline file, where workers look for it
+        owned.write(out, "pipeline.yaml", pipeline(settings, out / "volume.zarr").encode())
+        # Beside its pipeline file, where workers look for it.
+        owned.write(out, "watershed.py", (HERE / "watershed.py").read_bytes())
     except OSError as error:
         raise InputError(f"cannot write to '{out}': {error.strerror or error}") from error
     blocks = math.prod(grid(settings))
     print(
         f"volume {axes(settings.shape)} {volume.data.dtype}, {blocks} blocks of {axes(settings.block)} in each of"
-        f" 3 tasks and 1 that merges; sigma {axes(settings.sigma)}; pipeline: {out / 'pipeline.yaml'}"
+        f" 3 tasks and 1 that merges; voxel size {axes(volume.voxel_size)} ({volume.known_from}), sigma"
+        f" {axes(settings.sigma)}; pipeline: {out / 'pipeline.yaml'}"
     )
 
 
@@ -227,8 +238,7 @@ def pipeline(settings: Settings, volume: Path) -> str:
 
 def as_yaml(value: Any) -> str:
     """Write a value on one line."""
-    value = list(value) if isinstance(value, tuple) else value
-    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("\n").removesuffix("\n...")
+    return json.dumps(value)  # JSON is YAML
 
 
 def grid(settings: Settings) -> tuple[int, ...]:
@@ -267,7 +277,7 @@ def run(out: Path, workers: int, *, resume: bool) -> int:
 def check(out: Path) -> bool:
     """Compare with the same computation on the whole volume, without blocks; print what differs."""
     began = time.monotonic()
-    tasks = {task["id"]: task["params"] for task in yaml.safe_load((out / "pipeline.yaml").read_text())["tasks"]}
+    tasks = {task.id: task.params for task in load_pipeline(out / "pipeline.yaml").tasks}
     arrays: Any = zarr.open_group(out / "volume.zarr", mode="r")
     smoothed = watershed.smooth(arrays["raw"][:], tasks["smooth"]["sigma"])
     difference = float(np.abs(arrays["smoothed"][:] - smoothed).max())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -34,8 +35,8 @@ class Record:
     end_s: Array
 
 
-def draw(out: Path) -> Path:
-    """Write ``demo.png`` into the folder of a finished demo; give its path."""
+def draw(out: Path) -> bytes:
+    """Return a picture of the finished demo in `out`, as PNG."""
     arrays: Any = zarr.open_group(out / "volume.zarr", mode="r")
     record = read_record(out / "record")
     block = arrays["smoothed"].chunks
@@ -55,10 +56,10 @@ def draw(out: Path) -> Path:
     draw_times(panels["times"], record)
     for name in ("raw", "smoothed", "fragments", "segments", "order", "process"):
         panels[name].set(xticks=[], yticks=[])
-    path = out / "demo.png"
-    figure.savefig(path, dpi=DPI)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=DPI)
     plt.close(figure)
-    return path
+    return png.getvalue()
 
 
 def middle_slice(shape: tuple[int, ...], block: tuple[int, ...]) -> tuple[int, ...]:

@@ -12,6 +12,12 @@ run=$(realpath "$2")
 port=${BLOCKYARD_PORT:-8470}
 host=${BLOCKYARD_REACHED_AS:-$(hostname -f)}
 
+if [[ ! -e $run/.blockyard-run && ! -d $run/appendonlydir ]]; then
+  for name in token folder address redis.log; do # what we are going to write there
+    [[ ! -e $run/$name ]] || { echo "$run is no run's, and holds '$name'; choose another folder" >&2 && exit 2; }
+  done
+fi
+echo "A run of blockyard keeps its state here." > "$run/.blockyard-run"
 [[ -s $run/token ]] || od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "$run/token"
 dirname "$pipeline" > "$run/folder"
 

@@ -16,7 +16,7 @@ SECRET = "blockyard-secrets"  # noqa: S105  # its name
 VALUES = [EXAMPLES / "kubernetes" / "demo" / name for name in ("head.yaml", "values.yaml")]
 CODE = {
     "head": EXAMPLES / "kubernetes" / "demo" / "head.py",
-    **{module: EXAMPLES / "demo" / f"{module}.py" for module in ("demo", "inputs", "watershed")},
+    **{name: EXAMPLES / "demo" / f"{name}.py" for name in ("demo", "image_files", "inputs", "owned", "watershed")},
 }
 SETTINGS = {
     # Secrets are not committed: README.md says how to make this one.

@@ -199,7 +199,7 @@ def test_a_picture_is_drawn_of_an_image_and_of_a_volume(tmp_path: Path, name: st
     for block in list(prepared.legal_order(seed=0))[:-3]:
         prepared.run(block)
     (prepared.out / "record" / "1.csv").write_text("relabel,3,1,17")
-    assert picture.draw(prepared.out).read_bytes().startswith(b"\x89PNG")
+    assert picture.draw(prepared.out).startswith(b"\x89PNG")
 
 
 def test_pairs_and_tables_are_used(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from funlib.geometry import Roi
 from blockyard.client.calls import Call, Checks, parameter_names
 from blockyard.client.context import serial_context
 from blockyard.local.echo import Echo
-from blockyard.local.folder import make_private
+from blockyard.local.folder import claim_folder, remove_what_is_ours
 from blockyard.local.result import RunResult, summary
 from blockyard.local.run import LocalRun
 from blockyard.spec.errors import BlockyardError, SpecError
@@ -275,11 +275,11 @@ def _folder_of(run_dir: str | os.PathLike[str] | None) -> Iterator[Path]:
         folder = Path(run_dir).absolute()
         existed = folder.exists()
         try:
-            make_private(folder)
+            claim_folder(folder)
             yield folder
         except BlockyardError:
             if not existed and not (folder / "run.json").exists():
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_what_is_ours(folder, folder)
             raise
         return
     folder = Path(tempfile.mkdtemp(prefix="blockyard-"))

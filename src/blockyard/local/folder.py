@@ -25,16 +25,57 @@ PRIVATE = 0o700
 """Mode of what we make: logs, errors and state are nobody else's business on a machine with other users."""
 
 
-def make_private(folder: Path) -> None:
-    """Make the folder of a run, for its owner alone; one that is there stays as it is. Raises StoreError."""
+MARK = ".blockyard-run"
+"""A file that says whose folder it is; runs of before it have the lock of their Redis instead."""
+OURS = (*KEPT_FILES, "token", "scheduler.json", "redis")
+"""What we write and remove in the folder of a run; to `logs` and `functions` we only add files of our own names."""
+OUR_PICKLE = "[0-9a-f]" * 32 + ".pkl"
+
+
+def claim_folder(folder: Path) -> None:
+    """Make the folder of a run, for its owner alone, and mark it as one; one that is there keeps its mode.
+
+    Raises StoreError where it can't be written, or where a name that we need is somebody else's file.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=PRIVATE, exist_ok=True)
+        if (folder / MARK).exists():
+            return
+        if not any((folder / "redis" / name).exists() for name in ("lock", "redis.conf")):
+            for name in OURS:
+                if (folder / name).exists():
+                    raise StoreError(
+                        f"the folder {folder} is no run's, and holds '{name}', which a run would overwrite; choose"
+                        " another one with --run-dir (in Python: run_dir=)"
+                    )
+        (folder / MARK).write_text("A run of blockyard keeps its state here; 'blockyard status' reads it.\n")
     except OSError as error:
         raise StoreError(
             f"the run's folder {folder} cannot be written ({error.strerror or error}); choose another one with"
             " --run-dir (in Python: run_dir=)"
         ) from error
+
+
+def remove_what_is_ours(folder: Path, topmost: Path) -> None:
+    """Remove the folder of a run that did not begin, and those above it up to `topmost`, but no file of anybody else.
+
+    A task's `prepare` may have made its arrays in there.
+    """
+    with contextlib.suppress(OSError):
+        shutil.rmtree(folder / "redis", ignore_errors=True)
+        for name in (*OURS, MARK):
+            if name != "redis":
+                (folder / name).unlink(missing_ok=True)
+        for name, pattern in (("logs", "*.log"), ("functions", OUR_PICKLE)):
+            for path in (folder / name).glob(pattern):
+                path.unlink()
+            if (folder / name).is_dir() and not any((folder / name).iterdir()):
+                (folder / name).rmdir()
+        for empty in (folder, *folder.parents):
+            empty.rmdir()  # ends here where something is in it
+            if empty == topmost:
+                break
 
 
 @dataclass(slots=True)
@@ -64,7 +105,7 @@ class RunFolder:
         if command:
             self._write("command", command.encode())
         needed = {reference for task in run.pipeline.tasks for _, reference in code_references(task)}
-        for path in (self.path / "functions").glob("*.pkl"):
+        for path in (self.path / "functions").glob(OUR_PICKLE):
             if f"{PICKLE}{path}" not in needed:  # of an earlier call from a script that has changed
                 path.unlink()
 
@@ -93,7 +134,7 @@ class RunFolder:
     def remove_if_made(self) -> None:
         """Remove the folder, and those above it that were made with it, where this run is the one that made it."""
         if self._made is not None:
-            shutil.rmtree(self._made, ignore_errors=True)
+            remove_what_is_ours(self.path, self._made)
 
     def _aside(self, name: str) -> Path:
         return self.path / f"{name}.before"

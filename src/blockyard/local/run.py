@@ -30,7 +30,7 @@ import msgspec
 from blockyard.client.control import Control
 from blockyard.local.child import Child
 from blockyard.local.departed import is_gone, speak_for
-from blockyard.local.folder import RunFolder, make_private
+from blockyard.local.folder import RunFolder, claim_folder
 from blockyard.local.preflight import FunctionCheck
 from blockyard.local.redis import EmbeddedRedis, Fsync
 from blockyard.local.result import RunResult
@@ -203,7 +203,7 @@ class LocalRun:
 
     def _start(self) -> None:
         """Start all that can start side by side, since each takes a while to import what it needs."""
-        make_private(self.folder)
+        claim_folder(self.folder)
         self._redis = EmbeddedRedis(self.folder / "redis", self.fsync, ended=self._ended.put)
         with self._checked_functions() as functions:
             if self.redis_url:

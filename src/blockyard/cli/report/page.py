@@ -21,6 +21,9 @@ from blockyard.cli.report.figures import (
 from blockyard.wire.api import Failures, Record, RunStatus
 from blockyard.wire.report import counted, duration, share, unfinished
 
+MARK = '<meta name="generator" content="blockyard report">'
+"""By which a report is known as one, and may be written again."""
+
 STYLE = """
 :root{--ink:#1b1f24;--soft:#667;--line:#d8dde3;--paper:#fff;--c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#cc79a7;
 --c4:#56b4e9;--c5:#e69f00;--c6:#8c6bb1;--c7:#777;--heat:#0072b2}
@@ -61,7 +64,7 @@ def report(status: RunStatus, record: Record, failures: Failures, made_s: float)
     parts += [_waste(record, tasks, regions), _failures(failures)]
     title = escape(f"{status.run}: {status.state}")
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{MARK}<title>{title}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>'
         f"<body>{''.join(parts)}</body></html>\n"
     )
