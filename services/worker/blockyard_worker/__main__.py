@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__" and hasattr(signal, "sigwaitinfo"):
+    # Before numpy starts threads: one that does not hold these back would be given them (see `told.py`).
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+
 import asyncio
 import dataclasses
 import logging

@@ -15,7 +15,6 @@ import os
 import platform
 import random
 import secrets
-import signal
 import time
 from dataclasses import dataclass, replace
 
@@ -44,6 +43,7 @@ from blockyard_worker.link import Link
 from blockyard_worker.slot_handle import SlotSettings
 from blockyard_worker.slot_pool import SlotPool
 from blockyard_worker.starts import EXIT_CANNOT_START
+from blockyard_worker.told import Told
 from blockyard_worker.watchdog_handle import WatchdogHandle
 
 ACKS_S = 5.0
@@ -100,8 +100,7 @@ class Agent:
 
     async def run(self) -> int:
         """Work until the run is over (0), we are told to stop (0), or the scheduler refuses us for good (2)."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self.drain)
+        Told(self._told)
         linking = asyncio.create_task(self.link.run())
         try:
             self.turn()
@@ -234,6 +233,11 @@ class Agent:
                 pass
 
     # ----- leaving ----------------------------------------------------------------------------------------------
+
+    def _told(self, number: int, sender: int) -> None:
+        """A signal tells us to end; one that user code sent ends the slot that sent it."""
+        if not self.slot_pool.kill_sender(number, sender):
+            self.drain()
 
     def drain(self) -> None:
         """Stop asking, hand back what is not started, let blocks finish for `drain_s`; a second time: at once."""

@@ -13,11 +13,12 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from blockyard.client.calls import signal_name
 from blockyard.client.pace import Pace
 from blockyard.spec.model import TaskSpec
 from blockyard.wire.messages import BlockError, Outcome
@@ -27,6 +28,7 @@ from blockyard_worker.queue import Queue, Results
 from blockyard_worker.slot_handle import SlotHandle, SlotSettings
 from blockyard_worker.slot_page import PLACES
 from blockyard_worker.starts import Starts, last_words
+from blockyard_worker.told import sent_by
 
 Ids: TypeAlias = npt.NDArray[np.int64]
 
@@ -41,6 +43,10 @@ LOOK_S = 0.05
 """How often slots with several blocks are looked at: results wait no longer than this, nor blocks behind a slow one."""
 STUCK_S = 1.0
 """When every slot is busy with a block for longer than this, what waits here goes back to the scheduler."""
+TOLD_S = 1.0
+"""How far apart a batch system's signals reach the processes of a worker."""
+MOST_TOLD = 10_000
+AGAIN = "; it is not the first time with this block, and nobody told the worker to end"
 
 log = logging.getLogger("blockyard.worker")
 
@@ -65,6 +71,10 @@ class SlotPool:
         self._max_running: dict[str, int] = {}
         """The most blocks of a task that may run at once here, as the scheduler said last; 0: no limit."""
         self._revoked: set[int] = set()
+        self._told: set[tuple[str, int]] = set()
+        """Blocks whose slot was told to end here while we were not."""
+        self._doubts: dict[int, tuple[float, BlockError]] = {}
+        """Lease to (seconds, error) of blocks whose slot was told to end once more: perhaps we are told, too."""
         self._incarnations = 0
         self._starts = [Starts() for _ in range(size)]
         self.trouble = ""
@@ -83,7 +93,7 @@ class SlotPool:
     @property
     def in_hand(self) -> int:
         """Leases that wait here or are with a slot."""
-        return self.queue.size + sum(slot.outstanding for slot in self.living)
+        return self.queue.size + sum(slot.outstanding for slot in self.living) + len(self._doubts)
 
     @property
     def groups(self) -> list[int]:
@@ -151,6 +161,7 @@ class SlotPool:
         """Stop these blocks: nothing is reported for them."""
         self.queue.drop(numbers)
         gone = set(numbers.tolist())
+        self._doubts = {number: doubt for number, doubt in self._doubts.items() if number not in gone}
         now = time.monotonic()
         for slot in self.living:
             if slot.holds(gone):
@@ -168,14 +179,25 @@ class SlotPool:
             if slot.take_all():
                 slot.kill("lost", "the leases of this worker ended: no scheduler answered in time")
         self._revoked.clear()
+        self._doubts.clear()
 
     def drain(self) -> None:
         """Take nothing more, and hand back all that has not started; what runs goes on."""
         self.draining = True
         self.results.add_same(self.queue.clear(), Outcome.RETURNED)
+        self.results.add_same(np.fromiter(self._doubts, np.int64, len(self._doubts)), Outcome.RETURNED)
+        self._doubts.clear()
         for slot in self.living:
             if slot.outstanding:
                 slot.hand_back()
+
+    def kill_sender(self, number: int, sender: int) -> bool:
+        """Kill the slot whose user code sent us a signal; return whether one did."""
+        child = sent_by((slot.process for slot in self.living), sender)
+        for slot in self.living:
+            if slot.process is child:
+                slot.kill("signal", f"user code sent {signal_name(number)} to its worker, which would have left")
+        return child is not None
 
     def cut_short(self) -> None:
         """Kill what still runs and hand it back."""
@@ -376,14 +398,36 @@ class SlotPool:
         if slot.doomed_kind == "drained" or (asked and self.draining):
             self.results.add_same(numbers, Outcome.RETURNED, seconds)
             return
-        if asked:  # a batch system tells all processes at once, and ours has not heard of it yet
+        batch = left[0]
+        block = {"task": batch.task, "block": int(batch.blocks[0])} if batch.numbers[0] == number else {}
+        if asked and not self._was_told(*block.values()):
+            # A batch system tells all processes at once, and ours has not heard of it yet.
             self.results.add_same(numbers, Outcome.LOST, seconds)
             return
-        failed = slot.doomed_kind == "timeout"
         kind = slot.doomed_kind or ("signal" if slot.exit.status < 0 else "exit")
-        message = slot.how
-        self.results.add_same(numbers, Outcome.FAILED if failed else Outcome.KILLED, seconds)
+        message = slot.how + (AGAIN if asked else "")
         where = str(slot.log) if slot.log is not None else ""
-        self.results.errors.append(BlockError(number, kind, message, worker=self.settings.worker, log=where))
-        block = {"task": batch.task, "block": int(batch.blocks[0])} if (batch := left[0]).numbers[0] == number else {}
+        error = BlockError(number, kind, message, worker=self.settings.worker, log=where)
         log.warning("slot %d is replaced: %s", slot.number, message, extra={"slot": slot.number, **block})
+        if asked:
+            self._doubts[number] = seconds, error
+            self._loop.call_later(TOLD_S, self._decide, number)
+            return
+        self.results.add_same(numbers, Outcome.FAILED if slot.doomed_kind == "timeout" else Outcome.KILLED, seconds)
+        self.results.errors.append(error)
+
+    def _was_told(self, *block: Any) -> bool:
+        """Whether this block's slot was told to end before, while we were not; note that it was."""
+        known = block in self._told
+        if len(self._told) >= MOST_TOLD:
+            self._told.clear()
+        self._told.add(block)
+        return known
+
+    def _decide(self, number: int) -> None:
+        """By now we would have been told to end like the slot, had it been a batch system."""
+        if (doubt := self._doubts.pop(number, None)) is not None:
+            seconds, error = doubt
+            self.results.add_same(np.array([number], np.int64), Outcome.KILLED, seconds)
+            self.results.errors.append(error)
+            self._news()

@@ -15,15 +15,17 @@ import logging
 import math
 import os
 import random
-import signal
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from blockyard.client import inhand
+from blockyard.client.calls import signal_name
 from blockyard.client.context import Context
 from blockyard.client.inhand import InHand
 from blockyard.client.output import note_last_end
@@ -49,6 +51,7 @@ from blockyard_worker.process import ChildProcess, Exit, child_environment, outp
 from blockyard_worker.slot_handle import SlotSettings
 from blockyard_worker.slot_page import shared_fd
 from blockyard_worker.starts import EXIT_CANNOT_START, FIRST_PAUSE_S, Starts, last_words, size_of
+from blockyard_worker.told import Told, sent_by
 from blockyard_worker.watchdog import MARK_VARIABLE
 from blockyard_worker.watchdog_handle import WatchdogHandle
 
@@ -78,6 +81,10 @@ class Place:
     starts: Starts = field(default_factory=Starts)
     due_s: float = 0.0
     """When a process may be started here, where none runs."""
+    doomed: str = ""
+    """Why we killed it: a sentence; empty where we did not."""
+    told: bool = False
+    """Whether the process before it was told to end in the middle of a block, while we were not."""
     careful: bool = False
     """Whether its Clients lease one block at a time, since a process before it ended badly of unknown blocks."""
 
@@ -124,8 +131,7 @@ class UserWorkerAgent:
 
     async def run(self) -> int:
         """Work until the run is over or we are told to stop (0), or are refused for good (2)."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self.drain)
+        Told(self._signalled)
         linking = asyncio.create_task(self.link.run())
         try:
             self.turn()
@@ -255,6 +261,7 @@ class UserWorkerAgent:
     def _start(self, place: Place) -> None:
         assert self.task is not None
         self._incarnations += 1
+        place.doomed = ""
         settings = self._slot_settings
         place.prefix = mark = f"{settings.worker}/own-{place.number}.{self._incarnations}"
         log_file = None if settings.log_dir is None else settings.log_dir / f"{settings.worker}.own-{place.number}.log"
@@ -289,6 +296,7 @@ class UserWorkerAgent:
             ("pickle_dir", self._slot_settings.pickle_dir),
             ("log_file", place.log),
             ("careful", place.careful),
+            ("told", place.told),
             *self._tls(),
         ):
             if value:
@@ -308,7 +316,7 @@ class UserWorkerAgent:
     def _ended(self, place: Place, exit_: Exit) -> None:
         assert place.process is not None
         assert place.in_hand is not None
-        reason = exit_.sentence(self.who)
+        reason = place.doomed or exit_.sentence(self.who)
         place.process = None
         self._changed.set()
         if self._has_submitted(place, exit_):
@@ -367,7 +375,7 @@ class UserWorkerAgent:
         worker, ran = place.prefix + "/", place.in_hand.numbers()
         if self.drained:
             return Gone(worker, reason=reason, ran=b"")
-        evidence = exit_.bad and not exit_.asked
+        evidence = self._is_evidence(place, exit_, ran)
         if ran is not None:
             return Gone(worker, killed=evidence, reason=reason, ran=ran.astype("<i8").tobytes())
         # Other processes that it started leased the blocks, fast ones in batches: only of a careful one is it certain
@@ -376,7 +384,29 @@ class UserWorkerAgent:
         place.careful = certain or evidence
         return Gone(worker, killed=evidence and certain, reason=reason)
 
+    def _is_evidence(self, place: Place, exit_: Exit, ran: npt.NDArray[np.int64] | None) -> bool:
+        """Whether an end speaks against the blocks that the process had.
+
+        One that was told to end may be the first of all to hear of it; not so where it happens time after time.
+        """
+        assert place.in_hand is not None
+        again, place.told = place.told, exit_.asked and (ran is None or place.in_hand.worked)
+        if exit_.asked:
+            return again
+        return exit_.bad or bool(ran is not None and len(ran))
+
     # ----- leaving ----------------------------------------------------------------------------------------------
+
+    def _signalled(self, number: int, sender: int) -> None:
+        """A signal tells us to end; one that user code sent ends the process that sent it."""
+        child = sent_by(self.living, sender)
+        if child is None:
+            self.drain()
+            return
+        for place in self.places:
+            if place.process is child:
+                place.doomed = f"user code sent {signal_name(number)} to its worker, which would have left"
+                child.kill()
 
     def drain(self) -> None:
         """Let every process finish its block, for up to `drain_s`; a second time: kill them."""

@@ -156,8 +156,10 @@ def _follow(local: LocalRun, *, as_json: bool) -> RunResult:
 
 def _run_serially(chosen: RunSpec, home: Path, *, as_json: bool) -> int:
     """Run in this process. What user code raises passes through, traceback and all: that is what it is for."""
+    from blockyard.client import interrupts
     from blockyard.local.serial import run_serially
 
+    interrupts.watch()
     sys.path.insert(0, str(home))
     try:
         result = run_serially(chosen, report=lambda status: print(status_report(status), file=sys.stderr))

@@ -42,6 +42,13 @@ class ProgramEndedError(BlockFailedError):
         super().__init__("exit", "the worker's program ended before it released the block")
 
 
+class ToldAgainError(BlockFailedError):
+    """What a block is charged with in which SIGINT came, like to the process before this one, and not to its agent."""
+
+    def __init__(self) -> None:
+        super().__init__("signal", "SIGINT ended the worker's program again, and nobody told the worker to end")
+
+
 class NoBlock:
     """What ``with client.acquire_block() as block:`` enters when the task is over: `block` is None."""
 

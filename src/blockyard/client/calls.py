@@ -350,7 +350,7 @@ def describe_exception(error: BaseException) -> tuple[str, str, str]:
     if isinstance(error, SystemExit):
         message = f"the function ended its program: sys.exit({message})"
     elif isinstance(error, KeyboardInterrupt) and not message:
-        message = "the function raised it itself: no signal came to its process"
+        message = "the function raised KeyboardInterrupt itself: no signal came to its process"
     kind = type(error).__name__
     frames = error.__traceback__
     while frames is not None and _is_ours(frames.tb_frame.f_globals.get("__package__")):

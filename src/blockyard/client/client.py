@@ -33,7 +33,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from blockyard.client import inhand, interrupts, output
-from blockyard.client.acquired import AcquiredBlock, NoBlock, ProgramEndedError
+from blockyard.client.acquired import AcquiredBlock, NoBlock, ProgramEndedError, ToldAgainError
 from blockyard.client.calls import BlockFailedError, Checks, describe_exception, failure_of_status, load_checks
 from blockyard.client.connection import SessionThread, software_version
 from blockyard.client.context import Context
@@ -223,11 +223,13 @@ class Client:
     def _failure(self, lease: int, error: BaseException) -> tuple[Outcome, BlockError | None]:
         """Return what `error` makes of a block."""
         if interrupts.is_from_outside(error):
-            return Outcome.RETURNED, None
+            if self._stopping or not self.context.get("told"):
+                return Outcome.RETURNED, None
+            error = ToldAgainError()
         match error:
             case FatalBlockError():
                 outcome = Outcome.FATAL
-            case ProgramEndedError():
+            case ProgramEndedError() | ToldAgainError():
                 outcome = Outcome.KILLED
             case _:
                 outcome = Outcome.FAILED

@@ -22,6 +22,7 @@ def watch() -> None:
     """Remember from now on whether SIGINT came; call it before user code runs, in a process of ours."""
     global _watching  # noqa: PLW0603 - a process has one handler
     _watching = True
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM, signal.SIGINT])  # our agent holds them back for itself
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it was told to ignore the signal
         signal.signal(signal.SIGINT, _interrupt)
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 import numpy as np
 
-from blockyard.client.calls import SKIPPED, BlockFailedError, Call, block_call, failure_of
+from blockyard.client import interrupts
+from blockyard.client.calls import SKIPPED, BlockFailedError, Call, block_call, describe_exception, failure_of
 from blockyard.client.context import name_task, serial_context
 from blockyard.client.forked import OneProcess
 from blockyard.core import events as ev
@@ -60,6 +61,12 @@ def run_serially(
     check_functions(msgspec.structs.replace(run.pipeline, tasks=named), ())
     with serial_context():
         return _SerialRun(run, dict(calls or {}), report).run_all()
+
+
+def _as_failure(error: BaseException) -> BaseException:
+    """Return what ends a run for `error`: a block's sys.exit() or KeyboardInterrupt is no end of the program."""
+    by_code = isinstance(error, SystemExit | KeyboardInterrupt) and not interrupts.is_from_outside(error)
+    return BlockFailedError(*describe_exception(error)) if by_code else error
 
 
 class _SerialRun:
@@ -112,9 +119,13 @@ class _SerialRun:
         try:
             with OneProcess():
                 result = self._call(self._tasks[block.task_id])(block)
-        except Exception as error:
-            error.add_note(f"in block {list(block.index)} of task '{block.task_id}': {block!r}")
-            raise
+        except BaseException as error:
+            where = f"in block {list(block.index)} of task '{block.task_id}': {block!r}"
+            raised = _as_failure(error)
+            raised.add_note(where)
+            if raised is error:
+                raise
+            raise raised from error
         if result is SKIPPED:
             return Outcome.SKIPPED, None
         failure = failure_of(result, block.status)
