@@ -6,6 +6,7 @@ Exit status: 0 done, 1 blocks failed (or a state that a script asks about), 2 ba
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import io
 import os
@@ -175,8 +176,10 @@ def _take_any_text() -> None:
         stream = getattr(sys, name)
         if stream is None:  # `blockyard status >&-`
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for as long as we live
-        elif isinstance(stream, io.TextIOWrapper) and stream.fileno() == number:
-            stream.reconfigure(errors="backslashreplace")
+        elif isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(io.UnsupportedOperation):  # no file is behind it: a test's, or a notebook's
+                if stream.fileno() == number:
+                    stream.reconfigure(errors="backslashreplace")
 
 
 def _dispatch(arguments: list[str]) -> int:
