@@ -142,16 +142,11 @@ MUTANTS = (
     _plan(
         "upstream of a request is not closed",
         "requests",
-        "wanted[upstream].extend(needed)",
-        "wanted[upstream].extend(())",
+        "boxes += [grids[upstream].writers(grid",
+        "[grids[upstream].writers(grid",
     ),
     _plan("overlapping boxes are kept twice", "requests", "    for other in kept:\n", "    for other in ():\n"),
-    _plan(
-        "upstream of a whole target is not whole",
-        "requests",
-        "extend([_whole(grids[upstream])] if whole else [])",
-        "extend([])",
-    ),
+    _plan("upstream of a whole target is not whole", "requests", "whole.add(upstream)", "pass"),
     # --- Z-order
     _plan("first axis lowest", "zorder", "for axis in reversed(range(ndim)):", "for axis in range(ndim):"),
     _plan("largest stride is the unit", "zorder", "min(grid.stride[axis]", "max(grid.stride[axis]"),

@@ -24,22 +24,25 @@ def run_boxes(run: RunSpec, grids: Mapping[str, Grid]) -> dict[str, tuple[Box, .
     """
     tasks = {task.id: task for task in run.pipeline.tasks}
     wanted: dict[str, list[Box]] = {}
-    for target in _targets(run):
-        grid = grids[target[0]]
-        boxes = wanted.setdefault(target[0], [])
-        boxes += [_whole(grid)] if target[1] is None else [grid.writers(roi) for roi in target[1]]
-        whole = target[1] is None
-        for upstream in _closure(tasks, target[0]):
-            wanted.setdefault(upstream, []).extend([_whole(grids[upstream])] if whole else [])
+    whole: set[str] = set()
+    for task_id, requests in _targets(run):
+        boxes = wanted.setdefault(task_id, [])
+        if requests is None:
+            whole.add(task_id)
+        else:
+            boxes += [grids[task_id].writers(roi) for roi in requests]
     closed: dict[str, tuple[Box, ...]] = {}
     for task_id in reversed(topological(run.pipeline.tasks)):
         if task_id not in wanted:
             continue
         grid = grids[task_id]
-        closed[task_id] = disjoint(wanted[task_id])
+        closed[task_id] = disjoint([_whole(grid)] if task_id in whole else wanted[task_id])
         for upstream in tasks[task_id].requires:
-            needed = (grids[upstream].writers(grid.read_box(lo, hi)) for lo, hi in closed[task_id])
-            wanted[upstream].extend(needed)
+            boxes = wanted.setdefault(upstream, [])
+            if task_id in whole:
+                whole.add(upstream)
+            else:
+                boxes += [grids[upstream].writers(grid.read_box(lo, hi)) for lo, hi in closed[task_id]]
     return {task.id: closed[task.id] for task in run.pipeline.tasks if task.id in closed}
 
 
@@ -87,18 +90,6 @@ def _targets(run: RunSpec) -> list[tuple[str, tuple[RoiSpec, ...] | None]]:
     if run.targets is None:
         return [(task.id, None) for task in run.pipeline.tasks]
     return [(target.task, target.request) for target in run.targets]
-
-
-def _closure(tasks: Mapping[str, TaskSpec], task_id: str) -> set[str]:
-    """Return all tasks that `task_id` requires, directly or through others."""
-    found: set[str] = set()
-    stack = list(tasks[task_id].requires)
-    while stack:
-        upstream = stack.pop()
-        if upstream not in found:
-            found.add(upstream)
-            stack += tasks[upstream].requires
-    return found
 
 
 def _whole(grid: Grid) -> Box:
