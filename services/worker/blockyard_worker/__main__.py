@@ -24,6 +24,7 @@ from blockyard.client.connection import software_version
 from blockyard.client.tls import trust
 from blockyard.logs import say_always, start_logging
 from blockyard.spec.errors import BlockyardError, SpecError
+from blockyard.spec.module_path import split_folders
 from blockyard.spec.settings import parse_settings
 from blockyard.wire.messages import Hello
 from blockyard.wire.session import split_address
@@ -96,16 +97,20 @@ def make_hello(settings: Namespace) -> Hello:
 
 
 def slot_settings(worker: str, settings: Namespace, environ: Mapping[str, str]) -> SlotSettings:
-    """Return what the slots have in common. Raises SpecError for a log folder that cannot be made."""
+    """Return what the slots have in common. Raises SpecError for a folder that is not there or cannot be made."""
     log_dir = Path(settings.log_dir).absolute() if settings.log_dir else None
     if log_dir is not None:
         try:
             log_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SpecError(f"--log-dir {log_dir} cannot be made: {error.strerror}") from error
+    work_dir = Path(settings.work_dir).absolute() if settings.work_dir else None
+    if work_dir is not None and not work_dir.is_dir():
+        raise SpecError(f"--work-dir {work_dir} is no folder")
     return SlotSettings(
         worker=worker,
-        module_path=settings.module_path,
+        module_path=split_folders(settings.module_path),
+        work_dir=work_dir,
         pickle_dir=str(Path(settings.run_dir).absolute() / FUNCTIONS) if settings.run_dir else None,
         log_dir=log_dir,
         recycle_after=settings.recycle_after,

@@ -18,6 +18,7 @@ from typing import IO
 from blockyard.client.calls import signal_name
 from blockyard.client.output import Output
 from blockyard.logs import say_always
+from blockyard.spec.module_path import VARIABLE, absolute_python_path, join_folders
 from blockyard_worker.watchdog import MARK_VARIABLE, kill_all
 
 POLL_S = 0.05
@@ -63,6 +64,7 @@ class ChildProcess:
         *,
         mark: str,
         environment: Mapping[str, str],
+        work_dir: Path | None = None,
         fds: Sequence[int] = (),
         log: Path | None,
         ended: Callable[[Exit], None],
@@ -80,6 +82,7 @@ class ChildProcess:
                 stdout=output,
                 stderr=output,
                 env=dict(environment),
+                cwd=work_dir,
                 pass_fds=tuple(fds),
                 start_new_session=True,
             )
@@ -149,13 +152,12 @@ def peak_mb(usage: resource.struct_rusage) -> float:
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
-def child_environment(mark: str, module_path: str, environ: Mapping[str, str], **more: str) -> dict[str, str]:
+def child_environment(mark: str, module_path: Sequence[str], environ: Mapping[str, str], **more: str) -> dict[str, str]:
     """Return the environment of a child: ours, the mark that finds it, and the folders of user code."""
     environment = dict(environ)
     environment[MARK_VARIABLE] = mark
-    folders = [folder for folder in (module_path, environ.get("PYTHONPATH", "")) if folder]
-    if folders:
-        environment["PYTHONPATH"] = os.pathsep.join(folders)
+    environment[VARIABLE] = join_folders(module_path)
+    absolute_python_path(environment)
     environment.update(more)
     return environment
 

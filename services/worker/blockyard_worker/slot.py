@@ -34,6 +34,7 @@ from blockyard.plan.grid import Grid
 from blockyard.spec.block import Block, GridOfRun
 from blockyard.spec.errors import FatalBlockError
 from blockyard.spec.model import TaskSpec
+from blockyard.spec.module_path import find_user_code
 from blockyard.wire.frames import Decoder, encode
 from blockyard.wire.messages import Outcome
 from blockyard_worker.channel import Failure, HandBack, HandedBack, Learn, Loaded, Ran, Ready, Run, Stop, ToSlot
@@ -229,6 +230,7 @@ def main(argv: list[str]) -> int:
     os.close(page_fd)
     output = process_output(os.environ)
     output.install()
+    find_user_code(os.environ)
     interrupts.watch()
     slot = Slot(channel, page, argv[2] if len(argv) > 2 else None, output)
     threading.Thread(target=slot.read, name="blockyard-channel", daemon=True).start()

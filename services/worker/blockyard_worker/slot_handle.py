@@ -7,10 +7,9 @@ import contextlib
 import logging
 import os
 import socket
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from blockyard.client.context import Context
 from blockyard.client.output import Section, note_end
 from blockyard.spec.model import TaskSpec
+from blockyard.spec.module_path import python_of
 from blockyard.wire.frames import Decoder, encode
 from blockyard.wire.messages import BlockError, Outcome
 from blockyard.wire.session import LeaseBatch
@@ -56,7 +56,9 @@ class SlotSettings:
 
     worker: str
     """Worker id; marks all that the slots start."""
-    module_path: str = ""
+    module_path: Sequence[str] = ()
+    work_dir: Path | None = None
+    """Where user code runs; None: where the agent does."""
     pickle_dir: str | None = None
     log_dir: Path | None = None
     recycle_after: int = 0
@@ -104,7 +106,7 @@ class SlotHandle:
             self.page = SlotPage(page_fd)
             self._outcomes = np.asarray(self.page.outcomes)
             self._seconds = np.asarray(self.page.seconds)
-            command = [sys.executable, "-m", "blockyard_worker.slot", str(theirs.fileno()), str(page_fd)]
+            command = python_of("blockyard_worker.slot", str(theirs.fileno()), str(page_fd))
             self.process = ChildProcess(
                 command + ([settings.pickle_dir] if settings.pickle_dir else []),
                 mark=mark,
@@ -115,6 +117,7 @@ class SlotHandle:
                     **output_variables(self.number, self.log),
                     **_context(settings, self.number).variables(),
                 ),
+                work_dir=settings.work_dir,
                 fds=(theirs.fileno(), page_fd),
                 log=self.log,
                 ended=self._ended,
@@ -219,7 +222,7 @@ class SlotHandle:
         return n
 
     def _error(self, failure: Failure, number: int, worker: str) -> BlockError:
-        log_ = str(self.log) if self.log is not None else ""
+        log_ = os.fsencode(self.log).decode(errors="replace") if self.log is not None else ""
         return BlockError(number, failure.kind, failure.message, failure.traceback, worker, log_)
 
     def running(self, now: float) -> tuple[int, float, str] | None:

@@ -15,7 +15,6 @@ import logging
 import math
 import os
 import random
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +31,7 @@ from blockyard.client.output import note_last_end
 from blockyard.logs import say_always
 from blockyard.spec.errors import nearest
 from blockyard.spec.model import TaskSpec
+from blockyard.spec.module_path import python_of
 from blockyard.wire.messages import Gone, Hello, TaskBegan
 from blockyard.wire.session import (
     Happening,
@@ -273,13 +273,14 @@ class UserWorkerAgent:
             del environment[MARK_VARIABLE]
         assert self.task.worker is not None
         page_fd = shared_fd("blockyard-in-hand", inhand.SIZE_BYTES)
-        command = [sys.executable, "-m", "blockyard_worker.userloop", str(page_fd), self.task.worker]
+        command = python_of("blockyard_worker.userloop", str(page_fd), self.task.worker)
         try:
             place.in_hand = InHand(page_fd)
             place.process = ChildProcess(
                 command + ([settings.pickle_dir] if settings.pickle_dir else []),
                 mark=mark,
                 environment=environment,
+                work_dir=settings.work_dir,
                 fds=(page_fd,),
                 log=log_file,
                 ended=lambda exit_: self._ended(place, exit_),

@@ -20,6 +20,7 @@ from blockyard.client.imported import Imported
 from blockyard.logs import say_always
 from blockyard.spec.errors import BlockyardError
 from blockyard.spec.functions import has_call, load_function
+from blockyard.spec.module_path import find_user_code
 from blockyard.spec.randomness import SeededGlobals, random_sources
 from blockyard.spec.unrun import unrun_function, unrun_result
 from blockyard_worker.process import process_output
@@ -75,6 +76,7 @@ def main(argv: list[str]) -> int:
     Forks()
     process_output(os.environ).install()
     say_always(run=os.environ.get("BLOCKYARD_RUN", ""))
+    find_user_code(os.environ)
     try:
         fault = call(reference, pickle_dir[0] if pickle_dir else None)
     except BaseException as error:

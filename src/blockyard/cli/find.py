@@ -164,7 +164,7 @@ def how_to_go_on(place: Place) -> str:
 def _command_of(folder: Path) -> str:
     """Return what a person typed to start the run in a folder; "" where a script started it."""
     try:
-        return (folder / "command").read_text(encoding="utf-8")
+        return os.fsdecode((folder / "command").read_bytes())
     except OSError:
         return ""
 

@@ -25,6 +25,7 @@ from blockyard.local.run import LocalRun
 from blockyard.spec.errors import FatalBlockError
 from blockyard.spec.load import load_pipeline
 from blockyard.spec.model import RunSpec
+from blockyard.spec.module_path import search_in
 from blockyard.spec.settings import parse_settings
 from blockyard.spec.targets import choose
 from blockyard.wire.report import status_report
@@ -94,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         accept_changes=arguments.accept_changes,
         keep_going=arguments.keep_going or _keeps_going(os.environ),
         module_path=[str(home)],
+        work_dir=home,
         redis_url=arguments.redis_url,
         command=_command_line(),
     )
@@ -160,7 +162,8 @@ def _run_serially(chosen: RunSpec, home: Path, *, as_json: bool) -> int:
     from blockyard.local.serial import run_serially
 
     interrupts.watch()
-    sys.path.insert(0, str(home))
+    os.chdir(home)
+    search_in([str(home)])
     try:
         result = run_serially(chosen, report=lambda status: print(status_report(status), file=sys.stderr))
     except (BlockFailedError, FatalBlockError):  # not bad input, though of our own classes

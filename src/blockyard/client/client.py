@@ -237,7 +237,7 @@ class Client:
         return outcome, BlockError(lease, kind, message, frames, self.worker, self._log())
 
     def _log(self) -> str:
-        return str(self.context.get("log_file", ""))
+        return os.fsencode(str(self.context.get("log_file", ""))).decode(errors="replace")
 
     def _next(self) -> tuple[int, int, int] | None:
         """Wait for a lease. None: there will be no more."""

@@ -66,7 +66,7 @@ class Context:
             name, equals, value = pair.partition("=")
             if not equals:
                 raise ConnectError(f"{variable} is '{text}', where '{pair}' is not name=value")
-            context[unquote(name)] = unquote(value)
+            context[_plain(name)] = _plain(value)
         return context
 
     @classmethod
@@ -80,7 +80,7 @@ class Context:
 
     def to_env(self) -> str:
         """Return the value of the environment variable: ``name=value`` pairs between colons, percent-encoded."""
-        return ":".join(f"{quote(str(k), safe='/')}={quote(str(v), safe='/')}" for k, v in self._values.items())
+        return ":".join(f"{_quoted(name)}={_quoted(value)}" for name, value in self._values.items())
 
     def token(self, environ: Mapping[str, str] | None = None) -> str:
         """Return the scheduler's token: from ``token_file``, ``token``, or the variables that a worker has too.
@@ -171,3 +171,11 @@ def serial_context() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _quoted(value: object) -> str:
+    return quote(str(value), safe="/", errors="surrogateescape")  # a path may have bytes that are no text
+
+
+def _plain(text: str) -> str:
+    return unquote(text, errors="surrogateescape")

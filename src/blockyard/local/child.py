@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-# $1: tenths of a second from SIGTERM to SIGKILL; the rest is the program.
+# $1: tenths of a second from SIGTERM to SIGKILL; $2: its standard input; the rest is the program.
 _LAUNCH = """
 exec 3<&0
 (
@@ -31,8 +31,9 @@ exec 3<&0
   while kill -0 $$ && [ "$n" -gt 0 ]; do sleep 0.1; n=$((n - 1)); done
   kill -KILL $$
 ) >/dev/null 2>&1 &
-shift
-exec "$@" </dev/null 3<&-
+input=$2
+shift 2
+exec "$@" <"$input" 3<&-
 """
 
 
@@ -46,10 +47,11 @@ class Child:
         *,
         environment: Mapping[str, str] | None = None,
         log: Path | None = None,
+        stdin: Path | None = None,
         term_s: float = 10.0,
         ended: Callable[[Child], None] | None = None,
     ) -> None:
-        """Start `argv`, with its output added to `log` (else to nothing).
+        """Start `argv`, with its output added to `log` (else to nothing), and `stdin` to read (else nothing).
 
         `ended` is called from a thread of ours once it has ended; `term_s` is what it gets between SIGTERM and SIGKILL
         when this process is gone.
@@ -59,7 +61,7 @@ class Child:
         read_fd, self._watcher_fd = os.pipe()
         try:
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", _LAUNCH, "sh", str(int(term_s * 10)), *argv],
+                ["/bin/sh", "-c", _LAUNCH, "sh", str(int(term_s * 10)), stdin or os.devnull, *argv],
                 stdin=read_fd,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -29,7 +29,7 @@ from blockyard.local.echo import Echo
 from blockyard.local.folder import claim_folder, remove_what_is_ours
 from blockyard.local.result import RunResult, summary
 from blockyard.local.run import LocalRun
-from blockyard.spec.errors import BlockyardError, SpecError
+from blockyard.spec.errors import BlockyardError, SpecError, StoreError
 from blockyard.spec.functions import PICKLE, is_own_worker, load_function
 from blockyard.spec.pipeline import Pipeline
 from blockyard.spec.randomness import random_sources, said_of, seeding
@@ -282,7 +282,12 @@ def _folder_of(run_dir: str | os.PathLike[str] | None) -> Iterator[Path]:
                 remove_what_is_ours(folder, folder)
             raise
         return
-    folder = Path(tempfile.mkdtemp(prefix="blockyard-"))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="blockyard-"))
+    except OSError as error:
+        raise StoreError(
+            f"no folder for what the run needs on disk: {error.strerror or error}; give it a run_dir"
+        ) from None
     try:
         yield folder
     finally:

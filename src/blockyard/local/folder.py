@@ -13,8 +13,8 @@ import msgspec
 
 from blockyard.local.result import RunResult, read_result
 from blockyard.spec.errors import StoreError
-from blockyard.spec.functions import PICKLE
 from blockyard.spec.model import RunSpec
+from blockyard.spec.pickles import reference_to
 from blockyard.spec.validate import code_references
 
 KEPT_FILES = ("run.json", "command", "status.json", "failures.json")
@@ -103,10 +103,10 @@ class RunFolder:
         self._write("token", self.token.encode())
         self._write("run.json", msgspec.json.format(msgspec.json.encode(run)))
         if command:
-            self._write("command", command.encode())
+            self._write("command", os.fsencode(command))
         needed = {reference for task in run.pipeline.tasks for _, reference in code_references(task)}
         for path in (self.path / "functions").glob(OUR_PICKLE):
-            if f"{PICKLE}{path}" not in needed:  # of an earlier call from a script that has changed
+            if reference_to(path) not in needed:  # of an earlier call from a script that has changed
                 path.unlink()
 
     def begin(self) -> None:

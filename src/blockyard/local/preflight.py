@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 from blockyard.spec.errors import NotImportableError
 from blockyard.spec.model import PipelineSpec
+from blockyard.spec.module_path import python_of
 from blockyard.spec.user_code import fault_in, question, said_in
 
 PATIENCE_S = 15.0
@@ -29,9 +30,13 @@ class FunctionCheck:
     """A running check of all functions that a pipeline names; leave it by `finish` or `close`, or use it in `with`."""
 
     def __init__(
-        self, pipeline: PipelineSpec, module_path: Sequence[str], environment: Mapping[str, str] | None = None
+        self,
+        pipeline: PipelineSpec,
+        module_path: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        work_dir: Path | None = None,
     ) -> None:
-        """Start it. `module_path` is what workers get; `environment` too, None for that of this process."""
+        """Start it. `module_path`, `environment` and `work_dir` are what workers get; None: those of this process."""
         self._name = pipeline.name
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this object
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - files, not pipes: nobody reads while it runs
@@ -39,11 +44,12 @@ class FunctionCheck:
             asked.write(question(pipeline, module_path))
             asked.seek(0)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "blockyard.spec.user_code"],
+                python_of("blockyard.spec.user_code"),
                 stdin=asked,
                 stdout=self._output,
                 stderr=self._errors,
                 env=environment,
+                cwd=work_dir,
             )
 
     def finish(self, say: Callable[[str], None] = lambda _: None) -> list[str]:

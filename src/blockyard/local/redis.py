@@ -18,6 +18,7 @@ import contextlib
 import fcntl
 import importlib.util
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -37,6 +38,7 @@ Fsync = Literal["always", "everysec", "no"]
 
 LONGEST_SOCKET_PATH = 100
 """Bytes; the kernel allows 108 on Linux and 104 on macOS, with the final zero."""
+_PLAIN = re.compile(r"[A-Za-z0-9 ._+,:@=/~-]+")
 
 SERVER = "BLOCKYARD_REDIS_SERVER"
 """Variable with the path of another server than the one that comes with us."""
@@ -233,6 +235,7 @@ class EmbeddedRedis:
         self._run(server)
 
     def _configuration(self) -> str:
+        assert self._socket is not None
         lines = {
             "port": "0",  # no TCP at all
             "unixsocket": _quoted(self._socket),
@@ -251,7 +254,8 @@ class EmbeddedRedis:
         return "".join(f"{key} {value}\n" for key, value in lines.items())
 
     def _run(self, server: Path) -> None:
-        self._server = Child("redis", [server, self.folder / CONFIG], term_s=30.0, ended=self._ended)
+        # By standard input: Redis takes a file's name for a pattern, and where that matches nothing it listens on TCP.
+        self._server = Child("redis", [server, "-"], stdin=self.folder / CONFIG, term_s=30.0, ended=self._ended)
 
     def _remove_socket(self) -> None:
         if self._socket is None:
@@ -316,23 +320,59 @@ def _read_config(path: Path) -> dict[str, str]:
     except OSError:
         return {}
     pairs = (line.partition(" ") for line in lines)
-    return {key: value.strip('"').replace('\\"', '"').replace("\\\\", "\\") for key, _, value in pairs}
+    return {key: _unquoted(value) for key, _, value in pairs}
 
 
-def _quoted(value: object) -> str:
-    """Write a value for a configuration file, spaces and quotes included."""
-    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _quoted(path: str | os.PathLike[str]) -> str:
+    r"""Write a path for a configuration file: whatever its name has in it.
+
+    >>> _quoted("/a b/10%"), _quoted("/new\nline"), _unquoted(_quoted("/\udcff\"\\"))
+    ('"/a b/10%"', '"/new\\x0aline"', '/\udcff"\\')
+    """
+    return '"' + "".join(chr(byte) if _is_plain(byte) else f"\\x{byte:02x}" for byte in os.fsencode(path)) + '"'
+
+
+def _is_plain(byte: int) -> bool:
+    return 32 <= byte < 127 and byte not in b'"\\'
+
+
+def _unquoted(value: str) -> str:
+    if not value.startswith('"'):
+        return value
+    escaped = re.compile(rb"\\(?:x([0-9a-f]{2})|(.))")
+    text = escaped.sub(lambda found: bytes.fromhex(found[1].decode()) if found[1] else found[2], value[1:-1].encode())
+    return os.fsdecode(text)
 
 
 def _socket_path(folder: Path) -> Path:
     """Return a path for the socket: in the folder, or in a new private one where that is too long or has no sockets."""
     path = folder / "redis.sock"
-    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH and _takes_sockets(path):
+    if _fits(path) and _takes_sockets(path):
         return path
-    for parent in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 - mkdtemp makes a private folder in it
-        if len(os.fsencode(parent)) < LONGEST_SOCKET_PATH - 30:
-            return Path(tempfile.mkdtemp(prefix="blockyard-", dir=parent)) / "redis.sock"
-    raise StoreError(f"no folder for a socket: the paths of {folder} and of TMPDIR are too long; set TMPDIR to /tmp")
+    for parent in (*_temporary(), "/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108 - mkdtemp makes a private folder in it
+        with contextlib.suppress(OSError):
+            if _fits(Path(parent, "blockyard-12345678", "redis.sock")):
+                path = Path(tempfile.mkdtemp(prefix="blockyard-", dir=parent)) / "redis.sock"
+                if _takes_sockets(path):
+                    return path
+                path.parent.rmdir()
+    raise StoreError(
+        f"no folder for the socket of Redis: neither {folder} nor TMPDIR, /tmp and the like take one (a path of at most"
+        f" {LONGEST_SOCKET_PATH} bytes, on a file system that is not full, read-only or without sockets); set TMPDIR"
+    )
+
+
+def _fits(path: Path) -> bool:
+    """Whether a path is short enough for a socket, and plain enough to stand in an address."""
+    return len(os.fsencode(path)) <= LONGEST_SOCKET_PATH and _PLAIN.fullmatch(str(path)) is not None
+
+
+def _temporary() -> list[str]:
+    """Return the temporary folder, if there is any that can be written."""
+    try:
+        return [tempfile.gettempdir()]
+    except FileNotFoundError:
+        return []
 
 
 def _takes_sockets(path: Path) -> bool:

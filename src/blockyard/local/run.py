@@ -81,6 +81,8 @@ class LocalRun:
     keep_going: bool = False
     """Try all blocks of a task, also where its first attempts all failed alike."""
     module_path: Sequence[str] = ()
+    work_dir: Path | None = None
+    """Where blocks run, so that relative paths begin there; None: where this process does."""
     redis_url: str = ""
     """A running Redis to use instead of an embedded one."""
     fsync: Fsync = "always"
@@ -212,7 +214,9 @@ class LocalRun:
                 self._redis.start()
             self._files.open(self.run, self.command)
             self._port, http_port = self._reserve_port(), self._reserve_port()
-            services = Services(self.run, self.folder, self._port, http_port, self.workers, self.module_path)
+            services = Services(
+                self.run, self.folder, self._port, http_port, self.workers, self.module_path, self.work_dir
+            )
             self._scheduler = services.scheduler(self.redis_url or self._redis.url, *self._scheduler_flags())
             if not self.redis_url:
                 self._redis.wait_ready()
@@ -257,7 +261,7 @@ class LocalRun:
         references = [reference for task in self.run.pipeline.tasks for _, reference in code_references(task)]
         if self.keep_serving or all(reference.startswith(PICKLE) for reference in references):
             return contextlib.nullcontext()
-        return FunctionCheck(self.run.pipeline, list(self.module_path), environment_of_services())
+        return FunctionCheck(self.run.pipeline, list(self.module_path), environment_of_services(), self.work_dir)
 
     def _begin(self, service: Service) -> None:
         service.due_s = None

@@ -13,6 +13,7 @@ from blockyard.local.child import Child
 from blockyard.plan.grid import Grid
 from blockyard.plan.requests import run_boxes, volume
 from blockyard.spec.model import RunSpec, TaskSpec
+from blockyard.spec.module_path import absolute_python_path, join_folders, python_of
 from blockyard.spec.settings import SETTINGS
 
 LOOPBACK = "127.0.0.1"
@@ -75,10 +76,11 @@ class Services:
     http_port: int
     workers: int | None = None
     module_path: Sequence[str] = ()
+    work_dir: Path | None = None
 
     def scheduler(self, redis_url: str, *flags: str) -> Service:
         """Return the scheduler, with more flags than the usual ones."""
-        argv = [sys.executable, "-m", "blockyard_scheduler", "--run-spec", str(self.folder / "run.json")]
+        argv = python_of("blockyard_scheduler", "--run-spec", str(self.folder / "run.json"))
         argv += ["--host", LOOPBACK, "--port", str(self.port), "--http-port", str(self.http_port)]
         argv += [*self._common_flags(), *flags]
         # On a machine with other users they all reach loopback. `ps` shows flags to everybody, so Redis' is a variable.
@@ -103,12 +105,14 @@ class Services:
         ]
 
     def _agent(self, name: str, pool: str, slots: int, tasks: Sequence[TaskSpec]) -> Service:
-        argv = [sys.executable, "-m", "blockyard_worker", "--scheduler", f"{LOOPBACK}:{self.port}", "--pool", pool]
+        argv = python_of("blockyard_worker", "--scheduler", f"{LOOPBACK}:{self.port}", "--pool", pool)
         argv += ["--slots", str(slots), "--http-port", "-1", "--log-dir", str(self.folder / "logs")]
         own = [task.id for task in tasks if task.worker is not None]
         argv += [*self._common_flags(), *(["--task", own[0]] if own else [])]
         if self.module_path:
-            argv += ["--module-path", os.pathsep.join(self.module_path)]
+            argv += ["--module-path", join_folders(self.module_path)]
+        if self.work_dir is not None:
+            argv += ["--work-dir", str(self.work_dir)]
         threads = str(max(1, processors() // slots))  # for libraries that start a thread per processor in every slot
         environment = dict.fromkeys(THREAD_VARIABLES, threads) | environment_of_services()
         agent = self._service(name, argv, environment, AGENT_RESTARTS)
@@ -125,7 +129,9 @@ class Services:
 def environment_of_services() -> dict[str, str]:
     """Return the environment of this process without the settings that a local run gives itself."""
     ours = {setting.variable for setting in SETTINGS if setting.field not in TUNABLE}
-    return {name: value for name, value in os.environ.items() if name not in ours} | {"PYTHONUNBUFFERED": "1"}
+    environment = {name: value for name, value in os.environ.items() if name not in ours} | {"PYTHONUNBUFFERED": "1"}
+    absolute_python_path(environment)
+    return environment
 
 
 def count_blocks(run: RunSpec) -> dict[str, int]:

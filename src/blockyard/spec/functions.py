@@ -16,7 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from blockyard.spec.errors import NotImportableError, SpecError, article, nearest
-from blockyard.spec.pickles import MAIN, ONLY_LOCAL, PICKLE, is_importable, load_pickle, pickle_function, write_pickle
+from blockyard.spec.module_path import import_users_own, rename_hint
+from blockyard.spec.pickles import (
+    MAIN,
+    ONLY_LOCAL,
+    PICKLE,
+    is_importable,
+    load_pickle,
+    pickle_function,
+    reference_to,
+    write_pickle,
+)
 
 __all__ = ["PICKLE", "REFERENCE_PATTERN", "has_call", "is_own_worker", "is_reference", "load_function", "reference_of"]
 
@@ -74,7 +84,7 @@ def reference_of(function: Any, pickle_dir: str | None) -> str:
         return name
     if pickle_dir is None:
         raise SpecError(f"{_describe(function)} cannot be imported by a worker: {ONLY_LOCAL}")
-    return PICKLE + str(write_pickle(pickle_function(function), Path(pickle_dir).absolute()))
+    return reference_to(write_pickle(pickle_function(function), Path(pickle_dir).absolute()))
 
 
 def is_own_worker(function: Any) -> bool:
@@ -109,7 +119,7 @@ def _accepts(signature: inspect.Signature, *args: Any) -> bool:
 
 def _import(module_name: str, reference: str) -> types.ModuleType:
     try:
-        return importlib.import_module(module_name)
+        return import_users_own(module_name) or importlib.import_module(module_name)
     except (
         Exception,
         SystemExit,
@@ -118,7 +128,7 @@ def _import(module_name: str, reference: str) -> types.ModuleType:
         if missing is not None and f"{module_name}.".startswith(f"{missing}."):
             raise NotImportableError(f"'{reference}': there is no module '{missing}' in {_folders()}") from error
         raise NotImportableError(
-            f"'{reference}': importing '{module_name}' failed with {type(error).__name__}: {error}"
+            f"'{reference}': importing '{module_name}' failed with {type(error).__name__}: {error}{rename_hint()}"
         ) from error
 
 

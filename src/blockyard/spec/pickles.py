@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote_to_bytes
 
 from blockyard.spec.errors import BlockyardError, SpecError, article
 
@@ -32,6 +33,15 @@ ONLY_LOCAL = (
     "closures, lambdas and functions of a script or notebook only work in local runs, because code never travels over"
     " the network; put the function into a module that the workers can import and name it 'module:name'"
 )
+
+
+def reference_to(path: Path) -> str:
+    """Return the reference to a pickle: text, whatever bytes are in its path."""
+    return PICKLE + quote(os.fsencode(path), safe="/ :,+=@~")
+
+
+def _path_in(reference: str) -> Path:
+    return Path(os.fsdecode(unquote_to_bytes(reference.removeprefix(PICKLE))))
 
 
 def is_importable(module_name: str) -> bool:
@@ -232,7 +242,7 @@ def load_pickle(reference: str, pickle_dir: str | None) -> Any:
     """Return the function in the file that a reference names. Raises SpecError for a file outside `pickle_dir`."""
     if pickle_dir is None:
         raise SpecError(f"'{reference}' is refused: {ONLY_LOCAL}")
-    path = Path(reference.removeprefix(PICKLE))
+    path = _path_in(reference)
     folder = Path(pickle_dir).resolve()
     if not path.is_absolute() or path.resolve().parent != folder:
         raise SpecError(f"'{reference}' is refused: it is not in {folder}, the folder of this run's functions")

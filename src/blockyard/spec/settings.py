@@ -114,7 +114,21 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("drain-s", 25.0, float, "time that running blocks get to finish after SIGTERM", ("worker",), least=0),
     Setting("give-up-s", 0.0, float, "leave when no scheduler was there for so long; 0: never", ("worker",), least=0),
-    Setting("module-path", "", str, "folders put before the module path of user code, separated by ':'", ("worker",)),
+    Setting(
+        "module-path",
+        "",
+        str,
+        "folders in which user code is looked for before what is installed, separated by ':' (or a JSON list, for names"
+        " with ':'); the working directory follows them",
+        ("worker",),
+    ),
+    Setting(
+        "work-dir",
+        "",
+        str,
+        "folder in which blocks run: relative paths in parameters begin there; empty: where the worker was started",
+        ("worker",),
+    ),
     Setting("log-dir", "", str, "folder for one log file a slot; empty: standard error", ("worker",)),
     Setting("log-format", "text", str, "text or json", BOTH, choices=("text", "json")),
     Setting(

@@ -7,7 +7,6 @@ it in a process of its own (`blockyard.local.preflight` starts that), where noth
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import os
 import sys
@@ -20,6 +19,7 @@ import msgspec
 from blockyard.spec.errors import NotImportableError, SpecError, nearest
 from blockyard.spec.functions import PICKLE, has_call, is_own_worker, load_function
 from blockyard.spec.model import PipelineSpec, TaskSpec
+from blockyard.spec.module_path import join_folders, search_in, split_folders
 from blockyard.spec.pickles import name_of
 from blockyard.spec.randomness import SeededGlobals, random_sources, said_of
 from blockyard.spec.unrun import unrun_function
@@ -33,8 +33,8 @@ def check_functions(pipeline: PipelineSpec, module_path: Sequence[str]) -> list[
     """Import all user code that a pipeline names, as a worker would, and see that it can be called as it will be.
 
     Return what should be known of it: random numbers that each worker would draw alike. Runs the modules' code in this
-    process, with `module_path` put before its own. Raises SpecError that names task, field, function and where it was
-    looked for, with the nearest name there is. Pickles of a local run are passed over.
+    process, with `module_path` put before what is installed. Raises SpecError that names task, field, function and
+    where it was looked for, with the nearest name there is. Pickles of a local run are passed over.
     """
     said: dict[str, list[str]] = {}
     seeded = SeededGlobals()
@@ -106,13 +106,12 @@ def _bind_fault(signature: inspect.Signature, found: Any, params: Mapping[str, A
 
 @contextmanager
 def _searching(folders: Sequence[str]) -> Iterator[None]:
-    before = list(sys.path)
-    sys.path[:0] = [folder for folder in folders if folder]
-    importlib.invalidate_caches()
+    before = list(sys.path), list(sys.meta_path)
+    search_in(folders)
     try:
         yield
     finally:
-        sys.path[:] = before
+        sys.path[:], sys.meta_path[:] = before
 
 
 # ----- in a process of its own ------------------------------------------------------------------------------------
@@ -120,7 +119,7 @@ def _searching(folders: Sequence[str]) -> Iterator[None]:
 
 def question(pipeline: PipelineSpec, module_path: Sequence[str]) -> bytes:
     """Return the standard input of ``python -m blockyard.spec.user_code``."""
-    return msgspec.json.encode((pipeline, tuple(module_path)))
+    return msgspec.json.encode((pipeline, join_folders(module_path)))
 
 
 def fault_in(answer: bytes) -> SpecError | None:
@@ -139,11 +138,11 @@ def said_in(answer: bytes) -> list[str]:
 
 def main() -> int:
     """Answer the question on standard input."""
-    pipeline, folders = msgspec.json.decode(sys.stdin.buffer.read(), type=tuple[PipelineSpec, tuple[str, ...]])
+    pipeline, folders = msgspec.json.decode(sys.stdin.buffer.read(), type=tuple[PipelineSpec, str])
     answer = os.dup(1)
     os.dup2(2, 1)  # user code may print when it is imported
     try:
-        said = check_functions(pipeline, folders)
+        said = check_functions(pipeline, split_folders(folders))
     except SpecError as error:
         importable = not isinstance(error, NotImportableError)
         os.write(answer, msgspec.json.encode((error.where, str(error), importable)))

@@ -6,9 +6,9 @@ import contextlib
 import os
 import queue
 import random
+import secrets
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,10 +23,11 @@ from blockyard.local.child import Child
 from blockyard.local.redis import EmbeddedRedis
 from blockyard.local.services import LOOPBACK, environment_of_services
 from blockyard.spec.model import RunSpec
+from blockyard.spec.module_path import python_of
 from blockyard.testing.chaos.plan import Fault
 
 SLOTS = 2
-TOKEN = "chaos"  # noqa: S105 - everything listens on loopback, for minutes
+TOKEN = secrets.token_hex(24)
 PROCESSES = Path("/proc")
 
 
@@ -183,13 +184,13 @@ class Cluster:
 
     def _scheduler(self, port: int) -> list[str]:
         times = self.times
-        argv = [sys.executable, "-m", "blockyard_scheduler", "--run-spec", str(self.folder / "run.json")]
+        argv = python_of("blockyard_scheduler", "--run-spec", str(self.folder / "run.json"))
         argv += ["--host", LOOPBACK, "--port", str(port), "--http-port", "-1"]
         argv += ["--lease-s", str(times.lease_s), "--grace-s", str(times.grace_s)]
         return [*argv, "--heartbeat-s", str(times.heartbeat_s), "--lock-s", str(times.lock_s)]
 
     def _agent(self, port: int) -> list[str]:
-        argv = [sys.executable, "-m", "blockyard_worker", "--scheduler", f"{LOOPBACK}:{port}", "--http-port", "-1"]
+        argv = python_of("blockyard_worker", "--scheduler", f"{LOOPBACK}:{port}", "--http-port", "-1")
         return [*argv, "--slots", str(SLOTS), "--drain-s", "1"]
 
 
