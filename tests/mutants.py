@@ -56,6 +56,10 @@ def _skip(name: str, old: str, new: str) -> Mutant:
     return Mutant(f"measures: {name}", "core/measures.py", old, new, ("tests/core/test_skipping.py",))
 
 
+def _health(name: str, old: str, new: str, file: str = "health") -> Mutant:
+    return Mutant(f"{file}: {name}", f"core/{file}.py", old, new, ("tests/core/test_health.py",))
+
+
 def _view(name: str, file: str, old: str, new: str) -> Mutant:
     return Mutant(f"{file}: {name}", f"core/{file}.py", old, new, VIEWS)
 
@@ -197,6 +201,29 @@ MUTANTS = (
         "a stop is not replayed", "for task, stop in record.stops.items():", "for task, stop in ():", "snapshots"
     ),
     _fail_fast("a stop is in no page", "stops=core.fail_fast.stops,", "", "snapshots"),
+    # --- one bad machine
+    _health("goes back to who failed it", "return worker not in failers if", "return True if"),
+    _health("another worker of the machine will do", "if self.hosts - hosts:", "if False:"),
+    _health("suspects try it again", "if not _is_suspect(core, number, worker.id)]", "]"),
+    _health("waits for who never asks", "return ours and (worker.want > 0 or", "return ours and (True or"),
+    _health("waits for ever", "now >= since_s + PATIENCE_S)", "False)"),
+    _health("a suspect gets all", "return 1 if now >= streak.next_s else 0", "return math.inf"),
+    _health("a suspect gets nothing", "return 1 if now >= streak.next_s else 0", "return 0"),
+    _health("pauses do not grow", "2.0 ** min(self.probes, 10)", "1.0"),
+    _health("is held back though alone", "or not self.able[task].workers:", "or False:"),
+    _health("a bad block is the worker's fault", "excused.failures -= not excused.named", "pass"),
+    _health("named for nothing", "max(streak.outdone, 0 if", "max(9, 0 if"),
+    _health("never named", "streak.outdone += 1", "pass"),
+    _health("never well again", "if core.health.streaks.pop((task.number, worker.id), None) is not None:", "if False:"),
+    _health(
+        "forgets who failed when it is handed back",
+        "self._again(task, addresses[chosen], now)",
+        "self.frontiers[task.number].push_back(addresses[chosen])",
+        "scheduler",
+    ),
+    _health(
+        "a rerun leaves what waits", "deque(row for row in queue if row[0] not in dropped)", "queue", "ready/retries"
+    ),
     # --- batches
     _skip("one skip is all", "0.0 if task.number in self._run_s else 1.0", "1.0"),
     _skip("runs do not end the skipping", "_smooth(self._skipping, task.number, 0.0)", "pass"),

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from blockyard.core import convert
 from blockyard.core import events as ev
 from blockyard.core.scheduler import Scheduler
 from blockyard.core.unstarted import LATE_S
+from blockyard.leader import convert
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
 from blockyard.wire.messages import CannotStart, Outcome
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from blockyard.core.health import look, may_retry
 from blockyard.plan.grid import Ints
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ class Choice:
 
 def assign(core: RunState, now: float) -> bool:
     """Hand out what is ready; give whether another turn would find more for workers that still want some."""
+    if core.health.streaks or core.retries.waiting:
+        look(core, now)
     again = False
     served: set[int] = set()
     for group in _groups(core, now):
@@ -113,13 +117,9 @@ def _assign_group(core: RunState, group: Group, now: float) -> bool:
     available = sum(len(frontier.ready) for frontier in frontiers)
     shares = {worker.id: math.ceil(available * max(worker.slots, 1) / slots) for worker in wanting}
     for worker in wanting:
-        aside = _set_aside(core, group, worker)
-        _assign_worker(core, group, worker, min(rooms[worker.id], shares[worker.id]), now)
-        for frontier, addresses in aside:
-            frontier.push_back(addresses)
-    for worker in wanting if core.retries.avoid else ():
-        if worker.want > 0:  # nobody else took what it had better not try again itself
-            _assign_worker(core, group, worker, min(rooms[worker.id], shares[worker.id]), now)
+        room = rooms[worker.id]
+        retried = _assign_retries(core, group, worker, room, now) if core.retries.waiting else 0
+        _assign_worker(core, group, worker, min(room - retried, shares[worker.id]), now)
     hungry = any(worker.want > 0 and not core.leases.held_by(worker.id) for worker in wanting)
     return hungry and looks == 0 and not all(frontier.exhausted for frontier in frontiers)
 
@@ -156,24 +156,53 @@ def _assign_worker(core: RunState, group: Group, worker: Worker, most: int, now:
         frontier = core.frontiers[task.number]
         if len(frontier.ready):
             max_running = _max_running(core, task, worker)
-            if max_running is not None and (left := _left_of(core, task, worker, max_running, most)) > 0:
+            if max_running is not None and (left := _left_of(core, task, worker, max_running, most, now)) > 0:
                 choices.append(Choice(task, frontier, max_running, left))
     if not choices:
         return
-    taken = 0
     for choice, n in _order(core, choices, most, worker):
         task, frontier, max_running = choices[choice].task, choices[choice].frontier, choices[choice].max_running
-        addresses = frontier.ready.take(n)
-        taken += n
-        if task.spec.num_workers is not None:
-            core.allotted[task.number][worker.id] = max_running
-        for batch in _apart(core, task, addresses):
-            core.lease(worker, task, batch, now, max_running if task.spec.num_workers is not None else 0)
-    if taken:
-        worker.want = 0
+        _lease(core, worker, task, frontier.ready.take(n), max_running, now)
+        if core.health.streaks:
+            core.health.leased(task, worker.id, now)
 
 
-def _left_of(core: RunState, task: Task, worker: Worker, max_running: int, most: int) -> int:
+def _lease(core: RunState, worker: Worker, task: Task, addresses: Ints, max_running: int, now: float) -> None:
+    if task.spec.num_workers is not None:
+        core.allotted[task.number][worker.id] = max_running
+    for batch in _apart(core, task, addresses):
+        core.lease(worker, task, batch, now, max_running if task.spec.num_workers is not None else 0)
+    worker.want = 0
+
+
+def _assign_retries(core: RunState, group: Group, worker: Worker, room: int, now: float) -> int:
+    """Hand a worker blocks that others failed, its fair share of them; give how many."""
+    slots = max(worker.slots, 1)
+    all_slots = sum(max(other.slots, 1) for other in group.workers)
+    taken = 0
+    for task in [task for task in group.tasks if task.number in core.retries.waiting]:
+        max_running = _max_running(core, task, worker)
+        if max_running is None:
+            continue
+        share = math.ceil(sum(map(len, core.retries.waiting[task.number].values())) * slots / all_slots)
+        in_time = int(2 * core.settings.batch_s * slots / _mean_s(core, task)) - core.leases.held_by(worker.id)
+        most = min(max(in_time, slots - core.leases.held_by(worker.id)), share, room - taken)
+        most = _limited(core, task, worker, max_running, most)
+        addresses = core.retries.take(task.number, most, partial(may_retry, core, task.number, worker.id, now))
+        if len(addresses):
+            _lease(core, worker, task, addresses, max_running, now)
+            taken += len(addresses)
+    return taken
+
+
+def _left_of(core: RunState, task: Task, worker: Worker, max_running: int, most: int, now: float) -> int:
+    """Return how many more blocks of a task that were never tried a worker may have."""
+    if core.health.streaks:
+        most = int(min(most, core.health.allowance(task.number, worker.id, now)))
+    return _limited(core, task, worker, max_running, most)
+
+
+def _limited(core: RunState, task: Task, worker: Worker, max_running: int, most: int) -> int:
     """Return how many more blocks of a task a worker may have: of slow ones no more than it may run at once.
 
     Those that wait for the others would keep slots idle that blocks of another task could have.
@@ -223,18 +252,6 @@ def _segments(which: Ints) -> list[Ints]:
     if len(cuts) >= MOST_SEGMENTS:
         return [part for part in np.array_split(which, MOST_SEGMENTS) if len(part)]
     return [part for part in np.split(which, cuts) if len(part)]
-
-
-def _set_aside(core: RunState, group: Group, worker: Worker) -> list[tuple[Frontier, Ints]]:
-    """Take out the ready blocks that this worker failed last, where another worker waits for blocks too."""
-    if not core.retries.avoid or all(other is worker or other.want == 0 for other in group.workers):
-        return []
-    aside = []
-    for task in group.tasks:
-        failed = [at for (number, at), who in core.retries.avoid.items() if number == task.number and who == worker.id]
-        if failed:
-            aside.append((core.frontiers[task.number], core.frontiers[task.number].ready.remove(np.array(failed))))
-    return [(frontier, addresses) for frontier, addresses in aside if len(addresses)]
 
 
 def _apart(core: RunState, task: Task, addresses: Ints) -> list[Ints]:

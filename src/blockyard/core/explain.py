@@ -71,7 +71,7 @@ def block_state(core: RunState, task: Task, index: Index) -> str:
             return kind.name.lower()
     if core.leases.find_block(task.number, address) is not None:
         return "leased"
-    if core.retries.is_delayed(task.number, address) or address in core.frontiers[task.number].ready.addresses():
+    if core.retries.awaits(task.number, address) or address in core.frontiers[task.number].ready.addresses():
         return "ready"
     return "pending"
 
@@ -90,8 +90,9 @@ def _text(core: RunState, task: Task, address: int, state: str, attempt: int, wa
     if state == "orphaned":
         return f"will not run: it waits for {waits[0]}" if waits else "will not run: a block it waits for has failed"
     if state == "ready":
-        delayed = core.retries.is_delayed(task.number, address)
-        return f"is ready for attempt {attempt}" + (" after a pause" if delayed else "")
+        if task.number in core.fail_fast.stops:
+            return f"is ready for attempt {attempt}, but its task is leased no more until the run is resumed"
+        return f"is ready for attempt {attempt} {core.retries.awaits(task.number, address)}".rstrip()
     if state == "done":
         return "is done" + _how(core, task, address)
     return {"skipped": "was skipped: its check said it was done already"}.get(state, "has failed for good")
@@ -140,7 +141,7 @@ def _worker(core: RunState, task: Task, address: int) -> str:
     if found is not None:
         return found[0].worker
     if (row := _row(core, task, address)) is None:
-        return core.retries.avoid.get((task.number, address), "")
+        return core.retries.failers.get((task.number, address), ("",))[-1]
     return next((name for name, known in core.history.workers.items() if known == row["worker"]), "")
 
 

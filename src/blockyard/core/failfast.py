@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from blockyard.core.state.journal import Stop
 from blockyard.core.state.task import Kind
+from blockyard.core.state.workers import host_of
 from blockyard.wire.api import Notice
 from blockyard.wire.messages import BlockError, Outcome
 
@@ -63,14 +64,10 @@ def several(seen: Iterable[str], connected: Collection[str]) -> bool:
 
     `connected` are the workers that may run the task; the name of a worker begins with its host.
     """
-    hosts = {_host(worker) for worker in connected}
+    hosts = {host_of(worker) for worker in connected}
     if len(hosts) > 1:
-        return len({_host(worker) for worker in seen}) > 1
+        return len({host_of(worker) for worker in seen}) > 1
     return len(set(seen)) >= min(2, len(connected))
-
-
-def _host(worker: str) -> str:
-    return worker.rsplit("-", 2)[0]
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ import numpy as np
 from blockyard.core import events as ev
 from blockyard.core.code import CodeVersions
 from blockyard.core.failfast import FailFast
+from blockyard.core.health import Health
 from blockyard.core.history import History
 from blockyard.core.listeners import Listeners
 from blockyard.core.measures import Measures
@@ -72,6 +73,7 @@ class RunState:
         self.tasks_over: set[int] = set()
         """Numbers of the tasks of which it was announced that no block will run any more."""
         self.fail_fast = FailFast()
+        self.health = Health()
         self.notices = Notices()
         self.unstarted = Unstarted(self.notices)
         self.listeners = Listeners(self.unstarted)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blockyard.core import events as ev
-from blockyard.core import failfast
+from blockyard.core import failfast, health
 from blockyard.core.assign import assign
 from blockyard.core.describe import describe_run
 from blockyard.core.explain import explain
@@ -203,6 +203,7 @@ class Scheduler(RunState):
 
     def _forget(self, worker: Worker) -> None:
         del self.workers[worker.id]
+        health.gone(self, worker.id)
         self.listeners.forget(worker)
         self.unstarted.left(worker)
         self.turn.record.workers[worker.id] = -1
@@ -301,6 +302,8 @@ class Scheduler(RunState):
                 if seconds is not None and outcome == Outcome.SUCCESS:
                     attempts = task.attempts(addresses[chosen])  # forgotten when the block is done
                     self.history.finished(task.number, worker.id, addresses[chosen], seconds[chosen], attempts, now)
+                if self.health.streaks and outcome == Outcome.SUCCESS:
+                    health.done(self, task, addresses[chosen], worker)
                 self._done(task, Kind.DONE if outcome == Outcome.SUCCESS else Kind.SKIPPED, addresses[chosen], now)
                 worker.finished += count
                 self.unstarted.works(task)
@@ -308,7 +311,7 @@ class Scheduler(RunState):
                     learn = self.measures.took if outcome == Outcome.SUCCESS else self.measures.skipped
                     learn(task, seconds[chosen])
             elif outcome == Outcome.RETURNED:
-                self.frontiers[task.number].push_back(addresses[chosen])
+                self._again(task, addresses[chosen], now)
             else:
                 for position in positions[chosen].tolist():
                     error = (errors or {}).get(grant.number + position)
@@ -341,6 +344,8 @@ class Scheduler(RunState):
             self.turn.errors.append(ev.FailureNote(task.spec.id, block_id, tries.attempt, verdict.final, error))
         if failfast.is_watched(self, task):
             self.fail_fast.ended(task.number, address, outcome, worker.id, error)
+        if outcome != Outcome.LOST and error is not None:
+            health.failed(self, task, address, worker, error, now)
         if verdict.alone:
             self.retries.alone.add((task.number, address))
         if verdict.final:
@@ -348,12 +353,18 @@ class Scheduler(RunState):
             return
         if outcome != Outcome.LOST:
             self.turn.note_retry(task)
-            self.retries.avoid[task.number, address] = worker.id
+            self.retries.failed(task.number, address, worker.id)
         if verdict.backoff_s > 0:
             wait_s = verdict.backoff_s * self._random.uniform(0.5, 1.0)
             self.retries.delay(task.number, address, now + wait_s)
         else:
-            self.frontiers[task.number].push_back(np.array([address]))
+            self._again(task, np.array([address]), now)
+
+    def _again(self, task: Task, addresses: Ints, now: float) -> None:
+        """Blocks are ready again; those that failed wait for another worker."""
+        rest = self.retries.set_apart(task.number, addresses, now)
+        if len(rest):
+            self.frontiers[task.number].push_back(rest)
 
     def _fail(self, task: Task, addresses: Ints) -> None:
         closed = task.mark(Kind.FAILED, addresses, self.seq + 1)
@@ -416,7 +427,7 @@ class Scheduler(RunState):
     def _end_turn(self, now: float) -> list[ev.Effect]:
         self._expire(now)
         for number, address in self.retries.due(now):
-            self.frontiers[number].push_back(np.array([address]))
+            self._again(self.tasks[number], np.array([address]), now)
         for number, addresses in self.turn.finished.items():
             self.frontiers[number].finished(np.concatenate(addresses))
         again = False
@@ -433,7 +444,8 @@ class Scheduler(RunState):
         self.outlook.look(self, now)
         effects = self._commit() + self.turn.effects
         quiet_s = self.hold.ends_s if self.hold.lasts(now) else self._next_expiry_s
-        effects.append(ev.WakeAt(min(self._next_expiry_s, self.retries.next_s(), quiet_s, self._settled_s(now))))
+        wakes_s = (self._next_expiry_s, self.retries.next_s(), health.next_s(self, now), quiet_s, self._settled_s(now))
+        effects.append(ev.WakeAt(min(wakes_s)))
         if again:
             effects.append(ev.ContinueTurn())
         self.turn = Turn()

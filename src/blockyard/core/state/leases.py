@@ -108,6 +108,10 @@ class Leases:
         """Count the live leases of a worker."""
         return sum(grant.alive for grant in self._by_worker.get(worker, {}).values())
 
+    def holds_any(self, worker: str) -> bool:
+        """Whether a worker has a live lease."""
+        return worker in self._by_worker
+
     def workers(self) -> set[str]:
         """Return the workers that hold anything."""
         return set(self._by_worker)

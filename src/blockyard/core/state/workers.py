@@ -38,6 +38,15 @@ class Worker:
         return task.pool == self.pool and (task.worker is not None) == self.own and self.task in {None, task.id}
 
 
+def host_of(worker: str) -> str:
+    """Return the machine that a worker's name begins with.
+
+    >>> host_of("node-7-4711-a3f"), host_of("w1")
+    ('node-7', 'w1')
+    """
+    return worker.rsplit("-", 2)[0]
+
+
 def lost_outcomes(
     worker: Worker, grants: list[Grant], outcome: Outcome, ran: Ints | None = None
 ) -> list[tuple[Grant, Ints, npt.NDArray[np.uint8]]]:
