@@ -111,7 +111,7 @@ class SchedulerService:
             self.door,
             meter=self.meter,
             lease_s=settings.lease_s,
-            most=_most_files() - SPARE_FILES,
+            most=most_connections(),
             certificate=self._certificate,
         )
         self._http: HTTPServer | None = None
@@ -480,6 +480,17 @@ def _listen(server: TCPServer, host: str, port: int, flag: str) -> int:
     server.add_sockets(sockets)
     found: int = sockets[0].getsockname()[1]
     return found
+
+
+def most_connections() -> int:
+    """Return how many workers may connect. Raises SpecError where the limit of open files leaves room for none."""
+    files = _most_files()
+    if files <= SPARE_FILES:
+        raise SpecError(
+            f"a scheduler may open only {files} files here, and needs {SPARE_FILES} and one for each worker; raise the"
+            f" limit, as with: ulimit -n {16 * SPARE_FILES}"
+        )
+    return files - SPARE_FILES
 
 
 def _most_files() -> int:

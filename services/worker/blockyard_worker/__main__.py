@@ -13,6 +13,7 @@ import dataclasses
 import logging
 import math
 import os
+import resource
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,9 @@ FUNCTIONS = "functions"
 """Folder in the run's folder of a local run that holds the pickled functions of its user."""
 SECRETS = ("BLOCKYARD_TOKEN",)
 """Variables that user code has no business with."""
+
+FILES_OF_A_SLOT, SPARE_FILES = 4, 24
+"""Files that an agent has open for each of its slots, and for itself."""
 
 log = logging.getLogger("blockyard.worker")
 
@@ -84,6 +88,27 @@ async def _serve_and_run(agent: Agent | UserWorkerAgent, settings: Namespace) ->
             server.stop()
 
 
+def slots_that_fit(wanted: int) -> int:
+    """Return how many slots the limit of open files carries, which is raised as far as we may; at most `wanted`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if SPARE_FILES + FILES_OF_A_SLOT * wanted <= soft:
+        return wanted
+    files = hard if hard != resource.RLIM_INFINITY else max(soft, SPARE_FILES + FILES_OF_A_SLOT * wanted)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    except (ValueError, OSError):  # some systems refuse their own hard limit
+        files = soft
+    fit = max(min(wanted, (files - SPARE_FILES) // FILES_OF_A_SLOT), 1)
+    if fit < wanted:
+        log.warning(
+            "this worker may open only %d files: %d slots in place of %d; for more raise the limit (ulimit -n)",
+            files,
+            fit,
+            wanted,
+        )
+    return fit
+
+
 def make_hello(settings: Namespace) -> Hello:
     """Say who we are. Raises SpecError for a token file that cannot be read."""
     return Hello(
@@ -91,7 +116,7 @@ def make_hello(settings: Namespace) -> Hello:
         token=read_token(settings),
         worker=new_worker_id(),
         pool=settings.pool,
-        slots=settings.slots,
+        slots=slots_that_fit(settings.slots),
         task=settings.task or None,
     )
 

@@ -414,7 +414,7 @@ class LocalRun:
         elif (status := self.status()) is not None and status.is_over:
             return
         self._look_for_departed()
-        agent.due_s = time.monotonic() + 0.5 * 2 ** min(agent.restarts - agent.restarts_left, 5)
+        agent.due_s = time.monotonic() + 0.5 * 2 ** min(agent.restarts - agent.restarts_left, 4)
 
     def _spend_restart(self, service: Service) -> None:
         if time.monotonic() - service.started_s > STEADY_S:

@@ -18,7 +18,7 @@ from blockyard.spec.settings import SETTINGS
 
 LOOPBACK = "127.0.0.1"
 SCHEDULER_RESTARTS = 5
-AGENT_RESTARTS = 10
+AGENT_RESTARTS = 6
 TUNABLE = {"lease_s", "grace_s", "retry_backoff_s", "heartbeat_s", "lock_s", "recycle_after", "drain_s"}
 TUNABLE |= {"log_format", "log_level", "metrics_token"}
 """Settings whose variables (``BLOCKYARD_LEASE_S``) also reach the services of a local run; others are ours to give."""
