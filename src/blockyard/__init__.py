@@ -52,6 +52,17 @@ _ELSEWHERE = {
     "expand_write_roi_to_grid": "Roi.snap_to_grid, or a request, which needs no alignment",
 }
 """Names of daisy 0.2 that blockyard does not have, and what to use: docs/from-daisy.md."""
+_OF_DAISY_1 = {
+    "BlockStatus",
+    "CLMonitor",
+    "SerialServer",
+    "Server",
+    "TaskState",
+    "get_worker_log_basename",
+    "logging",
+    "set_log_basedir",
+}
+"""Names of daisy 1.x and 2.0 that have no place here."""
 
 __all__ = [
     "Block",
@@ -79,6 +90,11 @@ def __getattr__(name: str) -> Any:
         value = import_module(f"blockyard.{name}")
     elif name in _ELSEWHERE:
         raise AttributeError(f"module 'blockyard' has no '{name}' as daisy 0.2 had; use {_ELSEWHERE[name]}")
+    elif name in _OF_DAISY_1:
+        raise AttributeError(
+            f"module 'blockyard' has no '{name}' as daisy 1.x has: this is the API of daisy 0.2; docs/from-daisy.md"
+            " says what to change in a script"
+        )
     else:
         raise AttributeError(f"module 'blockyard' has no attribute '{name}'")
     globals()[name] = value

@@ -11,6 +11,7 @@ import funlib.geometry
 import pytest
 
 import blockyard
+from blockyard.spec.errors import SpecError
 
 NAMES = [
     "Task",
@@ -76,3 +77,29 @@ def test_importing_blockyard_imports_nothing_dear() -> None:
     code = f"import sys, blockyard; print(sorted(set(sys.modules) & {dear}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+ROI = blockyard.Roi((0,), (10,))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: blockyard.Task("predict", ROI, ROI, ROI, print),
+        lambda: blockyard.Task("predict", total_roi=ROI, read_roi=ROI, write_roi=ROI, process_function=print),
+        lambda: blockyard.Task("predict", process_function=print),
+        lambda: blockyard.Task("predict", upstream_tasks=[]),
+        lambda: blockyard.run_blockwise([blockyard.Task("predict")]),
+    ],
+)
+def test_a_script_for_daisy_1_is_told_what_to_write(call) -> None:
+    """By position and by keyword; the two APIs share names, and a bare TypeError says nothing."""
+    with pytest.raises(SpecError, match=r"daisy 1\.x.*docs/from-daisy\.md"):
+        call()
+
+
+@pytest.mark.parametrize("name", ["BlockStatus", "Server", "get_worker_log_basename", "set_log_basedir"])
+def test_names_of_daisy_1_say_so(name: str) -> None:
+    """And where to read on."""
+    with pytest.raises(AttributeError, match=r"daisy 1\.x.*docs/from-daisy\.md"):
+        getattr(blockyard, name)

@@ -29,12 +29,12 @@ from blockyard.local.echo import Echo
 from blockyard.local.folder import claim_folder, remove_what_is_ours
 from blockyard.local.result import RunResult, summary
 from blockyard.local.run import LocalRun
-from blockyard.spec.errors import BlockyardError, SpecError, StoreError
+from blockyard.spec.errors import BlockyardError, SpecError, StoreError, brief
 from blockyard.spec.functions import PICKLE, is_own_worker, load_function
 from blockyard.spec.pipeline import Pipeline
 from blockyard.spec.randomness import random_sources, said_of, seeding
 from blockyard.spec.resolve import ResolvedRun, resolve
-from blockyard.spec.task import Task
+from blockyard.spec.task import DAISY_1, Task
 from blockyard.spec.validate import code_references
 from blockyard.wire.report import status_report
 
@@ -92,9 +92,9 @@ def distribute(
 
 def run_blockwise(
     total_roi: Roi,
-    read_roi: Roi,
-    write_roi: Roi,
-    process_function: Callable[..., Any],
+    read_roi: Roi | None = None,
+    write_roi: Roi | None = None,
+    process_function: Callable[..., Any] | None = None,
     check_function: Any = None,
     read_write_conflict: bool = True,
     fit: str = "valid",
@@ -111,8 +111,13 @@ def run_blockwise(
 
     `process_function` takes a block, or nothing: then it is a worker of your own that drives `blockyard.Client`, and
     `num_workers` of them are started. `read_roi` and `write_roi` say what one block reads and writes; only where they
-    lie relative to each other matters. See `distribute` for the rest.
+    lie relative to each other matters. See `distribute` for the rest. Raises SpecError for what is none of this; so is
+    a list of tasks, as daisy 1.x and 2.0 have it.
     """
+    if isinstance(total_roi, (list, tuple, Task)):
+        raise SpecError(f"run_blockwise takes ROIs and a function, not {brief(total_roi)}: {DAISY_1}")
+    if read_roi is None or write_roi is None or process_function is None:
+        raise SpecError("run_blockwise needs total_roi, read_roi, write_roi and process_function")
 
     class Blockwise(Task):
         def prepare(self) -> None:

@@ -90,6 +90,18 @@ class Schedule:
     submits: bool = False
 
 
+OF_DAISY_1 = {"total_roi", "read_roi", "write_roi", "process_function", "upstream_tasks", "init_callback_fn"}
+"""Arguments of a task of daisy 1.x and 2.0."""
+DAISY_1 = (
+    "that is how tasks of daisy 1.x and 2.0 are made, and blockyard has the API of daisy 0.2; derive a class from"
+    " blockyard.Task, call self.schedule(total_roi, read_roi, write_roi, process_function, ...) in prepare(), return"
+    " upstream tasks from requires(), and run it by blockyard.distribute([{'task': task}]); or call"
+    " blockyard.run_blockwise(total_roi, read_roi, write_roi, process_function, ...) for one task. docs/from-daisy.md"
+    " says more"
+)
+"""What a script for daisy 1.x or 2.0 has to change."""
+
+
 class Task:
     """A step of a pipeline: override `prepare`, which calls `schedule`, and `requires` where it needs other tasks.
 
@@ -109,14 +121,19 @@ class Task:
         self,
         task_id: str | None = None,
         global_config: Mapping[str, Mapping[str, Any]] | None = None,
+        *of_daisy_1: object,
         **parameters: Any,
     ) -> None:
+        if of_daisy_1 or not (global_config is None or isinstance(global_config, Mapping)):
+            raise SpecError(f"task '{task_id}' has more than an id, a global_config and parameters: {DAISY_1}")
         self.task_id = task_id or type(self).__name__
         self.global_config = global_config
         known = parameters_of(type(self))
         configured = (global_config or {}).get(self.task_id) or {}
         for given, origin in ((configured, "global_config"), (parameters, "its arguments")):
             for name in given:
+                if name not in known and name in OF_DAISY_1:
+                    raise SpecError(f"task '{self.task_id}' has no parameter '{name}': {DAISY_1}")
                 if name not in known:
                     raise SpecError(f"task '{self.task_id}' has no parameter '{name}' ({origin}){nearest(name, known)}")
         for name, parameter in known.items():
