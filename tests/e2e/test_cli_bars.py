@@ -49,7 +49,7 @@ def test_nothing_is_cut_but_names_and_messages(width):
     text = "\n".join(lines)
     for whole in (
         "20/30",
-        "66.6 %",
+        "66.7 %",
         "24/30",
         "80.0 %",
         "ETA unknown",

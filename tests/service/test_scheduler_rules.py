@@ -199,7 +199,7 @@ def test_the_status_report_has_a_line_for_each_task():
         stale_releases=0, leases_expired=0, leases_granted=0,
     )  # fmt: skip
     head, columns, first, second = status_report(status).splitlines()
-    assert head == "em: running, 92.8 % of 1,007 blocks (5 failed), 4 workers online, 1 min 5 s elapsed, ETA unknown"
+    assert head == "em: running, 92.9 % of 1,007 blocks (5 failed), 4 workers online, 1 min 5 s elapsed, ETA unknown"
     titles = "task blocks workers finished skipped succeeded failed processing pending orphaned at this rate ETA range"
     assert [" ".join(line.split()) for line in (columns, first, second)] == [
         titles,

@@ -59,14 +59,14 @@ def counted(n: int, noun: str) -> str:
 
 
 def share(part: int, whole: int) -> str:
-    """Return a part of a whole in percent, rounded down: 100 % is said of all of it only, 0 % of none only.
+    """Return a part of a whole in percent; 100 % is said of all of it only, 0 % of none only.
 
     >>> share(0, 7), share(1, 3), share(9996, 10000), share(1, 10**7), share(7, 7), share(0, 0)
     ('0 %', '33.3 %', '99.9 %', '< 0.1 %', '100 %', '100 %')
     """
     if part >= whole:
         return "100 %"
-    tenths = 1000 * part // whole
+    tenths = min((2000 * part + whole) // (2 * whole), 999)
     return f"{tenths // 10}.{tenths % 10} %" if tenths else "< 0.1 %" if part else "0 %"
 
 

@@ -3,12 +3,21 @@
 import { decoded } from "./address.js";
 
 const KEY = "blockyard-token:" + location.pathname;
-const brought = /[#&]token=([^&]+)/.exec(location.hash);
-if (brought) {
+const ANSWER_MS = 60_000; // for an answer, the streams of events apart
+
+// Gives whether a token stood in the address.
+function takeToken() {
+  const brought = /[#&]token=([^&]+)/.exec(location.hash);
+  if (!brought) return false;
   sessionStorage.setItem(KEY, decoded(brought[1]));
   const rest = location.hash.slice(1).split("&").filter((part) => !part.startsWith("token="));
   history.replaceState(null, "", location.pathname + location.search + (rest.length ? `#${rest.join("&")}` : ""));
+  return true;
 }
+
+takeToken();
+// A link with a token that is opened in a tab which shows the page already: all of it is asked for anew.
+addEventListener("hashchange", () => { if (takeToken()) location.reload(); });
 
 export const needsToken = new EventTarget();
 
@@ -40,11 +49,20 @@ async function answered(answer) {
 async function ask(url, options) {
   let answer;
   try {
-    answer = await fetch(url, { cache: "no-store", ...options });
+    answer = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS), ...options });
   } catch (error) {
     throw error.name === "AbortError" ? error : new Refused(0, { error: "the scheduler does not answer" });
   }
   return answered(answer);
+}
+
+// What `read` makes of an answer; an answer that broke off, or is none of ours, is an error like any other.
+export async function understood(read) {
+  try {
+    return await read();
+  } catch {
+    throw new Refused(-1, { error: "the scheduler's answer broke off, or can't be read" });
+  }
 }
 
 export function get(path, parameters = {}, options = {}) {
@@ -53,7 +71,8 @@ export function get(path, parameters = {}, options = {}) {
 }
 
 export async function getJson(path, parameters) {
-  return (await get(path, parameters)).json();
+  const answer = await get(path, parameters);
+  return understood(() => answer.json());
 }
 
 export async function post(path, value = {}) {
@@ -62,7 +81,7 @@ export async function post(path, value = {}) {
     headers: headers({ "Content-Type": "application/json", "X-Blockyard": "1" }),
     body: JSON.stringify(value),
   });
-  return answer.json();
+  return understood(() => answer.json());
 }
 
 // Server-sent events by fetch, since an EventSource can send no token. Ends, or throws, when the connection does.
@@ -78,7 +97,7 @@ export async function listen(path, heard, signal) {
     text = events.pop();
     for (const event of events) {
       const data = event.split("\n").filter((line) => line.startsWith("data: ")).map((line) => line.slice(6));
-      if (data.length) heard(JSON.parse(data.join("\n")));
+      if (data.length) heard(await understood(() => JSON.parse(data.join("\n"))));
     }
   }
 }

@@ -1,8 +1,10 @@
 // The chosen cell or block: where it is, how it stands and why.
-import { Refused, getJson } from "./api.js";
+import { Age } from "./age.js";
+import { Refused, getJson, understood } from "./api.js";
 import { MEANING, blockLink, chip, count, element, sentence } from "./format.js";
 
 const place = document.getElementById("detail");
+const age = new Age("This block");
 let latest = 0; // what was chosen last: an answer about something before it comes too late
 
 export function showHint() {
@@ -14,8 +16,11 @@ export function showHint() {
 
 function failing(error) {
   if (!(error instanceof Refused)) throw error;
-  if (place.querySelector("dl") && [0, 503].includes(error.status)) return; // what is shown stays until it is known again
-  place.replaceChildren(element("p", {}, sentence(error)));
+  if (error.status === 400) return place.replaceChildren(element("p", {}, sentence(error))); // there is no such block
+  if (!place.querySelector("dl")) age.forget(); // else what is shown stays until it is known again
+  if (!place.querySelector("dl")) place.replaceChildren();
+  place.prepend(age.place);
+  age.unknown(error);
 }
 
 // A cell of many blocks: how many of each state, and the first of them.
@@ -24,9 +29,9 @@ export async function showCell(task, from, to, counts, show) {
   try {
     const found = await getJson("blocks", { task, from: from.join(","), to: to.join(","), limit: 6, states: "failed,leased,orphaned,ready,pending,done,skipped,outside" });
     if (mine !== latest) return;
-    const parts = Object.entries(found).map(([state, blocks]) => element("div", {},
+    const parts = await understood(() => Object.entries(found).map(([state, blocks]) => element("div", {},
       element("p", {}, chip(state), ` ${counts[state] === undefined ? "" : count(counts[state])} ${MEANING[state]}`),
-      element("div", { className: "blocks" }, ...blocks.map((block) => blockLink(task, block.index, show)), counts[state] > blocks.length ? "\u2026" : "")));
+      element("div", { className: "blocks" }, ...blocks.map((block) => blockLink(task, block.index, show)), counts[state] > blocks.length ? "\u2026" : ""))));
     place.replaceChildren(
       element("h3", {}, `Blocks from ${from.join(", ")} to ${to.map((n) => n - 1).join(", ")}`),
       element("p", { className: "faint" }, `of task ${task}; the first of each state:`), ...parts);
@@ -87,9 +92,12 @@ export async function showBlock(task, index, acts) {
   const mine = (latest += 1);
   try {
     const block = await getJson("explain", { task, index: index.join(",") });
+    const stands = await understood(() => standing(block));
     if (mine !== latest) return true;
-    if (shown === standing(block) && place.querySelector("dl")) {
+    if (shown === stands && place.querySelector("dl")) {
+      age.place.remove();
       place.querySelector("p").textContent = about(block);
+      age.known();
       return true;
     }
     place.replaceChildren(
@@ -98,7 +106,8 @@ export async function showBlock(task, index, acts) {
       element("dl", {}, ...facts(block).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),
       block.waits_for.length ? element("div", {}, "Waits for:", element("ul", {}, ...block.waits_for.map((text) => named(text, acts)))) : "",
       ...block.failures.toReversed().map(failure), again(block, acts));
-    shown = standing(block);
+    shown = stands;
+    age.known();
     return true;
   } catch (error) {
     if (mine === latest) failing(error);

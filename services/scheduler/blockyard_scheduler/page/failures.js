@@ -1,5 +1,6 @@
 // What failed, grouped by what is wrong.
-import { getJson } from "./api.js";
+import { Age } from "./age.js";
+import { Refused, getJson, understood } from "./api.js";
 import { blockLink, count, counted, element, keep, text } from "./format.js";
 
 function group(acts) {
@@ -34,12 +35,25 @@ function update(made, found, acts) {
   text(last.firstChild, `Retry ${found.failed === 1 ? "this block" : `these ${count(found.failed)} blocks`}`);
 }
 
+const age = new Age("What failed", document.getElementById("failures-old"));
+
 // `acts` retries, shows a block on the map, and gives the index of a block's id.
 export async function showFailures(acts) {
-  const found = await getJson("failures", { whole: 0 });
+  try {
+    const found = await getJson("failures", { whole: 0 });
+    await understood(() => showGroups(found, acts));
+    age.known();
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    age.unknown(error);
+    throw error;
+  }
+}
+
+function showGroups(found, acts) {
   keep(document.getElementById("failures"), found.groups, (each) => `${each.task} ${each.kind} ${each.message}`, group(acts),
     (made, each) => update(made, each, acts));
-  document.getElementById("no-failures").hidden = found.groups.length > 0;
+  text(document.getElementById("no-failures"), found.groups.length ? "" : "No attempt at any block has failed.");
   const left = found.n_groups - found.groups.length;
   text(document.getElementById("more-failures"), left > 0 ? `and ${counted(left, "more kind")}: 'blockyard failures' lists them` : "");
 }

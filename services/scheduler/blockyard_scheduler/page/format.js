@@ -12,10 +12,10 @@ export const MEANING = {
 
 export const count = (n) => WHOLE.format(n);
 
-// In percent, rounded down: 100 % is said of all of it only, 0 % of none only.
+// In percent: 100 % is said of all of it only, 0 % of none only.
 export function share(part, whole) {
   if (part >= whole) return "100 %";
-  const tenths = Math.floor((1000 * part) / whole);
+  const tenths = Math.min(Math.round((1000 * part) / whole), 999);
   return tenths ? `${(tenths / 10).toFixed(1)} %` : part ? "< 0.1 %" : "0 %";
 }
 

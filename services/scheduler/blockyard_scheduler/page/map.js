@@ -1,5 +1,6 @@
 // The map: the grid of a task, cut or looked through along the axes that are not shown.
-import { Refused, get } from "./api.js";
+import { Age } from "./age.js";
+import { Refused, get, understood } from "./api.js";
 import { onMove, readView, writeView } from "./address.js";
 import { counted, element, text } from "./format.js";
 import { listenOn } from "./input.js";
@@ -28,6 +29,7 @@ export class BlockMap {
     this.block = null; // index of the chosen one
     this.loading = false;
     this.seq = -1; // of what is shown
+    this.age = new Age("The map", at("map-old"));
     this.wanted = -1; // of the last event that there is
     this.askedMs = 0;
     this.palette = colours();
@@ -179,6 +181,7 @@ export class BlockMap {
     try {
       const tile = await this.fetchTile();
       if (ticket !== this.ticket) return;
+      this.age.known();
       sight.tile = tile;
       this.seq = tile.header.seq;
       const finer = sight.detail ? await this.fetchTile(this.window(sight.detail)).catch(() => null) : null;
@@ -192,8 +195,10 @@ export class BlockMap {
       if (this.seq < this.wanted) this.load(); // the last event came meanwhile
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
-      // A picture that there is stays, when the scheduler goes.
-      if (ticket === this.ticket && (!sight.tile || error.status === 400)) text(at("map-text"), error.message);
+      // A picture that there is stays, when the scheduler goes, and says how old it is.
+      if (ticket !== this.ticket) return;
+      if (!sight.tile) this.age.forget();
+      this.age.unknown(error);
     } finally {
       if (ticket === this.ticket) this.loading = false;
     }
@@ -203,13 +208,17 @@ export class BlockMap {
     const cuts = [...this.cuts].flatMap(([axis, index]) => [["axis", axis], ["slice", index ?? "projection"]]);
     const asked = [["task", this.task], ["max", MOST_CELLS], ...cuts, ...window];
     const colour = this.colour;
-    const tile = new Tile(await (await get("map", asked)).arrayBuffer(), this.palette);
-    if (colour !== "state") {
-      const means = await (await get("map", [...asked, ["value", colour]])).arrayBuffer();
-      if (!window.length) this.scale = headerOf(means); // a window keeps the scale of the whole
-      tile.colour(means, rampColours(), this.scale);
-    }
-    return tile;
+    const states = await get("map", asked);
+    const values = colour === "state" ? null : await get("map", [...asked, ["value", colour]]);
+    return understood(async () => {
+      const tile = new Tile(await states.arrayBuffer(), this.palette);
+      if (values) {
+        const means = await values.arrayBuffer();
+        if (!window.length) this.scale = headerOf(means); // a window keeps the scale of the whole
+        tile.colour(means, rampColours(), this.scale);
+      }
+      return tile;
+    });
   }
 
   window(tile) {

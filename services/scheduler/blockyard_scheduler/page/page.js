@@ -1,6 +1,7 @@
 // The page: listens to the run and shows it. Nothing is polled: maps and failures are asked for when an event says that
 // they changed.
 import { Refused, getJson, listen, needsToken, post, setToken } from "./api.js";
+import { Age } from "./age.js";
 import { showFailures } from "./failures.js";
 import { count, element, sentence } from "./format.js";
 import { showKubernetes } from "./kubernetes.js";
@@ -9,6 +10,11 @@ import { isOver, showHeadline, showNotices, showTasks } from "./overview.js";
 import { showThroughput } from "./throughput.js";
 import { showWorkers } from "./workers.js";
 
+const NEWS_MS = 15_000; // how long it is said what a button did,
+const BAD_NEWS_MS = 60_000; // or why it did not
+const SETTLED_MS = 3000;
+const SILENT_MS = 10_000; // events come every second
+const SILENT = new Error("silent");
 const FAILURES_PAUSE = 5; // times what they took the last time, before they are asked for again
 
 const message = document.getElementById("message");
@@ -18,12 +24,25 @@ let last = null;
 let failures = { of: "", nextMs: 0 };
 let known = "";
 let listening = null;
+let forgetting = 0;
+let said = {}; // what the message is about
+let heardMs = 0;
+const page = new Age("What is shown", element("span"));
 
-function say(words, { bad = false, connection = false } = {}) {
+// What a button did is said while it is true: until the run is in another state than `state`, and for a while at most.
+function say(words, { bad = false, connection = false, state = "" } = {}) {
   message.hidden = !words;
   message.replaceChildren(words);
   message.classList.toggle("bad", bad);
-  message.dataset.about = connection ? "connection" : "";
+  said = { connection, state, seen: false, ms: performance.now() };
+  clearTimeout(forgetting);
+  if (words && !connection) forgetting = setTimeout(() => say(""), bad ? BAD_NEWS_MS : NEWS_MS);
+}
+
+// The state of the run as an event tells it; one that was on its way may still tell of the state before.
+function outdate(state) {
+  if (said.state === state) said.seen = true;
+  else if (said.state && (said.seen || performance.now() - said.ms > SETTLED_MS)) say("");
 }
 
 async function act(path, value) {
@@ -31,7 +50,7 @@ async function act(path, value) {
     const answer = await post(path, value);
     const again = answer.blocks === 1 ? "1 block waits" : `${count(answer.blocks ?? 0)} blocks wait`;
     say(answer.pools ? answer.error || "Kubernetes is asked for it." : answer.blocks === undefined ? `The run is ${answer.state}.`
-      : `${again} to be run again; the run is ${answer.state}.`);
+      : `${again} to be run again; the run is ${answer.state}.`, { state: answer.state ?? "" });
     return answer;
   } catch (error) {
     if (error.status !== 401) say(sentence(error), { bad: true, connection: error.status === 0 }); // else the form says it
@@ -49,9 +68,12 @@ function rerun(what) {
 }
 
 async function heard(live) {
-  if (last === null || message.dataset.about === "connection") say("");
+  if (last === null || said.connection) say("");
+  outdate(live.state);
   document.body.classList.remove("stale", "empty");
   last = live;
+  page.known();
+  heardMs = performance.now();
   showHeadline(live);
   showNotices(live);
   showTasks(live, map.task, (task) => map.chooseTask(task));
@@ -75,8 +97,8 @@ async function heard(live) {
     await followFailures(live);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    // Where nobody answers, or nobody leads, the connection says so.
-    if (error.status !== 0 && error.status !== 503) say(sentence(error), { bad: true });
+    // Failures and map say of themselves that they are not known; where nobody answers, or leads, the connection does.
+    if (map.tasks.size === 0 && error.status > 0 && error.status !== 503) say(sentence(error), { bad: true, connection: true });
   }
 }
 
@@ -92,6 +114,9 @@ async function followFailures(live) {
   failures = { of, nextMs: Infinity };
   try {
     await showFailures({ retry, show: map.acts.show, indexOf: (task, id) => indexOf(map.tasks.get(task)?.shape, id) });
+  } catch (error) {
+    failures.of = ""; // asked for again with a later event
+    throw error;
   } finally {
     failures.nextMs = performance.now() + FAILURES_PAUSE * (performance.now() - now);
   }
@@ -108,15 +133,16 @@ async function follow() {
     listening = new AbortController();
     try {
       await listen("events", (live) => { wait = 1000; heard(live); }, listening.signal);
-      lost("The scheduler has ended this connection; trying again.");
+      lost("the scheduler has ended this connection; trying again");
     } catch (error) {
+      if (listening.signal.reason === SILENT) lost("the scheduler has said nothing for a while; trying again");
       if (listening.signal.aborted) continue;
       if (error.status === 401) {
         await new Promise((given) => tokenForm.addEventListener("submit", given, { once: true }));
         continue;
       }
       if (error.status > 0) refused(error);
-      else lost("The scheduler does not answer; trying again.");
+      else lost(error.status === 0 ? "the scheduler does not answer; trying again" : `${error.message}; trying again`);
     }
     await new Promise((done) => setTimeout(done, wait));
     wait = Math.min(wait * 2, 15000);
@@ -129,14 +155,20 @@ function mark(state, words) {
   badge.dataset.state = state;
 }
 
+// What is shown stays, and says how old it is.
+function old(error) {
+  if (last === null) return say(sentence(error), { bad: true, connection: true });
+  say(page.place, { bad: true, connection: true });
+  page.unknown(error);
+  document.body.classList.add("stale");
+}
+
 function lost(why) {
   if (last && isOver(last)) {
     document.body.classList.add("ended");
     return say("The run is over and its scheduler has ended; this is how it stood. 'blockyard report' keeps it in a file.", { connection: true });
   }
-  const when = new Date().toLocaleTimeString();
-  if (!document.body.classList.contains("stale")) say(last ? `${why} This is how the run stood at ${when}.` : why, { bad: true, connection: true });
-  document.body.classList.toggle("stale", last !== null);
+  old(new Error(why));
   mark("lost", "no connection");
 }
 
@@ -145,6 +177,7 @@ function refused(error) {
   const words = element("span", {}, `${sentence(error)} `);
   if (error.page) words.append("Its page: ", element("a", { href: error.page }, error.page), ". ");
   words.append("This one shows the run as soon as this scheduler leads.");
+  if (last !== null) words.append(` What is shown is as of ${new Date(page.knownMs).toLocaleTimeString()}.`);
   say(words, { connection: true });
   document.body.classList.toggle("stale", last !== null);
   mark("standby", "stands by");
@@ -153,6 +186,7 @@ function refused(error) {
 needsToken.addEventListener("asked", () => {
   tokenForm.hidden = false;
   say(tokenForm.dataset.tried ? "That is not the scheduler's token." : "The scheduler asks for its token.", { bad: true });
+  document.body.classList.toggle("stale", last !== null);
   if (last === null) document.getElementById("token-value").focus();
 });
 tokenForm.addEventListener("submit", (event) => {
@@ -163,6 +197,9 @@ tokenForm.addEventListener("submit", (event) => {
   say("");
 });
 document.addEventListener("visibilitychange", () => { if (document.hidden) listening?.abort(); });
+setInterval(() => {
+  if (last !== null && !document.hidden && performance.now() - heardMs > SILENT_MS) { heardMs = performance.now(); listening?.abort(SILENT); }
+}, 1000);
 document.getElementById("pause").addEventListener("click", () => act("pause"));
 document.getElementById("resume").addEventListener("click", () => act("resume"));
 document.getElementById("retry").addEventListener("click", () => retry({}));
