@@ -83,7 +83,7 @@ def test_what_a_button_did_is_said_while_it_is_true(redis_url, run_name, chromiu
             await page.get_by_role("button", name="Pause").click()
             await expect(page.locator("#message")).to_have_text("The run is paused.")
             await expect(page.locator("#state")).to_have_text("paused")
-            assert (await http.post("resume")).code == 200
+            assert (await http.post("/api/v1/resume")).code == 200
             await expect(page.locator("#state")).to_have_text("running")
             await expect(page.locator("#message")).to_be_hidden()
 
