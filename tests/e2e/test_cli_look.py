@@ -69,8 +69,9 @@ def said(capsys, *words, status=0):
     return capsys.readouterr().out
 
 
-def test_a_run_that_goes_on_is_found_by_folder_file_and_address(running, folder, capsys):
+def test_a_run_that_goes_on_is_found_by_folder_file_and_address(running, folder, capsys, monkeypatch):
     """All three ways give the same run; a run is found without a word where there is only one."""
+    monkeypatch.setenv("BLOCKYARD_TOKEN", Path(".blockyard/looked-at/token").read_text())  # an address tells none
     address = json.loads(Path(".blockyard/looked-at/scheduler.json").read_text())
     url = f"http://{address['http_host']}:{address['http_port']}"
     for where in ([], ["."], [".blockyard"], [".blockyard/looked-at"], ["p.yaml"], [url]):

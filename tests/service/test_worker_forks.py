@@ -4,8 +4,11 @@ Everything that user code may do is a row of a table; each block does one, and w
 """
 
 import itertools
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from worker_peer import AgentProcess, FakeScheduler, block_task, finish_run, wait_for
@@ -14,7 +17,7 @@ from blockyard.spec.model import CheckSpec
 from blockyard.wire.messages import Hello, Outcome
 
 MODULE = '''
-import ctypes, os, pathlib, pty, sys, threading, time
+import ctypes, os, pathlib, pty, subprocess, sys, threading, time
 from blockyard import Client
 
 HERE = pathlib.Path(__file__).parent
@@ -97,6 +100,10 @@ def orphan(block):
         (HERE / f"child-{block.block_id}.tmp").rename(HERE / f"child-{block.block_id}")
         while not (HERE / "go").exists(): time.sleep(0.01)
         sys.exit(0)
+
+def leaves(block):
+    """A program that outlives who started it."""
+    subprocess.run("sleep 3600 & echo $! > left.tmp; mv left.tmp left", shell=True, check=True, cwd=HERE)
 
 def hangs(block):
     note(block)
@@ -263,3 +270,18 @@ def test_a_child_of_a_scripts_block_never_goes_on_with_the_script(tmp_path, leav
     )
     said = [line for line in done.stdout.splitlines() if line.startswith(("caught", "came"))]
     assert said == ["came back True"], done.stdout + done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the first process of the system inherits them")
+def test_what_a_block_leaves_behind_is_inherited_and_reaped_by_the_agent(folder):
+    """In a container without an init nobody else does, and each such block would cost a process number for good."""
+    task = block_task(function="forks:leaves")
+    with FakeScheduler((task,)) as scheduler, AgentProcess(scheduler, folder) as agent:
+        scheduler.add("work", [0])
+        assert scheduler.result(0).outcome is Outcome.SUCCESS
+        left = int((folder / "left").read_text())
+        process = Path(f"/proc/{left}")
+        assert int((process / "stat").read_text().rpartition(")")[2].split()[1]) == agent.pid
+        os.kill(left, signal.SIGKILL)
+        wait_for(lambda: not process.exists())
+        assert finish_run(scheduler, agent) == 0

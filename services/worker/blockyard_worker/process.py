@@ -24,6 +24,8 @@ from blockyard_worker.watchdog import MARK_VARIABLE, kill_all
 POLL_S = 0.05
 """How often a child is asked for where the system has no process file descriptors (macOS)."""
 STDERR_FD = 2
+PR_SET_CHILD_SUBREAPER = 36
+"""Of Linux' prctl.h."""
 TOLD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that tell a process to end."""
 
@@ -135,14 +137,26 @@ class ChildProcess:
         self._ended(Exit(self._process.returncode, peak_mb(usage)))
 
 
+def adopt_orphans() -> None:
+    """Have this process inherit what its descendants leave behind (Linux; elsewhere the first process does).
+
+    In a container without an init nobody else would reap that: each block that leaves a child costs a process number.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
 def reap_orphans(ours: Collection[int]) -> None:
-    """Reap ended processes that were left to us: the first process of a container inherits all orphans."""
-    while os.getpid() == 1:
+    """Reap ended processes that were left to us (`adopt_orphans`); `ours` are reaped where their end is awaited."""
+    while True:
         try:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             return
-        if ended is None or ended.si_pid in ours:  # one of ours is reaped where its end is awaited
+        if ended is None or ended.si_pid in ours:
             return
         os.waitpid(ended.si_pid, 0)
 
@@ -158,6 +172,9 @@ def child_environment(mark: str, module_path: Sequence[str], environ: Mapping[st
     environment[MARK_VARIABLE] = mark
     environment[VARIABLE] = join_folders(module_path)
     absolute_python_path(environment)
+    # Last, where `command: [python, ...]` finds the programs beside our own Python though nobody has activated it.
+    programs = [environ.get("PATH", os.defpath), str(Path(sys.executable).parent)]
+    environment["PATH"] = os.pathsep.join(programs)
     environment.update(more)
     return environment
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from blockyard_worker import watchdog
-from blockyard_worker.process import reap_orphans
+from blockyard_worker.process import adopt_orphans, reap_orphans
 from blockyard_worker.slot_page import shared_fd
 
 
@@ -19,6 +19,7 @@ class WatchdogHandle:
 
     def __init__(self, mark: str) -> None:
         """Start a watchdog for all processes whose mark begins with `mark`."""
+        adopt_orphans()
         self._mark = mark
         self._page_fd = shared_fd("blockyard-watchdog", watchdog.PAGE_BYTES)
         self.page = watchdog.WatchdogPage(self._page_fd)

@@ -15,11 +15,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
+
+_IDENTIFIER = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
 # $1: tenths of a second from SIGTERM to SIGKILL; $2: its standard input; the rest is the program.
 _LAUNCH = """
@@ -35,6 +38,20 @@ input=$2
 shift 2
 exec "$@" <"$input" 3<&-
 """
+
+
+def _kept_from_the_shell(environment: Mapping[str, str] | None) -> list[str]:
+    """Return what stands before a program so that it gets the variables that a shell drops.
+
+    A shell may pass on only names that are identifiers, and dash does so. Functions that bash exports are none:
+    ``BASH_FUNC_module%%`` is `module load` on most clusters.
+
+    >>> _kept_from_the_shell({"PATH": "/bin", "BASH_FUNC_module%%": "() { :; }"})
+    ['/usr/bin/env', 'BASH_FUNC_module%%=() { :; }']
+    """
+    variables = os.environ if environment is None else environment
+    odd = [f"{name}={value}" for name, value in variables.items() if not _IDENTIFIER.fullmatch(name)]
+    return ["/usr/bin/env", *odd] if odd else []
 
 
 class Child:
@@ -61,7 +78,11 @@ class Child:
         read_fd, self._watcher_fd = os.pipe()
         try:
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", _LAUNCH, "sh", str(int(term_s * 10)), stdin or os.devnull, *argv],
+                [
+                    *("/bin/sh", "-c", _LAUNCH, "sh", str(int(term_s * 10)), stdin or os.devnull),
+                    *_kept_from_the_shell(environment),
+                    *argv,
+                ],
                 stdin=read_fd,
                 stdout=output,
                 stderr=subprocess.STDOUT,

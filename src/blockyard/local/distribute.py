@@ -31,6 +31,7 @@ from blockyard.local.result import RunResult, summary
 from blockyard.local.run import LocalRun
 from blockyard.spec.errors import BlockyardError, SpecError, StoreError, brief
 from blockyard.spec.functions import PICKLE, is_own_worker, load_function
+from blockyard.spec.importing import refuse_while_importing
 from blockyard.spec.pipeline import Pipeline
 from blockyard.spec.randomness import random_sources, said_of, seeding
 from blockyard.spec.resolve import ResolvedRun, resolve
@@ -65,6 +66,7 @@ def distribute(
     Every 10 s the logger ``blockyard`` tells how far it is (level INFO), and in the end which blocks failed and why.
     Raises SpecError for tasks that cannot be run as they are, before anything runs.
     """
+    refuse_while_importing()
     workers = _at_least_one("workers", workers) or _at_least_one("num_workers", num_workers)
     if serial:
         return _run_serially(tasks)

@@ -45,6 +45,9 @@ SERVER = "BLOCKYARD_REDIS_SERVER"
 CONFIG = "redis.conf"
 LOG = "redis.log"
 LOCK = "lock"
+LEAST_FREE_BYTES = 1 << 16
+"""With less than this on its disk the server could not write its next records."""
+GOODBYE = "is now ready to exit"
 LOCK_TRIES, LOCK_PAUSE_S = 10, 0.02
 """Somebody who only looks (`in_use`) holds the lock for microseconds."""
 
@@ -139,9 +142,12 @@ class EmbeddedRedis:
         return self.folder / LOG
 
     @property
-    def last_line(self) -> str:
-        """The last line of the log, "" where there is none."""
-        return _last_line(self.log)
+    def last_words(self) -> str:
+        """Why the server ended, as far as can be seen: a full disk, or the last warning in its log; "" for nothing."""
+        with contextlib.suppress(OSError):
+            if shutil.disk_usage(self.folder).free < LEAST_FREE_BYTES:
+                return f"the disk of {self.folder} is full"
+        return _last_warning(self.log)
 
     def __enter__(self) -> Self:
         self.start()
@@ -269,7 +275,7 @@ class EmbeddedRedis:
 
     def _fail(self, what: str) -> None:
         folder = self.folder
-        last = self.last_line
+        last = self.last_words
         self.stop(timeout_s=5.0)
         raise StoreError(f"the embedded Redis in {folder} {what}{': ' + last if last else ''}; see {self.log}")
 
@@ -388,12 +394,14 @@ def _takes_sockets(path: Path) -> bool:
     return True
 
 
-def _last_line(path: Path) -> str:
+def _last_warning(path: Path) -> str:
+    """Return the last warning of a log (its mark is '#') before the goodbye, else the last line; "" without a log."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except OSError:
         return ""
-    return lines[-1].strip() if lines else ""
+    warnings = [line.partition(" # ")[2] for line in lines if " # " in line and GOODBYE not in line]
+    return (warnings[-1:] or [line.strip() for line in lines[-1:]] or [""])[0]
 
 
 if sys.platform == "win32":  # pragma: no cover

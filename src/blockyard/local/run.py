@@ -205,6 +205,7 @@ class LocalRun:
 
     def _start(self) -> None:
         """Start all that can start side by side, since each takes a while to import what it needs."""
+        _try_loopback()
         claim_folder(self.folder)
         self._redis = EmbeddedRedis(self.folder / "redis", self.fsync, ended=self._ended.put)
         with self._checked_functions() as functions:
@@ -382,7 +383,7 @@ class LocalRun:
             return
         if self._redis_restarts_left == 0:
             raise BlockyardError(
-                f"the embedded Redis of this run ended {REDIS_RESTARTS + 1} times: {self._redis.last_line}; see"
+                f"the embedded Redis of this run ended {REDIS_RESTARTS + 1} times: {self._redis.last_words}; see"
                 f" {self._redis.log}. Finished blocks are kept: run it again to go on"
             )
         self._redis_restarts_left -= 1
@@ -438,3 +439,15 @@ class LocalRun:
         for child in children:
             if not child.wait(max(until - time.monotonic(), 0)):
                 child.kill()
+
+
+def _try_loopback() -> None:
+    """Raise ConnectError where nobody on this machine could reach our processes: they would wait for ever."""
+    try:
+        with socket.create_server((LOOPBACK, 0)) as listener, socket.create_connection(listener.getsockname(), 5.0):
+            pass
+    except OSError as error:
+        raise ConnectError(
+            f"this machine does not reach itself at {LOOPBACK} ({error.strerror or error}), and the processes of a run"
+            " speak over that; in a sandbox or a network namespace: ip link set lo up (or run with --serial)"
+        ) from error

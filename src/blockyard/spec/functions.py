@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from blockyard.spec.errors import NotImportableError, SpecError, article, nearest
+from blockyard.spec.importing import UNDER_MAIN, importing
 from blockyard.spec.module_path import import_users_own, rename_hint
 from blockyard.spec.pickles import (
     MAIN,
@@ -119,7 +120,8 @@ def _accepts(signature: inspect.Signature, *args: Any) -> bool:
 
 def _import(module_name: str, reference: str) -> types.ModuleType:
     try:
-        return import_users_own(module_name) or importlib.import_module(module_name)
+        with importing(f"module '{module_name}'"):
+            return import_users_own(module_name) or importlib.import_module(module_name)
     except (
         Exception,
         SystemExit,
@@ -127,9 +129,10 @@ def _import(module_name: str, reference: str) -> types.ModuleType:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing is not None and f"{module_name}.".startswith(f"{missing}."):
             raise NotImportableError(f"'{reference}': there is no module '{missing}' in {_folders()}") from error
-        raise NotImportableError(
-            f"'{reference}': importing '{module_name}' failed with {type(error).__name__}: {error}{rename_hint()}"
-        ) from error
+        what = f"importing '{module_name}' failed with {type(error).__name__}: {error}{rename_hint()}"
+        if isinstance(error, SystemExit):  # arguments are parsed at the module's top, most often
+            what += f"; {UNDER_MAIN}"
+        raise NotImportableError(f"'{reference}': {what}") from error
 
 
 def _folders() -> str:

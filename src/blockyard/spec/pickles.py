@@ -25,6 +25,7 @@ from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from blockyard.spec.errors import BlockyardError, SpecError, article
+from blockyard.spec.importing import importing
 
 PICKLE = "pickle:"
 """What a reference to such a file begins with; its absolute path follows."""
@@ -206,7 +207,8 @@ def _by_value(module_name: object) -> Iterator[None]:
     import cloudpickle
 
     module = sys.modules.get(module_name) if isinstance(module_name, str) else None
-    if module is None or module.__name__ in MAIN or is_importable(module.__name__):
+    # cloudpickle takes the code of "__main__" along by itself, and of no other name of a script (multiprocessing's).
+    if module is None or module.__name__ == "__main__" or is_importable(module.__name__):
         yield
         return
     cloudpickle.register_pickle_by_value(module)
@@ -250,7 +252,8 @@ def load_pickle(reference: str, pickle_dir: str | None) -> Any:
 
     data = _read_private(path, reference)
     try:
-        return cloudpickle.loads(data)
+        with importing("a module that the function needs"):
+            return cloudpickle.loads(data)
     except Exception as error:  # unpickling imports and runs user code
         raise SpecError(
             f"'{reference}' cannot be loaded ({type(error).__name__}: {error}); a module that the function uses may be"
