@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from blockyard.cli.app import COMMANDS, SERVICES, main
-from blockyard.cli.plan import plan_run
 from blockyard.plan.grid import Grid
+from blockyard.plan.summary import plan_run
 from blockyard.spec.load import parse_pipeline
 from blockyard.spec.model import RoiSpec, RunSpec, Target
 

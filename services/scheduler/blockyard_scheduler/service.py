@@ -27,9 +27,12 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.tcpserver import TCPServer
 
+from blockyard.arrays.warn import warnings_before
 from blockyard.core.scheduler import Scheduler
 from blockyard.leader.peer import Door
 from blockyard.leader.turn import Turns
+from blockyard.plan.plan_warnings import PLAN_WARNING
+from blockyard.plan.summary import run_warnings
 from blockyard.spec.errors import SpecError, StoreError
 from blockyard.spec.model import PipelineSpec
 from blockyard.wire.api import Explanation, FailureStatus, Notice, RunStatus
@@ -64,6 +67,8 @@ LINGER_S = 10.0
 """How long a scheduler that ends with its run waits for the workers to take that in."""
 LAST_LOOK_S = 1.0
 """How long it waits for open pages to ask for the map as it is at the end."""
+WARNINGS_S = 5.0
+"""How long looking at the arrays that parameters name may take at the start."""
 CLOSING_S = 3.0
 """How long each step of shutdown may take that needs somebody else: all of them less than the 30 s that a pod gets."""
 
@@ -205,6 +210,7 @@ class SchedulerService:
             flush=self._blocks.flush,
             clock=time.monotonic,
         )
+        await self._warn(core)
         self.leadership.loop = self.turns
         self._blocks.lead(self.turns)
         log.info("leading run '%s' in epoch %d, from record %d on", self._name, self.leadership.epoch, core.seq)
@@ -213,6 +219,19 @@ class SchedulerService:
         if self._http is not None:
             with contextlib.suppress(StoreError):  # nothing depends on it
                 await self._store.write_page(settings.page(self._port, self._http_port))
+
+    async def _warn(self, core: Scheduler) -> None:
+        """Say what `plan` would warn of, in the log and for as long as the run lasts."""
+        loop = asyncio.get_running_loop()
+        looked = loop.run_in_executor(None, warnings_before, core.run, self.settings.home)
+        try:
+            warnings = await asyncio.wait_for(looked, WARNINGS_S)
+        except TimeoutError:  # a file system that hangs is no reason to lead late
+            warnings = run_warnings(core.run)
+        for number, warning in enumerate(warnings):
+            core.notices.put(Notice(PLAN_WARNING, warning.text, warning.task), number)
+            log.warning("%s", warning.text)
+        self._noticed = core.notices.listed()
 
     def _address(self) -> Address:
         settings = self.settings

@@ -36,6 +36,8 @@ class Settings:
     tls_key: str = ""
     http_tls: bool = False
     run_dir: Path | None = None
+    home: Path | None = None
+    """Where relative paths in parameters begin, as far as that is known here."""
     advertise: str = ""
     lease_s: float = 60.0
     grace_s: float = 5.0
@@ -117,6 +119,7 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         tls_key=given.tls_key,
         http_tls=given.http_tls,
         run_dir=Path(given.run_dir) if given.run_dir else None,
+        home=Path(given.work_dir or Path(given.pipeline).parent).absolute(),
         advertise=given.advertise,
         lease_s=given.lease_s,
         grace_s=given.grace_s,

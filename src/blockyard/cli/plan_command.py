@@ -9,10 +9,12 @@ from pathlib import Path
 
 import msgspec
 
+from blockyard.arrays.look import arrays_of
 from blockyard.cli.app import DONE
-from blockyard.cli.plan import plan_run, plan_text
+from blockyard.cli.plan_text import plan_text
 from blockyard.local.preflight import FunctionCheck
 from blockyard.local.services import environment_of_services
+from blockyard.plan.summary import plan_run
 from blockyard.spec.errors import NotImportableError
 from blockyard.spec.load import load_pipeline
 from blockyard.spec.model import PipelineSpec
@@ -24,8 +26,9 @@ def prepare(_command: str, parser: argparse.ArgumentParser) -> Callable[[argpars
     parser.description = "Say what a pipeline would run: blocks, levels, the most that can run at once, warnings."
     parser.epilog = (
         "example:\n  blockyard plan pipeline.yaml --request 0:20,512:1024,512:1024\n\n"
-        "It imports the functions in a process of its own, runs none and opens no data. 'levels' are the steps\n"
-        "that keep blocks apart whose reads and writes overlap; 'at once' is how many workers a task can use at best."
+        "It imports the functions in a process of its own, runs none and reads no data: of arrays that parameters\n"
+        "name only what they say of themselves. 'levels' are the steps that keep blocks apart whose reads and writes\n"
+        "overlap; 'at once' is how many workers a task can use at best."
     )
     add_choice(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -47,8 +50,9 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan. Raises SpecError for a function that cannot be called as it will be."""
     chosen = choose(load_pipeline(arguments.file), arguments.only, arguments.request)
-    with _checked(chosen.pipeline, Path(arguments.file).absolute().parent) as functions:
-        plan = plan_run(chosen)
+    home = Path(arguments.file).absolute().parent
+    with _checked(chosen.pipeline, home) as functions:
+        plan = plan_run(chosen, arrays_of(chosen, home))
         try:
             said = functions.finish(lambda text: print(text, file=sys.stderr))
         except NotImportableError as error:  # a plan is of use where the workers' modules are not

@@ -75,6 +75,7 @@ class PlainProgress:
 
     def say(self, line: str) -> None:
         """Print a line."""
+        self._told.add(line.removeprefix("warning: "))
         print(clean(line), file=self._stream, flush=True)
 
 
@@ -104,6 +105,7 @@ class LiveProgress:
         console = Console(file=cast("TextIO", SteadyStream(stream)))
         self._live: Live = Live(console=console, auto_refresh=False, transient=False)
         self._errors = LastErrors()
+        self._told: set[str] = set()
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -117,10 +119,12 @@ class LiveProgress:
     def show(self, status: RunStatus, failures: Callable[[], Failures] | None = None) -> None:
         """Draw the bars."""
         errors = self._errors.of(status, failures)
+        status = msgspec.structs.replace(status, notices=[one for one in status.notices if one.text not in self._told])
         self._live.update(drawing(status, errors, self._live.console.width), refresh=True)
 
     def say(self, line: str) -> None:
-        """Print a line above the bars."""
+        """Print a line above the bars; a warning is not repeated among them."""
+        self._told.add(line.removeprefix("warning: "))
         self._live.console.print(clean(line), markup=False, highlight=False, emoji=False)
 
 

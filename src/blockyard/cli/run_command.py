@@ -165,7 +165,11 @@ def _run_serially(chosen: RunSpec, home: Path, *, as_json: bool) -> int:
     os.chdir(home)
     search_in([str(home)])
     try:
-        result = run_serially(chosen, report=lambda status: print(status_report(status), file=sys.stderr))
+        result = run_serially(
+            chosen,
+            report=lambda status: print(status_report(status), file=sys.stderr),
+            say=lambda text: print(text, file=sys.stderr),
+        )
     except (BlockFailedError, FatalBlockError):  # not bad input, though of our own classes
         traceback.print_exc()
         return FAILED

@@ -18,11 +18,14 @@ MOST = 100
 class Notices:
     """The notices of a run."""
 
-    _kept: dict[tuple[str, str, str, str], Notice] = field(default_factory=dict)
+    _kept: dict[tuple[str, str, str, str, int], Notice] = field(default_factory=dict)
 
-    def put(self, notice: Notice) -> bool:
-        """Keep a notice; return whether it says something new, so that a log line is worth it."""
-        key = _key(notice)
+    def put(self, notice: Notice, number: int = 0) -> bool:
+        """Keep a notice; return whether it says something new, so that a log line is worth it.
+
+        `number` keeps several of one kind about the same task apart.
+        """
+        key = (*_key(notice), number)
         before = self._kept.get(key)
         self._kept[key] = notice
         return before is None or before.text != notice.text
@@ -33,7 +36,7 @@ class Notices:
         self._kept = {
             key: notice
             for key, notice in self._kept.items()
-            if any(want not in (None, have) for want, have in zip(wanted, key, strict=True))
+            if any(want not in (None, have) for want, have in zip(wanted, key[:4], strict=True))
         }
 
     def listed(self) -> list[Notice]:

@@ -29,6 +29,7 @@ from blockyard.local.echo import Echo
 from blockyard.local.folder import claim_folder, remove_what_is_ours
 from blockyard.local.result import RunResult, summary
 from blockyard.local.run import LocalRun
+from blockyard.plan.plan_warnings import PLAN_WARNING
 from blockyard.spec.errors import BlockyardError, SpecError, StoreError, brief
 from blockyard.spec.functions import PICKLE, is_own_worker, load_function
 from blockyard.spec.importing import refuse_while_importing
@@ -174,7 +175,8 @@ def _follow(local: LocalRun, resolved: ResolvedRun, echo: Echo | None) -> RunRes
     log.info("%s", status_report(result.status))
     if result.ok:  # otherwise they are in its summary
         for notice in result.status.notices:
-            log.warning("note: %s", notice.text)
+            if notice.kind != PLAN_WARNING:  # said before it began
+                log.warning("note: %s", notice.text)
     return result
 
 

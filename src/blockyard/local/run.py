@@ -27,6 +27,7 @@ from typing import Self
 
 import msgspec
 
+from blockyard.arrays.warn import warnings_before
 from blockyard.client.control import Control
 from blockyard.local.child import Child
 from blockyard.local.departed import is_gone, speak_for
@@ -225,6 +226,8 @@ class LocalRun:
             if functions is not None:
                 for sentence in functions.finish(self.say):
                     self.say(f"warning: {sentence}")
+        for warning in [] if self.keep_serving else warnings_before(self.run, self.work_dir or Path.cwd()):
+            self.say(f"warning: {warning.text}")
         self._agents = [] if self.keep_serving else services.agents()
         for agent in self._agents:
             self._begin(agent)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from blockyard.arrays.warn import warnings_before
 from blockyard.client import interrupts
 from blockyard.client.calls import SKIPPED, BlockFailedError, Call, block_call, describe_exception, failure_of
 from blockyard.client.context import name_task, serial_context
@@ -41,14 +43,15 @@ def run_serially(
     *,
     calls: Mapping[str, Call | None] | None = None,
     report: Callable[[RunStatus], None] | None = None,
+    say: Callable[[str], None] = log.warning,
 ) -> RunResult:
     """Run every block here, one after another; give how it ended.
 
     What a block function raises is raised here and ends the run; a block that failed in another way (its function
     returned 1, or a coroutine) is tried again as often as its task says. `calls` has what runs a block of a task, where
-    that is not what its specification says. `report` gets the status every 10 s, between blocks. Raises SpecError for a
-    task with a worker of its own, which needs a scheduler to connect to, and for functions that cannot be imported, or
-    not be called as they will be.
+    that is not what its specification says. `say` takes the warnings of the plan, and `report` the status every 10 s,
+    between blocks. Raises SpecError for a task with a worker of its own, which needs a scheduler to connect to, and for
+    functions that cannot be imported, or not be called as they will be.
     """
     validate_run(run)
     for task in run.pipeline.tasks:
@@ -59,6 +62,8 @@ def run_serially(
             )
     named = tuple(task for task in run.pipeline.tasks if (calls or {}).get(task.id) is None)
     check_functions(msgspec.structs.replace(run.pipeline, tasks=named), ())
+    for warning in warnings_before(run, Path.cwd()):
+        say(f"warning: {warning.text}")
     with serial_context():
         return _SerialRun(run, dict(calls or {}), report).run_all()
 

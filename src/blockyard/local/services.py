@@ -82,10 +82,13 @@ class Services:
         """Return the scheduler, with more flags than the usual ones."""
         argv = python_of("blockyard_scheduler", "--run-spec", str(self.folder / "run.json"))
         argv += ["--host", LOOPBACK, "--port", str(self.port), "--http-port", str(self.http_port)]
-        argv += [*self._common_flags(), *flags]
+        argv += [*self._common_flags(), *self._work_dir_flags(), *flags]
         # On a machine with other users they all reach loopback. `ps` shows flags to everybody, so Redis' is a variable.
         environment = {"BLOCKYARD_METRICS_TOKEN": "1"} | environment_of_services() | {"BLOCKYARD_REDIS_URL": redis_url}
         return self._service("scheduler", argv, environment, SCHEDULER_RESTARTS)
+
+    def _work_dir_flags(self) -> list[str]:
+        return [] if self.work_dir is None else ["--work-dir", str(self.work_dir)]
 
     def agents(self) -> list[Service]:
         """Return an agent for each pool that has blocks to run, and for each task with a worker of the user's own."""
@@ -111,8 +114,7 @@ class Services:
         argv += [*self._common_flags(), *(["--task", own[0]] if own else [])]
         if self.module_path:
             argv += ["--module-path", join_folders(self.module_path)]
-        if self.work_dir is not None:
-            argv += ["--work-dir", str(self.work_dir)]
+        argv += self._work_dir_flags()
         threads = str(max(1, processors() // slots))  # for libraries that start a thread per processor in every slot
         environment = dict.fromkeys(THREAD_VARIABLES, threads) | environment_of_services()
         agent = self._service(name, argv, environment, AGENT_RESTARTS)

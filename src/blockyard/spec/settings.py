@@ -126,8 +126,9 @@ SETTINGS: tuple[Setting, ...] = (
         "work-dir",
         "",
         str,
-        "folder in which blocks run: relative paths in parameters begin there; empty: where the worker was started",
-        ("worker",),
+        "folder in which blocks run: relative paths in parameters begin there; empty: that of --pipeline, of a worker"
+        " the one where it was started",
+        BOTH,
     ),
     Setting("log-dir", "", str, "folder for one log file a slot; empty: standard error", ("worker",)),
     Setting("log-format", "text", str, "text or json", BOTH, choices=("text", "json")),
