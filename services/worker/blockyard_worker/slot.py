@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from blockyard.client import interrupts
+from blockyard.client import interrupts, main_module
 from blockyard.client.calls import Skipped, describe_exception, failure_of, load_task
 from blockyard.client.context import name_task
 from blockyard.client.forked import OneProcess, leave
@@ -63,6 +63,7 @@ class Slot:
         self.output = output
         self.pid = os.getpid()
         self._calls: dict[str, tuple[GridOfRun, Callable[[Block], Any]]] = {}
+        self._functions: dict[str, tuple[Any, ...]] = {}
         self._run_name = ""
         self._imported = Imported()
         self._named = ""
@@ -141,6 +142,7 @@ class Slot:
         if batch.task != self._named:
             name_task(batch.task)
             self._named = batch.task
+            main_module.show(*self._functions.get(batch.task, ()))
         if batch.task not in self._calls:
             if not self._load(batch):
                 return
@@ -191,6 +193,8 @@ class Slot:
                 task = self.tasks[batch.task]
                 with OneProcess():
                     call, functions = load_task(task, self.pickle_dir)
+                self._functions[task.id] = functions
+                main_module.show(*functions)
                 self._calls[task.id] = GridOfRun(Grid.of(task), self._run_name), call
                 if functions and (code := self._imported.code_of(*functions)):
                     self.send(Loaded(task.id, code))
@@ -232,6 +236,7 @@ def main(argv: list[str]) -> int:
     output.install()
     find_user_code(os.environ)
     interrupts.watch()
+    main_module.take()
     slot = Slot(channel, page, argv[2] if len(argv) > 2 else None, output)
     threading.Thread(target=slot.read, name="blockyard-channel", daemon=True).start()
     slot.run()

@@ -34,8 +34,8 @@ class Told:
     def _wait(self) -> None:
         while True:
             came = signal.sigwaitinfo(SIGNALS)
-            try:
-                self._loop.call_soon_threadsafe(self._told, came.si_signo, came.si_pid)
+            try:  # as a timer, which comes after all that had arrived before the signal
+                self._loop.call_soon_threadsafe(self._loop.call_later, 0, self._told, came.si_signo, came.si_pid)
             except RuntimeError:  # the loop has ended, and so will the process
                 return
 

@@ -14,7 +14,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from blockyard.client import inhand, interrupts
+from blockyard.client import inhand, interrupts, main_module
 from blockyard.client.forked import OneProcess
 from blockyard.client.imported import Imported
 from blockyard.logs import say_always
@@ -73,6 +73,7 @@ def main(argv: list[str]) -> int:
     os.close(page_fd)
     signal.signal(signal.SIGTERM, stop)
     interrupts.watch()
+    main_module.take()
     Forks()
     process_output(os.environ).install()
     say_always(run=os.environ.get("BLOCKYARD_RUN", ""))
@@ -96,6 +97,7 @@ def call(reference: str, pickle_dir: str | None) -> str | None:
     try:
         with seeded.watching():
             function = load_function(reference, pickle_dir=pickle_dir)
+        main_module.show(function)
     except BlockyardError as error:
         return str(error)
     if (fault := unrun_function(function)) is not None:

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from funlib.geometry import Roi
 
+from blockyard.client import main_module
 from blockyard.client.forked import OneProcess
 from blockyard.spec.block import Block
 from blockyard.spec.errors import BlockyardError, SpecError, brief
@@ -169,6 +170,7 @@ def _function_call(task: TaskSpec, pickle_dir: str | None) -> Call:
 
 def _load(reference: str, pickle_dir: str | None) -> Any:
     function = load_function(reference, pickle_dir=pickle_dir)
+    main_module.show(function)
     if (fault := unrun_function(function)) is not None:  # a run on a cluster is not checked before it starts
         raise SpecError(f"{name_of(function) if reference.startswith(PICKLE) else repr(reference)} {fault}")
     return function

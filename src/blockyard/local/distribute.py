@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import multiprocessing
 import os
 import re
 import shutil
@@ -32,7 +33,7 @@ from blockyard.local.run import LocalRun
 from blockyard.plan.plan_warnings import PLAN_WARNING
 from blockyard.spec.errors import BlockyardError, SpecError, StoreError, brief
 from blockyard.spec.functions import PICKLE, is_own_worker, load_function
-from blockyard.spec.importing import refuse_while_importing
+from blockyard.spec.importing import UNDER_MAIN, refuse_while_importing
 from blockyard.spec.pipeline import Pipeline
 from blockyard.spec.randomness import random_sources, said_of, seeding
 from blockyard.spec.resolve import ResolvedRun, resolve
@@ -68,6 +69,7 @@ def distribute(
     Raises SpecError for tasks that cannot be run as they are, before anything runs.
     """
     refuse_while_importing()
+    _refuse_a_starting_process()
     workers = _at_least_one("workers", workers) or _at_least_one("num_workers", num_workers)
     if serial:
         return _run_serially(tasks)
@@ -226,6 +228,12 @@ def _ended_in_order() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _refuse_a_starting_process() -> None:
+    """Raise SpecError in a process that multiprocessing starts in a block, which reads the script for its functions."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing itself asks
+        raise SpecError(f"a process that multiprocessing starts in a block would start a run; {UNDER_MAIN}")
 
 
 def _run_serially(targets: Pipeline | Task | Iterable[Any]) -> bool:
