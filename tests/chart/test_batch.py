@@ -33,6 +33,8 @@ import os, pathlib, time
 
 def note(block, folder):
     pathlib.Path(folder, f"begun-{block.block_id}").touch()
+    if block.block_id == 7 and pathlib.Path(folder, "bug").exists():
+        raise ValueError("a bug")
     while block.block_id == 5 and not pathlib.Path(folder, "go").exists():
         time.sleep(0.02)
     with open(pathlib.Path(folder, f"done-{block.block_id}"), "a") as file:
@@ -91,7 +93,7 @@ def wait_for(path: Path) -> None:
 def start_workers(start, system: str, run: Path) -> subprocess.Popen:
     script, cores = WORKERS[system]
     arguments = (run,) if system == "slurm" else ()
-    return start(script, *arguments, RUN=str(run), GIVE_UP="5", **{cores: "2"})
+    return start(script, *arguments, RUN=str(run), GIVE_UP="30", **{cores: "2"})
 
 
 @pytest.mark.parametrize("system", WORKERS)
@@ -146,3 +148,80 @@ def test_a_worker_whose_time_is_up_hands_back(place, start):
     assert scheduler.wait(60) == 0
     assert other.wait(60) == 0
     assert len(list((place / "out").glob("done-*"))) == 12
+
+
+def blockyard(*words: object) -> tuple[int, str]:
+    command = [sys.executable, "-m", "blockyard.cli", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_run_with_failures_is_retried(place, start):
+    """By the folder, when its scheduler has ended with the run; then the scheduler and workers are started again."""
+    (place / "out" / "go").touch()
+    (place / "out" / "bug").touch()
+    first = start(SCHEDULER, place / "pipeline.yaml", place / "run")
+    wait_for(place / "run" / "address")
+    worker = start_workers(start, "slurm", place / "run")
+    assert (first.wait(60), worker.wait(60)) == (1, 0)
+    status, said = blockyard("status", place / "run")
+    assert (status, "failed, 91.6 % of 12 blocks" in said or "failed, 91.7 % of 12 blocks" in said) == (0, True), said
+    assert "a bug" in blockyard("failures", place / "run")[1]
+    (place / "out" / "bug").unlink()
+    status, said = blockyard("retry", place / "run")
+    assert (status, said.partition(" ")[0]) == (0, "1"), said
+    assert f"to go on: {SCHEDULER} {place / 'pipeline.yaml'} {place / 'run'}" in said
+    second = start(SCHEDULER, place / "pipeline.yaml", place / "run")
+    wait_for(place / "run" / "address")
+    worker = start_workers(start, "slurm", place / "run")
+    assert (second.wait(60), worker.wait(60)) == (0, 0)
+    assert sorted(len(path.read_text()) for path in (place / "out").glob("done-*")) == [1] * 12
+    assert "done, 100 % of 12 blocks" in blockyard("status", place / "run")[1]
+
+
+def test_a_run_that_another_node_works_on_is_not_opened(place, start):
+    """Two Redis on one state would spoil it: neither a command nor a second scheduler begins."""
+    first = start(SCHEDULER, place / "pipeline.yaml", place / "run")
+    wait_for(place / "run" / "scheduler.json")
+    status, said = blockyard("retry", place / "run")
+    assert (status, "can't be asked from here" in said) == (2, True), said
+    second = start(SCHEDULER, place / "pipeline.yaml", place / "run")
+    assert second.wait(60) == 2
+    assert "another scheduler" in (place / "log-1").read_text()
+    assert first.poll() is None
+
+
+def test_the_state_of_an_earlier_version_is_taken_along(place, start):
+    """It lay in the folder itself; who asks before the scheduler was started again is told what to do."""
+    (place / "out" / "go").touch()
+    first = start(SCHEDULER, place / "pipeline.yaml", place / "run")
+    wait_for(place / "run" / "address")
+    worker = start_workers(start, "slurm", place / "run")
+    assert (first.wait(60), worker.wait(60)) == (0, 0)
+    (place / "run" / "redis" / "appendonlydir").rename(place / "run" / "appendonlydir")
+    for name in ("run.json", "status.json"):
+        (place / "run" / name).unlink()
+    assert "older scheduler.sh: start that once more" in blockyard("status", place / "run")[1]
+    assert start(SCHEDULER, place / "pipeline.yaml", place / "run").wait(60) == 0
+    assert "done, 100 % of 12 blocks" in blockyard("status", place / "run")[1]
+
+
+TEMPORARY = {"long": "x" * 150, "blanks": "my tmp: 50%", "missing": None}
+
+
+@pytest.mark.parametrize("name", TEMPORARY.values(), ids=TEMPORARY)
+def test_folders_of_any_name_and_length(place, start, name):
+    """TMPDIR of a job, where Redis' socket would not fit; blanks, a colon and quotes in the folders of file and run."""
+    folder = place / "it's my: project"
+    folder.mkdir()
+    temporary = place / (name or "nowhere")
+    if name:
+        temporary.mkdir()
+    for entry in ("pipeline.yaml", "notes.py", "out"):
+        (place / entry).rename(folder / entry)
+    (folder / "out" / "go").touch()
+    scheduler = start(SCHEDULER, folder / "pipeline.yaml", folder / "run 1", TMPDIR=str(temporary))
+    wait_for(folder / "run 1" / "address")
+    worker = start_workers(start, "slurm", folder / "run 1")
+    assert (scheduler.wait(60), worker.wait(60)) == (0, 0)
+    assert len(list((folder / "out").glob("done-*"))) == 12

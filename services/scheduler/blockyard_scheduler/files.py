@@ -1,4 +1,4 @@
-"""The files that a scheduler leaves in the folder of a local run."""
+"""The files that a scheduler leaves in the folder of its run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 
 from blockyard.spec.errors import StoreError
 
-ADDRESS, STATUS, FAILURES = "scheduler.json", "status.json", "failures.json"
+ADDRESS, STATUS, FAILURES, RUN = "scheduler.json", "status.json", "failures.json", "run.json"
 
 
 class Address(msgspec.Struct, kw_only=True):
@@ -19,6 +19,7 @@ class Address(msgspec.Struct, kw_only=True):
     host: str
     port: int
     http_host: str
+    """Where it is reached, where it listens everywhere."""
     http_port: int
     """-1: no HTTP."""
     pid: int

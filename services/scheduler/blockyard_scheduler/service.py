@@ -38,7 +38,7 @@ from blockyard.spec.model import PipelineSpec
 from blockyard.wire.api import Explanation, FailureStatus, Notice, RunStatus
 from blockyard.wire.messages import KNOWN, Outcome, Welcome
 from blockyard.wire.report import status_report
-from blockyard_scheduler.files import ADDRESS, FAILURES, STATUS, Address, write_json
+from blockyard_scheduler.files import ADDRESS, FAILURES, RUN, STATUS, Address, write_json
 from blockyard_scheduler.historian import Historian
 from blockyard_scheduler.http.routes import http_server
 from blockyard_scheduler.jobs import cancel
@@ -215,6 +215,8 @@ class SchedulerService:
         self._blocks.lead(self.turns)
         log.info("leading run '%s' in epoch %d, from record %d on", self._name, self.leadership.epoch, core.seq)
         if settings.run_dir is not None:
+            if not settings.is_local:  # whose folder has it from who started the run
+                write_json(settings.run_dir / RUN, settings.run)
             write_json(settings.run_dir / ADDRESS, self._address())
         if self._http is not None:
             with contextlib.suppress(StoreError):  # nothing depends on it
@@ -238,7 +240,7 @@ class SchedulerService:
         return Address(
             host=settings.host,
             port=self._port,
-            http_host=settings.http_host,
+            http_host=settings.http_reached_as(self._port),
             http_port=self._http_port,
             pid=os.getpid(),
             run=self._name,

@@ -78,10 +78,13 @@ class Settings:
 
     def page(self, port: int, http_port: int) -> str:
         """Return the address of this scheduler's page for a person who comes from another one's; ports as `address`."""
+        return f"{'https' if self.http_tls else 'http'}://{self.http_reached_as(port)}:{http_port}/"
+
+    def http_reached_as(self, port: int) -> str:
+        """Return the host of this scheduler's HTTP side as it stands in an address; port as `address`."""
         everywhere = self.http_host in ("", "0.0.0.0", "::")  # noqa: S104 - recognised, not bound
         host = self.address(port).rpartition(":")[0] if everywhere else self.http_host
-        bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
-        return f"{'https' if self.http_tls else 'http'}://{bracketed}:{http_port}/"
+        return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:

@@ -90,7 +90,9 @@ def run_folder(pipeline_file: Path) -> Path:
 def _only_run(runs: Path, where: str) -> Path:
     found = sorted(path for path in runs.glob("*") if (path / "run.json").exists())
     if not found:
-        raise BlockyardError(f"there is no run {where}; give its folder or address")
+        older = (runs.parent / "appendonlydir").is_dir() and (runs.parent / "folder").is_file()
+        start = "; it is of an older scheduler.sh: start that once more, then it is found" if older else ""
+        raise BlockyardError(f"there is no run {where}{start or '; give its folder or address'}")
     if len(found) == 1:
         return found[0]
     live = [path for path in found if _living(path) is not None]
@@ -134,6 +136,7 @@ def reach(place: Place, arguments: argparse.Namespace, *, look_only: bool = True
         yield control
         return
     assert isinstance(place, Path)
+    _refuse_elsewhere(place)
     opening = LocalRun(
         spec_in(place),
         place.absolute(),
@@ -146,6 +149,18 @@ def reach(place: Place, arguments: argparse.Namespace, *, look_only: bool = True
         opened_control = opened.control()
         assert opened_control is not None
         yield opened_control
+
+
+def _refuse_elsewhere(folder: Path) -> None:
+    """Raise BlockyardError where the script of a batch system says that a scheduler has the run."""
+    try:
+        address = (folder / "address").read_text(encoding="utf-8").strip()
+    except OSError:
+        return
+    raise BlockyardError(
+        f"the scheduler of {folder} works at {address} and can't be asked from here: give the address of its HTTP side"
+        f" instead of the folder, or, if its job is gone, remove {folder}/address"
+    )
 
 
 def spec_in(folder: Path) -> RunSpec:

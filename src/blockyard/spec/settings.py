@@ -68,7 +68,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("token", "", str, "shared secret of scheduler and workers", BOTH),
     Setting("token-file", "", str, "file that holds the token", BOTH),
     Setting("metrics-token", False, bool, "/metrics wants the token too, as all of /api does"),
-    Setting("run-dir", "", str, "folder of a local run: its Redis, logs and address files", BOTH),
+    Setting("run-dir", "", str, "folder of the run, where commands find its address and how it ended", BOTH),
     Setting("advertise", "", str, "HOST:PORT under which workers reach this scheduler; empty: host name and port"),
     Setting("lease-s", 60.0, float, "how long a lease lasts without a heartbeat", least=0.1),
     Setting(
