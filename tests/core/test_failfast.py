@@ -104,6 +104,17 @@ def test_a_typo_costs_ten_attempts_and_says_what_it_is():
     assert "ValueError" in status.tasks[0].stopped
 
 
+def test_a_block_that_was_never_tried_is_explained_by_the_stop():
+    """It waits for no block, and will not be "found ready" either until somebody resumes the run."""
+    run = Run(settings=CoreSettings(fail_fast=True, fail_fast_settle_s=0))
+    run.join("w")
+    run.work(typo, "w")
+    run.restart()  # nothing was looked for yet
+    pending = [found for b in range(50) if (found := run.core.explain("a", b, run.now)).state == "pending"]
+    assert pending
+    assert all("leased no more until the run is resumed" in found.text for found in pending)
+
+
 @pytest.mark.parametrize(
     ("blocks", "retries", "state", "attempts"),
     [(3, 2, "failed", 9), (2, 20, "failed", 42), (3, 9, "paused", 21), (10, 0, "failed", 10), (11, 0, "paused", 10)],

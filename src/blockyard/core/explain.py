@@ -84,6 +84,8 @@ def _text(core: RunState, task: Task, address: int, state: str, attempt: int, wa
         assert found is not None
         return f"is {_holder(found[0], attempt, now)}"
     if state == "pending":
+        if not waits and task.number in core.fail_fast.stops:
+            return "waits for nothing, but its task is leased no more until the run is resumed"
         if not waits:
             return "waits for nothing and will be found ready when more ready blocks are wanted"
         return f"waits for {waits[0]}" + (f", and {len(waits) - 1} more" if len(waits) > 1 else "")
