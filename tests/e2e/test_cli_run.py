@@ -198,7 +198,7 @@ def test_a_finished_run_is_started_over_only_when_told(folder, capfd):
     pipeline = write(folder)
     assert main(["run", pipeline]) == 0
     assert main(["run", pipeline]) == 0
-    assert "nothing was left to do; --fresh starts it over" in capfd.readouterr().out
+    assert "nothing was left to do; to start over: " in capfd.readouterr().out
     assert times_run(folder, "first-0") == 1
     assert main(["run", pipeline, "--fresh"]) == 0
     assert times_run(folder, "first-0") == 2

@@ -385,7 +385,7 @@ class SchedulerService:
             failures = await self._failures(turns.core, None)
         finally:
             (folder / ADDRESS).unlink(missing_ok=True)
-        write_json(folder / FAILURES, [failure for failure in failures if failure.final])
+        write_json(folder / FAILURES, failures)
         status = turns.core.status(time.monotonic())
         if not turns.core.has_stopped:
             status.state = "stopped"  # the file outlives us: "running" would be a lie as soon as it is read

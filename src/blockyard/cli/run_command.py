@@ -191,11 +191,14 @@ def _print_result(result: RunResult, where: Path | str, *, as_json: bool) -> Non
         print_json(result)
         return
     print(summary(result))
-    if not result.status.leases_granted and any(task.total for task in result.status.tasks):
-        print("nothing was left to do; --fresh starts it over")
+    if result.ok and not result.status.leases_granted and result.status.total:
+        print(f"nothing was left to do; to start over: {_command_line()} --fresh")
     if result.state == "stopped" or result.status.reason:
         print(f"finished blocks are kept; once that is mended, go on with: {_command_line()}")
+    elif result.state == "cancelled":
+        print(f"to go on after all: blockyard resume {shlex.quote(str(where))} && {_command_line()}")
+        print(f"to start over: {_command_line()} --fresh")
     elif not result.ok:
         where = shlex.quote(str(where))
         print(f"more: blockyard failures {where}; what a block wrote: blockyard logs TASK INDEX {where}")
-        print(f"try them again: blockyard retry {where}, then run again")
+        print(f"try them again: blockyard retry {where} && {_command_line()}")

@@ -84,9 +84,10 @@ def wait(arguments: argparse.Namespace) -> int:
                 if last is None and not isinstance(place, Path):
                     raise ConnectError(found)
                 print(f"blockyard: {found}", file=sys.stderr)
+                _print(last or _left_status(place), arguments, found)
                 return NOBODY
         if arguments.timeout is not None and now >= began_s + arguments.timeout:
-            _print(last, arguments)
+            _print(last, arguments, found if isinstance(found, str) else "")
             return TIMED_OUT
         pause_s = LOOK_AT_FOLDER_EVERY_S if isinstance(place, Path) else LOOK_EVERY_S
         left_s = pause_s if arguments.timeout is None else began_s + arguments.timeout - now
@@ -117,9 +118,19 @@ def _left_behind(folder: Path) -> RunStatus | str:
     return f"the run in {folder} has not ended, and nobody works on it; to go on: {how_to_go_on(folder)}"
 
 
-def _print(status: RunStatus | None, arguments: argparse.Namespace) -> None:
+def _left_status(place: Place) -> RunStatus | None:
+    """Return how a run stood when it was stopped, as far as its folder says so."""
+    result = ended(place) if isinstance(place, Path) else None
+    return None if result is None else result.status
+
+
+def _print(status: RunStatus | None, arguments: argparse.Namespace, why: str = "") -> None:
+    """Print a status; where none is known, `why`, which JSON tells as the state ``unknown``."""
     if status is None:
-        print("no scheduler has answered", file=sys.stderr)
+        if arguments.json:
+            print_json({"state": "unknown", "error": why or "no scheduler has answered"})
+        elif not why:
+            print("no scheduler has answered", file=sys.stderr)
     elif arguments.json:
         print_json(status)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -80,6 +81,9 @@ def status(arguments: argparse.Namespace) -> int:
     print_status(now)
     if not running and not now.is_over:
         print(f"to go on: {how_to_go_on(place)}")
+    elif not running and now.state == "cancelled":
+        resume = shlex.join(["blockyard", "resume", *([arguments.where] if arguments.where else [])])
+        print(f"to go on after all: {resume} && {how_to_go_on(place)}")
     return DONE
 
 

@@ -57,14 +57,14 @@ def summary(result: RunResult) -> str:
     line += f" ({skipped:,} were done before)" if skipped else ""
     if result.status.leases_granted:
         line += f" in {duration(result.status.elapsed_s)}"
-    elif total and result.state != "stopped":
+    elif total and result.state not in ("stopped", "cancelled"):
         line += ", all of which ended earlier"
     lines = [line]
     lasting = [notice for notice in result.status.notices if result.state == "stopped" or notice.kind == CODE_CHANGED]
     lines += [f"  {notice.text}" for notice in lasting]
     if not result.ok:
         failed, orphaned = sum(task.failed for task in tasks), sum(task.orphaned for task in tasks)
-        if failed or not result.status.reason:
+        if failed or orphaned:
             lines[0] += f"; {failed:,} failed, {orphaned:,} wait for those and never ran"
         lines += failure_lines(result)
         lines += [result.status.reason] if result.status.reason else []

@@ -352,7 +352,7 @@ class LocalRun:
         if any(task.leased or (task.ready and not task.stopped and task.id not in lost) for task in status.tasks):
             return None
         status.state = "stopped"
-        return RunResult("stopped", status, tuple(one for one in control.failures().failures if one.final))
+        return RunResult("stopped", status, tuple(control.failures().failures))
 
     def _speak_for_departed(self) -> None:
         """Hand back what workers hold that are gone: those of a run that was killed, and agents that were."""

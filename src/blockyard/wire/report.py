@@ -136,5 +136,5 @@ def _row(task: TaskStatus, status: RunStatus) -> tuple[str, ...]:
     left = task.pending + task.ready + task.leased
     ends = [duration(left / task.rate if task.rate else None), duration(task.eta_s)]
     ends += [span(task.eta_p10_s, task.eta_p90_s)]
-    ends = ["over", "over", ""] if task.over else ends
+    ends = ["over", "over", ""] if task.over or status.is_over else ends
     return (task.id, f"{task.total:,}", f"{online:,} of {asked}", *(f"{n:,}" for n in (*counts, *waiting)), *ends)

@@ -20,7 +20,13 @@ def failure_statuses(core: Scheduler, notes: list[FailureNote]) -> list[FailureS
         if (task := core.by_id.get(name)) is None:
             continue
         failed = _have_failed(task, [note.block_id for note in ours])
-        statuses += [_failure_status(task, note, final) for note, final in zip(ours, failed, strict=True)]
+        last: dict[int, int] = {}  # a block that failed, was retried and failed again has failed by its last error
+        for note in ours:
+            last[note.block_id] = max(note.attempt, last.get(note.block_id, 0))
+        statuses += [
+            _failure_status(task, note, final and note.attempt == last[note.block_id])
+            for note, final in zip(ours, failed, strict=True)
+        ]
     return statuses
 
 
