@@ -31,6 +31,7 @@ from blockyard.wire.messages import (
     Imported,
     Outcome,
     Release,
+    Remark,
     RunOver,
     TaskBegan,
     ToScheduler,
@@ -239,7 +240,7 @@ class FakeScheduler:
                 peer.send(HeartbeatAck(message.sent_s, self.epoch))
             case Release():
                 self._released(peer, message)
-            case Bye() | Gone() | Heartbeat() | CannotStart() | Imported():
+            case Bye() | Gone() | Heartbeat() | CannotStart() | Imported() | Remark():
                 pass
 
     def _welcome(self):

@@ -24,6 +24,7 @@ from blockyard.wire.messages import (
     Outcome,
     Refused,
     Release,
+    Remark,
     Revoke,
     RunOver,
     TaskBegan,
@@ -468,3 +469,17 @@ def test_the_code_that_runs_is_said_once_a_session_where_it_is_understood():
     session.receive(encode(welcome(knows=("imported",))), 0.0)
     session.imported("a", "2")
     assert [message for message in sent(session) if not isinstance(message, Hello)] == [*said, Imported("a", "2")]
+
+
+def test_what_is_to_be_known_of_a_task_is_said_once_a_session_where_it_is_understood():
+    """The first of each kind; each new leader hears it, too."""
+    session = joined()
+    session.remark("a", "check_raises", "one")
+    assert sent(session) == []
+    for _ in range(2):
+        session.connection_lost(0.0)
+        session.connection_made(0.0)
+        session.receive(encode(welcome(knows=("remark",))), 0.0)
+        session.remark("a", "check_raises", "two")
+        said = [message for message in sent(session) if not isinstance(message, Hello)]
+        assert said == [Remark("a", "check_raises", "one")]

@@ -34,7 +34,7 @@ ETAS = (
     ("blockyard_eta_high_seconds", "A task takes less than this nine times of ten.", "eta_p90_s"),
 )
 """Name, help, and the field of the status."""
-NOTICES = ("failing_fast", "bad_worker", "cannot_start", "slow_start", "plan_warning", "code_changed")
+NOTICES = ("failing_fast", "bad_worker", "cannot_start", "slow_start", "plan_warning", "code_changed", "check_raises")
 DIRECTIONS = ("up", "down")
 KUBERNETES_VERBS = ("create", "get", "list", "patch")
 

@@ -149,6 +149,8 @@ class Agent:
         self.slot_pool.step(now)
         for loaded in self.slot_pool.take_loaded():
             self.session.imported(loaded.task, loaded.code)
+        for remark in self.slot_pool.take_remarks():
+            self.session.remark(remark.task, "check_raises", remark.text)
         self._report(now)
         self._consider_giving_up(now)
         self._consider_despair()

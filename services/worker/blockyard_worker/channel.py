@@ -52,6 +52,13 @@ class Loaded(msgspec.Struct, frozen=True, tag="loaded", tag_field="t"):
     """Digest of their source; see `blockyard.client.imported`."""
 
 
+class Remarked(msgspec.Struct, frozen=True, tag="remarked", tag_field="t"):
+    """Something that a person should know of a task; see `blockyard.client.remarks`."""
+
+    task: str
+    text: str
+
+
 class Ran(msgspec.Struct, frozen=True, tag="ran", tag_field="t"):
     """The page has news (a batch ended)."""
 
@@ -72,4 +79,4 @@ class HandedBack(msgspec.Struct, frozen=True, tag="handed_back", tag_field="t"):
 
 
 ToSlot = Learn | Run | HandBack | Stop
-ToAgent = Ready | Loaded | Ran | Failure | HandedBack
+ToAgent = Ready | Loaded | Remarked | Ran | Failure | HandedBack

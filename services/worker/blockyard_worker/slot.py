@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from blockyard.client import interrupts, main_module
+from blockyard.client import interrupts, main_module, remarks
 from blockyard.client.calls import Skipped, describe_exception, failure_of, load_task
 from blockyard.client.context import name_task
 from blockyard.client.forked import OneProcess, leave
@@ -37,7 +37,19 @@ from blockyard.spec.model import TaskSpec
 from blockyard.spec.module_path import find_user_code
 from blockyard.wire.frames import Decoder, encode
 from blockyard.wire.messages import Outcome
-from blockyard_worker.channel import Failure, HandBack, HandedBack, Learn, Loaded, Ran, Ready, Run, Stop, ToSlot
+from blockyard_worker.channel import (
+    Failure,
+    HandBack,
+    HandedBack,
+    Learn,
+    Loaded,
+    Ran,
+    Ready,
+    Remarked,
+    Run,
+    Stop,
+    ToSlot,
+)
 from blockyard_worker.process import process_output
 from blockyard_worker.slot_page import MASK, PLACE, STARTED, STATE, WRITTEN, SlotPage, SlotState
 
@@ -167,6 +179,8 @@ class Slot:
             if output.spoke or took > LOOK_S:
                 if os.getpid() != pid:  # a fork takes longer than that, so that other blocks need not ask
                     leave()
+                if remarks.new:
+                    self._remark(task_id)
                 output.over()
                 longs[WRITTEN] = output.written
                 ended = clock()
@@ -207,6 +221,11 @@ class Slot:
                 longs[PLACE] = place + 1
             else:
                 return True
+
+    def _remark(self, task: str) -> None:
+        """Tell the agent what is to be told of a task."""
+        for text in remarks.take():
+            self.send(Remarked(task, text))
 
     def _judge(self, place: int, result: object, block: Block) -> int:
         if os.getpid() != self.pid:

@@ -24,7 +24,19 @@ from blockyard.spec.module_path import python_of
 from blockyard.wire.frames import Decoder, encode
 from blockyard.wire.messages import BlockError, Outcome
 from blockyard.wire.session import LeaseBatch
-from blockyard_worker.channel import Failure, HandBack, HandedBack, Learn, Loaded, Ran, Ready, Run, Stop, ToAgent
+from blockyard_worker.channel import (
+    Failure,
+    HandBack,
+    HandedBack,
+    Learn,
+    Loaded,
+    Ran,
+    Ready,
+    Remarked,
+    Run,
+    Stop,
+    ToAgent,
+)
 from blockyard_worker.process import ChildProcess, Exit, child_environment, output_variables
 from blockyard_worker.queue import Results
 from blockyard_worker.slot_page import (
@@ -85,6 +97,8 @@ class SlotHandle:
         """Blocks that it has handed back; who takes them empties the list."""
         self.loaded: list[Loaded] = []
         """What it has imported since somebody took this."""
+        self.remarks: list[Remarked] = []
+        """What it has said of tasks since somebody took this."""
         self.finished = 0
         self.handed_out = 0
         self._news = news
@@ -336,6 +350,8 @@ class SlotHandle:
             self._failures[message.place] = message
         elif isinstance(message, Loaded):
             self.loaded.append(message)
+        elif isinstance(message, Remarked):
+            self.remarks.append(message)
         elif isinstance(message, Ready):
             self.ready = True
         elif isinstance(message, HandedBack):

@@ -23,7 +23,7 @@ from blockyard.client.pace import Pace
 from blockyard.spec.model import TaskSpec
 from blockyard.wire.messages import BlockError, Outcome
 from blockyard.wire.session import LeaseBatch
-from blockyard_worker.channel import Loaded
+from blockyard_worker.channel import Loaded, Remarked
 from blockyard_worker.queue import Queue, Results
 from blockyard_worker.slot_handle import SlotHandle, SlotSettings
 from blockyard_worker.slot_page import PLACES
@@ -243,6 +243,15 @@ class SlotPool:
             if slot.loaded:
                 found += slot.loaded
                 slot.loaded = []
+        return found
+
+    def take_remarks(self) -> list[Remarked]:
+        """Return what slots have said of tasks since the last time."""
+        found = []
+        for slot in self.living:
+            if slot.remarks:
+                found += slot.remarks
+                slot.remarks = []
         return found
 
     def _collect(self, slot: SlotHandle) -> None:

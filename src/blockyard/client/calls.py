@@ -31,7 +31,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from funlib.geometry import Roi
 
-from blockyard.client import main_module
+from blockyard.client import main_module, remarks
 from blockyard.client.forked import OneProcess
 from blockyard.spec.block import Block
 from blockyard.spec.errors import BlockyardError, SpecError, brief
@@ -179,12 +179,17 @@ def _load(reference: str, pickle_dir: str | None) -> Any:
 # ----- checks -------------------------------------------------------------------------------------------------------
 
 
+MISTAKES = (TypeError, NameError, AttributeError, ImportError, SyntaxError, NotImplementedError)
+"""What a check raises that is wrong; others may be how it finds that nothing is there (FileNotFoundError, KeyError)."""
+
+
 class Checks:
     """A task's check functions; each takes a block, and those of the task's parameters that it has names for."""
 
     def __init__(self, before: Call | None, after: Call | None) -> None:
         self._before = before
         self._after = after
+        self._has_raised = False
 
     @property
     def functions(self) -> list[Call]:
@@ -204,9 +209,23 @@ class Checks:
             return _is_true(found, "before") if found else False
         except BlockFailedError:
             raise
-        except Exception:  # the check of a block whose output is missing may fail in any way
-            log.debug("the check before %r failed; the block runs", block, exc_info=True)
+        except Exception as error:  # noqa: BLE001 - the check of a block whose output is missing may fail in any way
+            self._raised(block, error)
             return False
+
+    def _raised(self, block: Block, error: Exception) -> None:
+        """Say once that the check before a block raises: one that always does skips nothing, and nobody would know."""
+        if self._has_raised:
+            return
+        self._has_raised = True
+        kind, message, frames = describe_exception(error)
+        text = (
+            f"task '{block.task_id}': the check before block {list(block.index)} raised {kind}: {message}; such a block"
+            " counts as not done, and runs. Of further blocks this is not said"
+        )
+        log.warning("%s\n%s", text, frames)
+        if isinstance(error, MISTAKES):
+            remarks.new.append(text)
 
     def confirm(self, block: Block) -> None:
         """Raise BlockFailedError where the `after` check does not find the block done, or what the check raises."""

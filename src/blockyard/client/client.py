@@ -32,7 +32,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from blockyard.client import inhand, interrupts, output
+from blockyard.client import inhand, interrupts, output, remarks
 from blockyard.client.acquired import AcquiredBlock, NoBlock, ProgramEndedError, ToldAgainError
 from blockyard.client.calls import BlockFailedError, Checks, describe_exception, failure_of_status, load_checks
 from blockyard.client.connection import SessionThread, software_version
@@ -278,6 +278,8 @@ class Client:
 
     def _release(self, block: Block, outcome: Outcome, error: BlockError | None) -> None:
         with self._changed:
+            for text in remarks.take() if remarks.new else ():
+                self._session.remark(self.task_id, "check_raises", text)
             now = time.monotonic()
             started = self._active.pop(block.lease, now)
             if self._in_hand is not None:

@@ -90,6 +90,15 @@ class WorkerCannotStart:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskRemarked:
+    """A worker says what a person should know of a task."""
+
+    task: str
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class CodeImported:
     """A worker runs code of this digest for a task."""
 
@@ -149,6 +158,7 @@ Event: TypeAlias = (
     | WorkerGone
     | WorkerCannotStart
     | CodeImported
+    | TaskRemarked
     | RetryRequested
     | RerunRequested
     | PauseRequested

@@ -36,7 +36,7 @@ from blockyard.core.turn import Turn
 from blockyard.core.undo import rebuild, rerun, retry
 from blockyard.plan.grid import Ints
 from blockyard.spec.model import RunSpec
-from blockyard.wire.api import Explanation, RunStatus
+from blockyard.wire.api import Explanation, Notice, RunStatus
 from blockyard.wire.messages import BlockError, Outcome
 
 __all__ = ["CoreSettings", "Scheduler"]
@@ -67,6 +67,7 @@ class Scheduler(RunState):
             ev.WorkerGone: self._worker_gone,
             ev.WorkerCannotStart: self._worker_cannot_start,
             ev.CodeImported: self._code_imported,
+            ev.TaskRemarked: self._task_remarked,
             ev.RetryRequested: self._retry_requested,
             ev.RerunRequested: self._rerun_requested,
             ev.PauseRequested: self._pause_requested,
@@ -200,6 +201,10 @@ class Scheduler(RunState):
         task = self.by_id.get(event.task)
         if task is not None:
             self.code.heard(event.task, event.code, begun=task.counts[Kind.DONE] > 0)
+
+    def _task_remarked(self, event: ev.TaskRemarked, now: float) -> None:  # noqa: ARG002 - a door
+        if event.task in self.by_id:
+            self.notices.put(Notice(event.kind, event.text, event.task))
 
     def _forget(self, worker: Worker) -> None:
         del self.workers[worker.id]

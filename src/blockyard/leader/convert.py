@@ -18,6 +18,7 @@ from blockyard.core.events import (
     Event,
     Ids,
     SendLeases,
+    TaskRemarked,
     WorkerCannotStart,
     WorkerGone,
     WorkerHeard,
@@ -36,6 +37,7 @@ from blockyard.wire.messages import (
     Imported,
     Outcome,
     Release,
+    Remark,
     Want,
 )
 
@@ -45,6 +47,7 @@ MOST_WANTED = 2**20
 """Blocks asked for at once; more is taken as this."""
 MOST_SLOTS = 2**16
 LONGEST_NAME = 250
+LONGEST_KIND = 64
 LONGEST_DIGEST = 64
 LONGEST_TEXT = 2000
 
@@ -105,6 +108,13 @@ def imported(message: Imported) -> CodeImported:
     if len(message.code) > LONGEST_DIGEST or not message.code.isalnum():
         raise ProtocolError("a worker imported code whose digest is none")
     return CodeImported(message.task, message.code)
+
+
+def remarked(message: Remark) -> TaskRemarked:
+    """Read what a worker says of a task. Raises ProtocolError for a kind that is none."""
+    if not 0 < len(message.kind) <= LONGEST_KIND or not message.kind.isidentifier():
+        raise ProtocolError("a worker remarked something whose kind is none")
+    return TaskRemarked(message.task, message.kind, message.text[:LONGEST_TEXT])
 
 
 def joined(message: Hello, pipeline: PipelineSpec) -> WorkerJoined:

@@ -35,6 +35,7 @@ from blockyard.wire.messages import (
     Imported,
     Refused,
     Release,
+    Remark,
     ToScheduler,
     Want,
 )
@@ -178,6 +179,8 @@ class Peer:
                 turns.tell(convert.cannot_start(self.worker, message), now, self)
             case Imported():
                 turns.tell(convert.imported(message), now, self)
+            case Remark():
+                turns.tell(convert.remarked(message), now, self)
             case _:
                 raise ProtocolError("a second hello on one connection")
 

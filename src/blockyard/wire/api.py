@@ -127,8 +127,8 @@ class Notice(msgspec.Struct, frozen=True):
     """Something that a person should know now, in a sentence; it is gone when it no longer holds."""
 
     kind: str
-    """``failing_fast``, ``bad_worker``, ``cannot_start``, ``slow_start``, ``plan_warning``, ``code_changed``, or
-    a newer one."""
+    """``failing_fast``, ``bad_worker``, ``cannot_start``, ``slow_start``, ``plan_warning``, ``code_changed``,
+    ``check_raises``, or a newer one."""
     text: str
     """What, where, and what to do."""
     task: str = ""

@@ -173,6 +173,15 @@ class Imported(msgspec.Struct, frozen=True, tag="imported", tag_field="t"):
     """Digest of the source of the task's functions, equal where the source is."""
 
 
+class Remark(msgspec.Struct, frozen=True, tag="remark", tag_field="t"):
+    """What a person should know of a task that failed no block; only for one that knows this message."""
+
+    task: str
+    kind: str
+    """``check_raises``, or a newer one."""
+    text: str
+
+
 # ----- scheduler to worker ----------------------------------------------------------------------------------------
 
 
@@ -270,10 +279,10 @@ class RunOver(msgspec.Struct, frozen=True, tag="run_over", tag_field="t"):
     """``done``, ``failed`` or ``cancelled``."""
 
 
-ToScheduler = Hello | Want | Release | Heartbeat | Bye | Gone | CannotStart | Imported
+ToScheduler = Hello | Want | Release | Heartbeat | Bye | Gone | CannotStart | Imported | Remark
 ToWorker = Welcome | Refused | Grants | Ack | HeartbeatAck | Revoke | TaskBegan | TaskOver | RunOver
 
-KNOWN = ("task_began", "cannot_start", "imported")
+KNOWN = ("task_began", "cannot_start", "imported", "remark")
 """What this version says in `Welcome.knows`."""
 
 

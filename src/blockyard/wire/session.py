@@ -17,7 +17,7 @@ from __future__ import annotations
 import enum
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -42,6 +42,7 @@ from blockyard.wire.messages import (
     Imported,
     Refused,
     Release,
+    Remark,
     Revoke,
     Running,
     RunOver,
@@ -250,6 +251,7 @@ class WorkerSession:
         """Why what we start ends at once."""
         self._gone: deque[Gone] = deque(maxlen=256)
         self._imported: list[Imported] = []
+        self._remarks: dict[tuple[str, str], Remark] = {}
         self._out: list[bytes] = []
         self._decoder = Decoder(ToWorker)
         self._greeted_s = now
@@ -368,6 +370,16 @@ class WorkerSession:
         if self.state is SessionState.JOINED and self.welcome is not None and "imported" in self.welcome.knows:
             self._out += [encode(message) for message in messages]
 
+    def remark(self, task: str, kind: str, text: str) -> None:
+        """Say what a person should know of a task: the first of each kind, and again to every new leader."""
+        if (task, kind) not in self._remarks:
+            self._remarks[task, kind] = Remark(task, kind, text)
+            self._say_remarks([self._remarks[task, kind]])
+
+    def _say_remarks(self, messages: Iterable[Remark]) -> None:
+        if self.state is SessionState.JOINED and self.welcome is not None and "remark" in self.welcome.knows:
+            self._out += [encode(message) for message in messages]
+
     def leave(self, reason: str) -> None:
         """Say goodbye: everything is released, nothing more happens."""
         if self.state is SessionState.JOINED:
@@ -483,6 +495,7 @@ class WorkerSession:
         if self._trouble:
             self._say_trouble()
         self._say_imported(self._imported)
+        self._say_remarks(self._remarks.values())
         self._want_sent = 0
         self.want(self._want)
         return happenings
