@@ -11,6 +11,7 @@ what has not started without any lock in the loop.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -75,6 +76,8 @@ class Slot:
         self.output = output
         self.pid = os.getpid()
         self._calls: dict[str, tuple[GridOfRun, Callable[[Block], Any]]] = {}
+        self._folder = os.getcwd()  # noqa: PTH109
+        self._folders: dict[str, str] = {}
         self._functions: dict[str, tuple[Any, ...]] = {}
         self._run_name = ""
         self._imported = Imported()
@@ -152,6 +155,7 @@ class Slot:
     def _run_batch(self, batch: Run) -> None:
         self._begin_writing()
         if batch.task != self._named:
+            self._change_folder(batch.task)
             name_task(batch.task)
             self._named = batch.task
             main_module.show(*self._functions.get(batch.task, ()))
@@ -191,6 +195,13 @@ class Slot:
             doubles[STARTED] = started = ended
             longs[PLACE] = place + 1
         output.block = None
+
+    def _change_folder(self, task: str) -> None:
+        """Give each task a working directory of its own: what one changes, a later block of another does not see."""
+        with contextlib.suppress(OSError):  # it was removed
+            if self._named:
+                self._folders[self._named] = os.getcwd()  # noqa: PTH109 - a string, as it is changed back to
+            os.chdir(self._folders.get(task, self._folder))
 
     def _begin_writing(self) -> None:
         """What has been written so far is not the next block's."""
