@@ -188,7 +188,8 @@ def test_a_failed_run_ends_its_scheduler_with_1_and_names_the_blocks(redis_url, 
             assert peer.work_off(Outcome.FAILED)[1] == "failed"
         assert scheduler.wait() == 1
         found = [(f.task, f.block_id, f.index, f.attempt, f.kind, f.message) for f in scheduler.failures()]
-        assert found == [("work", n, (n,), 2, "ValueError", "broken") for n in (0, 1)]
+        assert found == [("work", n, (n,), attempt, "ValueError", "broken") for n in (0, 1) for attempt in (1, 2)]
+        assert [f.attempt for f in scheduler.failures() if f.final] == [2, 2]
         assert scheduler.status().tasks[0].failed == 2
 
 
