@@ -5,7 +5,7 @@ import resource
 import pytest
 
 from blockyard.spec.errors import SpecError
-from blockyard_scheduler import service as scheduler
+from blockyard_scheduler import sockets as scheduler
 from blockyard_worker import __main__ as worker
 
 

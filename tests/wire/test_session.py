@@ -9,6 +9,15 @@ import pytest
 from blockyard.spec.errors import ProtocolError, SpecError
 from blockyard.spec.model import PipelineSpec
 from blockyard.wire.frames import Decoder, encode
+from blockyard.wire.happenings import (
+    BlocksGranted,
+    Disconnect,
+    LeasesLost,
+    LeasesRevoked,
+    RefusedForGood,
+    RunEnded,
+    TaskWaits,
+)
 from blockyard.wire.messages import (
     Ack,
     BlockError,
@@ -36,15 +45,8 @@ from blockyard.wire.session import (
     GREETING_S,
     LONGEST_RETRY_S,
     TRANSITIONS,
-    BlocksGranted,
     Cause,
-    Disconnect,
-    LeasesLost,
-    LeasesRevoked,
-    RefusedForGood,
-    RunEnded,
     SessionState,
-    TaskWaits,
     WorkerSession,
     split_address,
 )

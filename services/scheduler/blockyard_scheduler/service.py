@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import resource
 import signal
 import time
 from collections import Counter
@@ -24,8 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
-from tornado.tcpserver import TCPServer
 
 from blockyard.arrays.warn import warnings_before
 from blockyard.core.scheduler import Scheduler
@@ -33,7 +30,7 @@ from blockyard.leader.peer import Door
 from blockyard.leader.turn import Turns
 from blockyard.plan.plan_warnings import PLAN_WARNING
 from blockyard.plan.summary import run_warnings
-from blockyard.spec.errors import SpecError, StoreError
+from blockyard.spec.errors import StoreError
 from blockyard.spec.model import PipelineSpec
 from blockyard.wire.api import Explanation, FailureStatus, Notice, RunStatus
 from blockyard.wire.messages import KNOWN, Outcome, Welcome
@@ -50,11 +47,12 @@ from blockyard_scheduler.resume import resumed
 from blockyard_scheduler.scaling.autoscaler import Autoscaler, Notes
 from blockyard_scheduler.scaling.cluster import Cluster
 from blockyard_scheduler.settings import Settings
+from blockyard_scheduler.sockets import listen, most_connections
 from blockyard_scheduler.store.failures import failure_statuses
 from blockyard_scheduler.store.redis import Store
 from blockyard_scheduler.throughput import Recorder, Throughput
 from blockyard_scheduler.tls import Certificate
-from blockyard_scheduler.tornado_server import SPARE_FILES, BlockServer
+from blockyard_scheduler.tornado_server import BlockServer
 from blockyard_scheduler.turns import TurnLoop
 
 log = logging.getLogger(__name__)
@@ -158,7 +156,7 @@ class SchedulerService:
 
     def _listen(self) -> None:
         settings = self.settings
-        self._port = _listen(self._blocks, settings.host, settings.port, "--port")
+        self._port = listen(self._blocks, settings.host, settings.port, "--port")
         self.leadership.claim.address = settings.address(self._port)
         if settings.http_port >= 0:
             certificate = self._certificate if settings.http_tls else None
@@ -170,7 +168,7 @@ class SchedulerService:
                 open_metrics=not settings.metrics_token,
                 certificate=certificate,
             )
-            self._http_port = _listen(self._http, settings.http_host, settings.http_port, "--http-port")
+            self._http_port = listen(self._http, settings.http_host, settings.http_port, "--http-port")
         log.info(
             "listening for workers on %s:%d%s, %s on port %d",
             settings.host,
@@ -487,39 +485,3 @@ class SchedulerService:
         notes = await self._store.failures()
         ours = [note for note in notes if task in (None, note.task)]
         return await asyncio.to_thread(failure_statuses, core, ours)  # there may be hundreds of thousands
-
-
-def _listen(server: TCPServer, host: str, port: int, flag: str) -> int:
-    """Listen, and give the port. Raises SpecError, with a sentence, where that is not possible."""
-    try:
-        sockets = bind_sockets(port, host)
-    except OSError as error:
-        raise SpecError(
-            f"{flag}: cannot listen on {host or 'any address'}, port {port} ({error.strerror or error}); end what uses"
-            " it, or give another port (0: any free one)"
-        ) from None
-    server.add_sockets(sockets)
-    found: int = sockets[0].getsockname()[1]
-    return found
-
-
-def most_connections() -> int:
-    """Return how many workers may connect. Raises SpecError where the limit of open files leaves room for none."""
-    files = _most_files()
-    if files <= SPARE_FILES:
-        raise SpecError(
-            f"a scheduler may open only {files} files here, and needs {SPARE_FILES} and one for each worker; raise the"
-            f" limit, as with: ulimit -n {16 * SPARE_FILES}"
-        )
-    return files - SPARE_FILES
-
-
-def _most_files() -> int:
-    """Raise the limit of open files as far as we may, and give it: one for each worker."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = hard if hard != resource.RLIM_INFINITY else max(soft, 65536)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (ValueError, OSError):  # some systems refuse their own hard limit
-        return soft
-    return wanted

@@ -28,8 +28,6 @@ UNSENT_BYTES = 2**26
 """A worker that reads so slowly that this much waits for it is dropped."""
 SILENT_LEASES = 2.0
 """A connection that was silent for so many lease times is half open: its worker is long back on another, or gone."""
-SPARE_FILES = 64
-"""Of the files this process may open, so many are kept for other things than workers."""
 
 
 class Session:

@@ -23,8 +23,7 @@ import numpy as np
 from blockyard.client.context import Context
 from blockyard.client.tls import Trust
 from blockyard.logs import say_always
-from blockyard.wire.messages import Hello, Outcome
-from blockyard.wire.session import (
+from blockyard.wire.happenings import (
     BlocksGranted,
     Happening,
     Joined,
@@ -33,11 +32,10 @@ from blockyard.wire.session import (
     RefusedForGood,
     ReleaseSafe,
     RunEnded,
-    SessionState,
     TaskEnded,
-    WorkerSession,
-    split_address,
 )
+from blockyard.wire.messages import Hello, Outcome
+from blockyard.wire.session import SessionState, WorkerSession, split_address
 from blockyard_worker.http import Facts
 from blockyard_worker.link import Link
 from blockyard_worker.slot_handle import SlotSettings

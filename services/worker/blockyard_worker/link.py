@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from blockyard.client.tls import Trust, distrust
-from blockyard.wire.session import Disconnect, Happening, RefusedForGood, SessionState, WorkerSession, split_address
+from blockyard.wire.happenings import Disconnect, Happening, RefusedForGood
+from blockyard.wire.session import SessionState, WorkerSession, split_address
 
 CONNECT_S = 10.0
 

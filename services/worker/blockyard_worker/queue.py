@@ -10,8 +10,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from blockyard.wire.happenings import LeaseBatch
 from blockyard.wire.messages import BlockError, Outcome
-from blockyard.wire.session import LeaseBatch
 
 Ids: TypeAlias = npt.NDArray[np.int64]
 

@@ -22,8 +22,8 @@ from blockyard.client.output import Section, note_end
 from blockyard.spec.model import TaskSpec
 from blockyard.spec.module_path import python_of
 from blockyard.wire.frames import Decoder, encode
+from blockyard.wire.happenings import LeaseBatch
 from blockyard.wire.messages import BlockError, Outcome
-from blockyard.wire.session import LeaseBatch
 from blockyard_worker.channel import (
     Failure,
     HandBack,

@@ -21,8 +21,8 @@ import numpy.typing as npt
 from blockyard.client.calls import signal_name
 from blockyard.client.pace import Pace
 from blockyard.spec.model import TaskSpec
+from blockyard.wire.happenings import LeaseBatch
 from blockyard.wire.messages import BlockError, Outcome
-from blockyard.wire.session import LeaseBatch
 from blockyard_worker.channel import Loaded, Remarked
 from blockyard_worker.queue import Queue, Results
 from blockyard_worker.slot_handle import SlotHandle, SlotSettings

@@ -32,18 +32,9 @@ from blockyard.logs import say_always
 from blockyard.spec.errors import nearest
 from blockyard.spec.model import TaskSpec
 from blockyard.spec.module_path import python_of
+from blockyard.wire.happenings import Happening, Joined, RefusedForGood, RunEnded, TaskEnded, TaskWaits
 from blockyard.wire.messages import Gone, Hello, TaskBegan
-from blockyard.wire.session import (
-    Happening,
-    Joined,
-    RefusedForGood,
-    RunEnded,
-    SessionState,
-    TaskEnded,
-    TaskWaits,
-    WorkerSession,
-    split_address,
-)
+from blockyard.wire.session import SessionState, WorkerSession, split_address
 from blockyard_worker.agent import ACKS_S, EXIT_OK, EXIT_REFUSED, AgentSettings
 from blockyard_worker.http import Facts
 from blockyard_worker.link import Link

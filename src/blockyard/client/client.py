@@ -44,8 +44,7 @@ from blockyard.spec.block import Block, GridOfRun
 from blockyard.spec.errors import BlockyardError, ConnectError, FatalBlockError, LeaseLostError, SpecError, nearest
 from blockyard.spec.model import TaskSpec
 from blockyard.spec.randomness import Source, seed_for
-from blockyard.wire.messages import BlockError, Hello, Outcome
-from blockyard.wire.session import (
+from blockyard.wire.happenings import (
     BlocksGranted,
     Happening,
     Joined,
@@ -53,10 +52,10 @@ from blockyard.wire.session import (
     LeasesRevoked,
     RefusedForGood,
     RunEnded,
-    SessionState,
     TaskEnded,
-    WorkerSession,
 )
+from blockyard.wire.messages import BlockError, Hello, Outcome
+from blockyard.wire.session import SessionState, WorkerSession
 
 BATCH_S = 0.2
 LARGEST_BATCH = 4096

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 from blockyard.client.tls import Trust, distrust
-from blockyard.wire.session import Disconnect, Happening, RefusedForGood, SessionState, WorkerSession, split_address
+from blockyard.wire.happenings import Disconnect, Happening, RefusedForGood
+from blockyard.wire.session import SessionState, WorkerSession, split_address
 
 CONNECT_S = 5.0
 LONGEST_WAIT_S = 1.0

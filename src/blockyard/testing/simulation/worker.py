@@ -12,8 +12,7 @@ import numpy as np
 from blockyard.testing.order import Name
 from blockyard.testing.simulation.clock import Process
 from blockyard.testing.simulation.network import Connection, End
-from blockyard.wire.messages import Hello, Outcome
-from blockyard.wire.session import (
+from blockyard.wire.happenings import (
     BlocksGranted,
     Disconnect,
     Happening,
@@ -22,11 +21,11 @@ from blockyard.wire.session import (
     RefusedForGood,
     ReleaseSafe,
     RunEnded,
-    SessionState,
     TaskEnded,
     TaskWaits,
-    WorkerSession,
 )
+from blockyard.wire.messages import Hello, Outcome
+from blockyard.wire.session import SessionState, WorkerSession
 
 if TYPE_CHECKING:
     from blockyard.testing.simulation.cluster import Cluster
