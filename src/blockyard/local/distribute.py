@@ -33,6 +33,7 @@ from blockyard.local.run import LocalRun
 from blockyard.plan.plan_warnings import PLAN_WARNING
 from blockyard.spec.errors import BlockyardError, SpecError, StoreError, brief
 from blockyard.spec.functions import PICKLE, is_own_worker, load_function
+from blockyard.spec.given import whole
 from blockyard.spec.importing import UNDER_MAIN, refuse_while_importing
 from blockyard.spec.pipeline import Pipeline
 from blockyard.spec.randomness import random_sources, said_of, seeding
@@ -332,9 +333,10 @@ def _tell(result: RunResult, folder: Path, *, private: bool, resolved: ResolvedR
 
 
 def _at_least_one(name: str, value: int | None) -> int | None:
-    if value is not None and value < 1:
-        raise SpecError(f"{name} is {value}; it must be at least 1")
-    return value
+    number = None if value is None else whole(value, name)
+    if number is not None and number < 1:
+        raise SpecError(f"{name} is {number}; it must be at least 1")
+    return number
 
 
 def _id_from(function: Any) -> str:

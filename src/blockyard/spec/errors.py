@@ -79,7 +79,10 @@ def brief(value: object, longest: int = 80) -> str:
     >>> brief("x" * 100, longest=12)
     "'xxxxxxxx..."
     """
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # noqa: BLE001 - of a class of the user's, whose own fault is told elsewhere
+        text = f"a {type(value).__name__} that has no text"
     return text if len(text) <= longest else text[: longest - 3] + "..."
 
 

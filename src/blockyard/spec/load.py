@@ -7,6 +7,7 @@ first fault is told by the step that can say most about it.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -83,10 +84,16 @@ def _check_names(value: Any) -> None:
         _check_fields(_item(task, "check"), CheckSpec, (*where, "check"), value)
 
 
+@functools.cache
+def _fields(struct: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """Return the fields of a struct; msgspec compiles their annotations anew each time, a millisecond for a task."""
+    return msgspec.structs.fields(struct)
+
+
 def _check_fields(value: Any, struct: type[msgspec.Struct], where: Where, whole: Any) -> None:
     if not isinstance(value, Mapping):
         return
-    fields = msgspec.structs.fields(struct)
+    fields = _fields(struct)
     known = [field.encode_name for field in fields]
     for name in value:
         if name not in known:

@@ -15,7 +15,8 @@ from blockyard.spec.errors import SpecError, brief, nearest
 from blockyard.spec.functions import is_own_worker, load_function, reference_of
 from blockyard.spec.model import CheckSpec, PipelineSpec, RoiSpec, RunSpec, Target, TaskSpec
 from blockyard.spec.pickles import name_of
-from blockyard.spec.task import UNDEFINED, Task, roi_spec
+from blockyard.spec.rois import roi_spec
+from blockyard.spec.task import UNDEFINED, Task
 from blockyard.spec.user_code import call_fault
 from blockyard.spec.validate import LONGEST_ID, LONGEST_NAME, check_name, order_of, validate_run
 

@@ -19,17 +19,17 @@ from __future__ import annotations
 
 import copy
 import enum
-import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
-import numpy as np
 from funlib.geometry import Roi
 
 from blockyard.spec.errors import SpecError, brief, nearest
+from blockyard.spec.given import plain, seconds, text, whole
 from blockyard.spec.model import RoiSpec
+from blockyard.spec.rois import roi_spec
 
 
 class _Undefined(enum.Enum):
@@ -126,7 +126,7 @@ class Task:
     ) -> None:
         if of_daisy_1 or not (global_config is None or isinstance(global_config, Mapping)):
             raise SpecError(f"task '{task_id}' has more than an id, a global_config and parameters: {DAISY_1}")
-        self.task_id = task_id or type(self).__name__
+        self.task_id = text(task_id) or type(self).__name__
         self.global_config = global_config
         known = parameters_of(type(self))
         configured = (global_config or {}).get(self.task_id) or {}
@@ -192,6 +192,7 @@ class Task:
         with the pipeline.
         """
         before, after = _pair(check_function, self.task_id)
+        task = f"task '{self.task_id}'"
         self._schedule = Schedule(
             total_roi=roi_spec(total_roi, f"total_roi of task '{self.task_id}'"),
             read_roi=roi_spec(read_roi, f"read_roi of task '{self.task_id}'"),
@@ -200,13 +201,13 @@ class Task:
             before=before,
             after=after,
             read_write_conflict=bool(read_write_conflict),
-            num_workers=None if num_workers is None else _whole(num_workers, f"task '{self.task_id}': num_workers"),
-            max_retries=_whole(max_retries, f"task '{self.task_id}': max_retries"),
-            fit=fit,
-            params=_plain(params or {}),
-            timeout_s=timeout_s,
-            pool=pool,
-            command=None if command is None else tuple(command),
+            num_workers=None if num_workers is None else whole(num_workers, f"{task}: num_workers"),
+            max_retries=whole(max_retries, f"{task}: max_retries"),
+            fit=text(fit),
+            params=_params(params, f"{task}, params"),
+            timeout_s=None if timeout_s is None else seconds(timeout_s, f"{task}: timeout_s"),
+            pool=text(pool),
+            command=None if command is None else _command(command, f"{task}, command"),
             submits=bool(submits),
         )
 
@@ -245,41 +246,22 @@ def parameters_of(task_class: type) -> dict[str, Parameter]:
 # ----- values of a schedule ---------------------------------------------------------------------------------------
 
 
-def roi_spec(roi: Any, what: str) -> RoiSpec:
-    """Return the integers of a Roi. Raises SpecError, in which `what` names it, for anything else or no bounds."""
-    try:
-        offset, shape = tuple(roi.offset), tuple(roi.shape)
-    except (AttributeError, TypeError):
-        raise SpecError(f"{what} must be a Roi, not {brief(roi)}") from None
-    if None in shape or None in offset:
-        raise SpecError(f"{what} is {roi}, which has no bounds; give an offset and a shape for each axis")
-    return RoiSpec(tuple(int(x) for x in offset), tuple(int(x) for x in shape))
+def _params(params: Any, what: str) -> dict[str, Any]:
+    if params is None:
+        return {}
+    if not isinstance(params, Mapping):
+        raise SpecError(f"{what} is {brief(params)}; it must be a dict of keyword arguments")
+    given: dict[str, Any] = plain(params, what)
+    return given
 
 
-def _plain(value: Any) -> Any:
-    """Return a parameter as data where it can only mean one thing: numpy scalars, paths, enums, tuples, Coordinates.
-
-    All the rest stays as it is, and is refused with the pipeline. The task keeps a copy of its own.
-    """
-    if isinstance(value, Mapping):
-        return {(str(key) if isinstance(key, str) else key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, enum.Enum):
-        return _plain(value.value)
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    bases = [base for base in (bool, int, float, str) if isinstance(value, base)]
-    return bases[0](value) if bases else value
-
-
-def _whole(value: Any, what: str) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise SpecError(f"{what} is {brief(value)}; it must be a whole number") from None
+def _command(command: Any, what: str) -> tuple[str, ...]:
+    """Return the words of a command: texts and paths."""
+    words = [] if isinstance(command, str | bytes) or not isinstance(command, Iterable) else list(command)
+    taken = [os.fspath(word) if isinstance(word, os.PathLike) else text(word) for word in words]
+    if not taken or not all(isinstance(word, str) for word in taken):
+        raise SpecError(f"{what} is {brief(command)}; it must be a list of a program and its arguments, each text")
+    return tuple(taken)
 
 
 def _pair(check: Any, task_id: str) -> tuple[Any, Any]:

@@ -21,6 +21,12 @@ NAME_PATTERN = r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?"
 LARGEST_COORDINATE = 2**61
 """Coordinates and their sums and differences are 64-bit integers."""
 
+SMALLEST, LARGEST = -(2**63), 2**64 - 1
+"""Whole numbers that a parameter can be."""
+
+MOST = 2**31 - 1
+"""The largest number of workers and of retries."""
+
 Where = tuple[str | int, ...]
 
 
@@ -94,6 +100,8 @@ def _check_code(task: TaskSpec, where: Where) -> None:
             )
     if task.command is not None and not (task.command and task.command[0]):
         raise SpecError.at((*where, "command"), f"task '{task.id}': command is empty; write [program, argument, ...]")
+    for place, word in enumerate(task.command or ()):
+        check_text(word, f"task '{task.id}', command[{place}]", (*where, "command", place))
     if task.worker is not None and task.params:
         raise SpecError.at(
             (*where, "params"),
@@ -118,20 +126,50 @@ def check_plain(value: Any, what: str, where: Where) -> None:
         for key, item in value.items():
             if not isinstance(key, str):
                 raise SpecError.at(where, f"{what}: the key {key!r} is not text; put it in quotes")
+            check_text(key, f"{what}: the key {key!r}", where)
             check_plain(item, f"{what}.{key}", (*where, key))
     elif isinstance(value, list | tuple):
+        if {*map(type, value)} <= {int} and (not value or (min(value) >= SMALLEST and max(value) <= LARGEST)):
+            return  # a list of a million seeds in 20 ms
         for number, item in enumerate(value):
             check_plain(item, f"{what}[{number}]", (*where, number))
+    elif isinstance(value, str):
+        check_text(value, what, where)
     elif isinstance(value, float) and not math.isfinite(value):
         raise SpecError.at(where, f"{what} is {value}, which JSON cannot carry; write it as text, or leave it out")
-    elif isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**64:
-        raise SpecError.at(where, f"{what} is {value}, which does not fit 64 bits; write it as text")
+    elif isinstance(value, int) and not isinstance(value, bool) and not SMALLEST <= value <= LARGEST:
+        raise SpecError.at(where, f"{what} is {_digits(value)}, which does not fit 64 bits; write it as text")
     elif value is not None and type(value) not in (bool, int, float, str):
         raise SpecError.at(
             where,
             f"{what} is {brief(value)} ({type(value).__name__}); only text, numbers, true, false, null, lists and"
-            " mappings travel to workers: put it in quotes, or make it inside the function",
+            f" mappings travel to workers: {_advice(value)}",
         )
+
+
+def check_text(value: str, what: str, where: Where) -> None:
+    """Raise SpecError for text that is none in UTF-8, such as a file name whose bytes Python could not read."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise SpecError.at(
+            where, f"{what}, {brief(value)}, is no text: a file name in another encoding, perhaps; rename the file"
+        ) from None
+
+
+def _digits(value: int) -> str:
+    return str(value) if value.bit_length() < 400 else f"a number of {value.bit_length()} bits"
+
+
+def _advice(value: Any) -> str:
+    """Say how a value of Python can reach a function all the same."""
+    if hasattr(value, "tolist"):
+        return "give a list (.tolist()), or the path of a file; or make it inside the function"
+    if isinstance(value, set | frozenset):
+        return "give a sorted list, or make it inside the function"
+    if hasattr(value, "__dataclass_fields__"):
+        return "give dataclasses.asdict() of it, or make it inside the function"
+    return "put it in quotes, or make it inside the function"
 
 
 def check_rois(task: TaskSpec, where: Where) -> None:
@@ -194,6 +232,9 @@ def _check_numbers(task: TaskSpec, where: Where) -> None:
         raise SpecError.at(
             (*where, "max_retries"), f"task '{task.id}': max_retries is {task.max_retries}; it must be at least 0"
         )
+    for name in ("num_workers", "max_retries"):
+        if (getattr(task, name) or 0) > MOST:
+            raise SpecError.at((*where, name), f"task '{task.id}': {name} is more than {MOST}; no run has so many")
     if task.timeout_s is not None and not (task.timeout_s > 0 and math.isfinite(task.timeout_s)):
         raise SpecError.at(
             (*where, "timeout_s"),
