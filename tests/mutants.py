@@ -226,8 +226,8 @@ MUTANTS = (
     ),
     # --- batches
     _skip("one skip is all", "0.0 if task.number in self._run_s else 1.0", "1.0"),
-    _skip("runs do not end the skipping", "_smooth(self._skipping, task.number, 0.0)", "pass"),
-    _skip("no bound on skips", "max(self._skip_s[number], least_skip_s)", "self._skip_s[number]"),
+    _skip("runs do not end the skipping", "self._note(task.number, skipped=0.0)", "pass"),
+    _skip("no bound on skips", "max(float(seconds.mean()), self._least_skip_s)", "float(seconds.mean())"),
     # --- releases, retries, leases
     _core("anybody may release", "scheduler", "if grant is None or grant.worker != worker.id:", "if grant is None:"),
     _core(

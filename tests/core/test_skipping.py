@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from blockyard.core import events as ev
-from blockyard.core.assign import MOST_SKIPS
+from blockyard.core.measures import MOST_SKIPS
 from blockyard.core.scheduler import CoreSettings, Scheduler
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
 from blockyard.wire.messages import Outcome

@@ -28,8 +28,6 @@ LEAST_BLOCK_S = 1e-5
 """A block costs its worker at least this, however little it does."""
 FEWEST_READY = 64
 """Looked for even when nobody asks, so that the status can say whether more workers would help."""
-MOST_SKIPS = 64
-"""Blocks in a batch where the last ones were skipped: the next may be the first that runs, and those behind it wait."""
 MOST_SEGMENTS = 16
 """A batch of several tasks is handed out in Z-order in at most this many pieces."""
 
@@ -142,9 +140,7 @@ def _room(core: RunState, group: Group, worker: Worker) -> int:
 
 def _mean_s(core: RunState, task: Task) -> float:
     """Return the smoothed seconds of a block; before any is measured, so long that one a slot is handed out."""
-    batch_s = core.settings.batch_s
-    known = core.measures.block_s(task.number, least_skip_s=batch_s / MOST_SKIPS)
-    return 2 * batch_s if known is None else max(known, LEAST_BLOCK_S)
+    return max(core.measures.mean_s.get(task.number, 2 * core.settings.batch_s), LEAST_BLOCK_S)
 
 
 def _assign_worker(core: RunState, group: Group, worker: Worker, most: int, now: float) -> None:

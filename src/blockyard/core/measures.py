@@ -13,6 +13,8 @@ from blockyard.wire.messages import Outcome
 
 RECENT_BLOCKS = 512
 """Durations kept of each task, for the median."""
+MOST_SKIPS = 64
+"""Blocks in a batch where the last ones were skipped: the next may be the first that runs, and those behind it wait."""
 SMOOTHING = 0.7
 """How much of the known mean duration is kept when new blocks are measured."""
 
@@ -20,8 +22,12 @@ SMOOTHING = 0.7
 class Measures:
     """Counters of the whole run, and by task what its blocks took and how many a second are done."""
 
-    def __init__(self, tasks: Sequence[Task]) -> None:
-        """Begin at zero."""
+    def __init__(self, tasks: Sequence[Task], least_skip_s: float = 0.0) -> None:
+        """Begin at zero.
+
+        A skipped block counts as `least_skip_s` at least: skips end without a sign, and what comes then may take long.
+        """
+        self._least_skip_s = least_skip_s
         self.granted = 0
         self.expired = 0
         self.stale = 0
@@ -37,6 +43,9 @@ class Measures:
         self.rates = {task.number: Rate() for task in tasks}
         """Blocks done or skipped a second."""
         self.voxel_rates = {task.number: Rate() for task in tasks}
+        self.mean_s: dict[int, float] = {}
+        """Smoothed seconds until a worker is finished with a block, by task: skipped blocks are among them as often as
+        they were of late. Missing: none measured yet."""
         self._run_s: dict[int, float] = {}
         """Smoothed seconds of a block that ran and was done, by task; missing: none measured yet."""
         self._skip_s: dict[int, float] = {}
@@ -74,27 +83,23 @@ class Measures:
 
     def skipped(self, task: Task, seconds: npt.NDArray[np.float32]) -> None:
         """Blocks were found done, which took so long."""
-        _smooth(self._skip_s, task.number, float(seconds.mean()))
+        _smooth(self._skip_s, task.number, max(float(seconds.mean()), self._least_skip_s))
         self._skipping.setdefault(task.number, 0.0 if task.number in self._run_s else 1.0)
-        _smooth(self._skipping, task.number, 1.0)
+        self._note(task.number, skipped=1.0)
 
-    def block_s(self, number: int, least_skip_s: float = 0.0) -> float | None:
-        """Return the smoothed seconds after which a worker is finished with a block of a task; None: none measured yet.
-
-        Skipped blocks are among them as often as they were of late. One counts as `least_skip_s` at least: skips end
-        without a sign, and the blocks after them may take long.
-        """
-        run_s, skipping = self._run_s.get(number), self._skipping.get(number)
-        if skipping is None:
-            return run_s
-        skip_s = max(self._skip_s[number], least_skip_s)
-        return skip_s if run_s is None else skipping * skip_s + (1 - skipping) * run_s
+    def _note(self, number: int, skipped: float) -> None:
+        """Blocks were finished with, such a share of them by being skipped."""
+        _smooth(self._skipping, number, skipped)
+        share, skip_s = self._skipping[number], self._skip_s[number]
+        self.mean_s[number] = share * skip_s + (1 - share) * self._run_s.get(number, skip_s)
 
     def took(self, task: Task, seconds: npt.NDArray[np.float32]) -> None:
         """Blocks that are done took so long."""
         _smooth(self._run_s, task.number, float(seconds.mean()))
         if task.number in self._skipping:
-            _smooth(self._skipping, task.number, 0.0)
+            self._note(task.number, skipped=0.0)
+        else:
+            self.mean_s[task.number] = self._run_s[task.number]
         recent = self.recent_s.get(task.number, seconds[:0])
         self.recent_s[task.number] = np.concatenate([recent, seconds[-RECENT_BLOCKS:]])[-RECENT_BLOCKS:]
         self.durations.setdefault(task.spec.id, []).append(seconds)

@@ -54,7 +54,7 @@ class Outlook:
 
     def _busy_by_task(self, core: RunState, busy: list[float]) -> list[float]:
         """Split busy slots by what is leased: a worker may hold more blocks than slots, of several tasks."""
-        work = [core.leases.count_by_task.get(n, 0) * (core.measures.block_s(n) or 1.0) for n in range(len(core.tasks))]
+        work = [core.leases.count_by_task.get(n, 0) * core.measures.mean_s.get(n, 1.0) for n in range(len(core.tasks))]
         by_pool = [1e-9] * len(self.pools)
         for n, seconds in enumerate(work):
             by_pool[self._pool_of[n]] += seconds

@@ -16,7 +16,7 @@ from blockyard.core.failfast import FailFast
 from blockyard.core.health import Health
 from blockyard.core.history import History
 from blockyard.core.listeners import Listeners
-from blockyard.core.measures import Measures
+from blockyard.core.measures import MOST_SKIPS, Measures
 from blockyard.core.notices import Notices
 from blockyard.core.ready.frontier import Frontier, connect_frontiers
 from blockyard.core.ready.retries import Retries
@@ -65,7 +65,7 @@ class RunState:
         self.workers: dict[str, Worker] = {}
         self.allotted: dict[int, dict[str, int]] = {task.number: {} for task in self.tasks}
         """For tasks with `num_workers`: how many blocks each worker may run at once."""
-        self.measures = Measures(self.tasks)
+        self.measures = Measures(self.tasks, least_skip_s=self.settings.batch_s / MOST_SKIPS)
         self.history = History(self.tasks, self.settings.history_blocks)
         self.started_s = now
         self.ended_s: float | None = None
