@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from blockyard.core import failfast
 from blockyard.core import scheduler as core_scheduler
 from blockyard.core.events import BlocksReleased, SendTaskBegan
 from blockyard.core.listeners import Listeners
 from blockyard.core.ready.frontier import Frontier
+from blockyard.core.ready.retries import Retries
 from blockyard.core.state.hold import RecoveryHold
 from blockyard.core.state.leases import Grant, Leases
 from blockyard.core.state.task import Kind
+from blockyard.spec.errors import StoreError
 from blockyard.testing.simulation import KINDS, BrokenPromiseError, Cluster, Faults, crash_everywhere, simulate
 from blockyard.wire.messages import Outcome
 
@@ -34,7 +37,7 @@ def test_faults_are_not_idle() -> None:
     """Histories do have kills, freezes and cuts of each kind, and blocks that ran more than once because of them."""
     clusters = [simulate(seed) for seed in range(40)]
     kinds = {kind for cluster in clusters for kind in cluster.counts}
-    assert kinds == {*KINDS, "command lost", "answer lost"}
+    assert kinds == {*KINDS, "command lost", "answer lost", "sick worker"}
     assert sum(cluster.history.executions - cluster.history.total for cluster in clusters) > 0
 
 
@@ -125,6 +128,16 @@ def _losses_spend_retries(_: Cluster, patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def _what_failed_waits_for_ever(_: Cluster, patch: pytest.MonkeyPatch) -> None:
+    """No worker is given what another has failed."""
+    patch.setattr(Retries, "take", lambda self, *_: np.empty(0, np.int64))
+
+
+def _a_stop_by_one_machine_is_for_good(_: Cluster, patch: pytest.MonkeyPatch) -> None:
+    """Fail-fast gives no chance to a worker that comes after a sick one alone has failed 10 times."""
+    patch.setattr(failfast, "reopen", lambda core, newcomer: False)
+
+
 @pytest.mark.parametrize(
     ("promises", "sabotage"),
     [
@@ -136,6 +149,8 @@ def _losses_spend_retries(_: Cluster, patch: pytest.MonkeyPatch) -> None:
         (("P3", "P4"), _conflicts_forgotten),
         (("P4",), _workers_of_all_tasks_are_started_at_once),
         (("P5",), _returned_blocks_forgotten),
+        (("P5",), _what_failed_waits_for_ever),
+        (("P5",), _a_stop_by_one_machine_is_for_good),
         (("P6",), _losses_spend_retries),
     ],
 )
@@ -156,4 +171,6 @@ def _broken(
         cluster.go()
     except BrokenPromiseError as error:
         return str(error)
+    except StoreError as error:  # two leaders wrote over each other
+        return f"P2: {error}"
     return None

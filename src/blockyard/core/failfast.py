@@ -128,7 +128,8 @@ class FailFast:
         watch = self._watches.get(task)
         if watch is None or not several(watch.workers, connected):
             return None
-        lone = next(iter(watch.workers)) if len(watch.workers) == 1 else ""
+        hosts = set(map(host_of, watch.workers))
+        lone = "" if len(hosts) > 1 else next(iter(watch.workers if len(watch.workers) == 1 else hosts))
         self.stops[task] = stop = Stop(_sentence(name, watch), lone)
         self.since_s = now
         self.ripe.discard(task)
@@ -206,7 +207,8 @@ def lift(core: RunState, tasks: Iterable[Task]) -> None:
 def reopen(core: RunState, newcomer: Worker) -> bool:
     """Lease tasks again that only another worker has failed; return whether there are any."""
     stops = core.fail_fast.stops
-    lone = [n for n, stop in stops.items() if stop.worker not in ("", newcomer.id)]
+    known = {"", newcomer.id, host_of(newcomer.id)}
+    lone = [number for number, stop in stops.items() if stop.worker not in known]
     reopened = [number for number in lone if newcomer.may_run(core.tasks[number].spec)]
     for number in reopened:
         core.fail_fast.reopen(number)

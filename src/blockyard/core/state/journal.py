@@ -57,7 +57,7 @@ class Stop(msgspec.Struct, array_like=True, frozen=True):
     text: str
     """A sentence for a person."""
     worker: str = ""
-    """The only worker that has failed; "": there are several."""
+    """The only worker that has failed, or the machine of all that have; "": they are on several."""
 
 
 class Record(msgspec.Struct, array_like=True):

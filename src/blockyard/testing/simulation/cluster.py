@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -24,6 +25,9 @@ LONGEST_S = 600.0
 DELAY_S = 0.003
 OWN = 0.25
 """Share of the tasks that have a worker of the user's own."""
+LATE_S = 3.0
+SICK = 0.25
+"""Share of the clusters with a worker that fails all that it gets."""
 KINDS = (
     *("kill worker", "freeze worker", "drain worker", "cut", "half-open", "slow", "duplicate"),
     *("kill scheduler", "freeze scheduler", "store away", "store forgets", "store forgets, leader dies"),
@@ -51,13 +55,22 @@ class Cluster:
         self.rng = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
         self.faults = faults or Faults()
         self.clock = Clock()
-        self.run = run or some_own(random_run(self.rng), random.Random(-1 - seed))  # noqa: S311 - the same
+        self._aside = random.Random(-1 - seed)  # noqa: S311 - the same; what it draws changes no history of other faults
+        self.run = run or some_own(random_run(self.rng), self._aside)
+        self.sick = ""
+        """The worker, in all its lives, that fails each block at once; "": none does."""
+        if run is None and self.faults.per_s > 0 and self._aside.random() < SICK:
+            self.sick = "w0"
+            self.run = patient(self.run)
         self.lock_s, self.heartbeat_s = 1.5, 0.5
         self.settings = CoreSettings(
             lease_s=4.0,
             grace_s=0.5,
             snapshot_records=self.rng.choice([5, 50, 2048]),
             batch_s=self.rng.choice([0.05, 1.0]),
+            fail_fast=True,
+            fail_fast_settle_s=1.0,
+            retry_backoff_s=0.1,
         )
         self.block_s = self.rng.choice([0.01, 0.1, 0.1, 0.5, 0.5, 2.0])
         self.loses_answers = self.faults.loses_answers
@@ -97,7 +110,13 @@ class Cluster:
         """Run to the end. Raises BrokenPromiseError."""
         for address in self.addresses:
             self.schedulers[address] = SchedulerProcess(self, address)
-        self.workers = [WorkerProcess(self, f"w{n}") for n in range(self.rng.randint(1, 4))]
+        names = [f"w{n}" for n in range(self.rng.randint(1, 4))]
+        if self.sick:  # it has the run to itself for a while; then somebody comes who can do it
+            self.count("sick worker")
+            for name in [*names[1:], "well"]:
+                self.clock.at(self._aside.uniform(0, LATE_S), partial(self._come, name))
+            names = names[:1]
+        self.workers = [WorkerProcess(self, name) for name in names]
         own = [task.id for task in self.run.pipeline.tasks if task.worker is not None]
         self.workers += [Listener(self, f"{task}-{n}", task) for task in own for n in range(2)]
         self._next_fault()
@@ -107,6 +126,9 @@ class Cluster:
             if not self._step() or self.clock.now > LONGEST_S or steps > MOST_STEPS:
                 done = f"{len(self.history.done)} of {self.history.total}"
                 raise BrokenPromiseError(f"P5: stuck at {self.clock.now:.1f} s with {done} blocks done")
+
+    def _come(self, name: str) -> None:
+        self.workers.append(WorkerProcess(self, name))
 
     def _step(self) -> bool:
         try:
@@ -201,6 +223,12 @@ def random_run(rng: random.Random) -> RunSpec:
             )
         )
     return RunSpec(PipelineSpec(name="simulated", tasks=tuple(tasks)))
+
+
+def patient(run: RunSpec) -> RunSpec:
+    """Let blocks be tried for as long as it takes: where all are away but the sick worker, it gets them."""
+    tasks = tuple(msgspec.structs.replace(task, max_retries=10**6) for task in run.pipeline.tasks)
+    return msgspec.structs.replace(run, pipeline=msgspec.structs.replace(run.pipeline, tasks=tasks))
 
 
 def some_own(run: RunSpec, rng: random.Random) -> RunSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -35,6 +36,7 @@ class History:
         """What was done and has not been begun again: what waits for it finds its input, though the store forgot."""
         self.running: dict[Name, str] = {}
         self.executions = 0
+        self._failures: Counter[Name] = Counter()
 
     @property
     def total(self) -> int:
@@ -52,8 +54,10 @@ class History:
         missing = self._waits[name] - self._written
         if missing:
             raise BrokenPromiseError(f"P4: {name} begins on {where} before {sorted(missing)[:3]} are done")
-        if attempt != 1:
-            raise BrokenPromiseError(f"P6: {name} begins attempt {attempt} although no block ever failed")
+        if attempt > 1 + self._failures[name]:
+            raise BrokenPromiseError(
+                f"P6: {name} begins attempt {attempt}, and has failed {self._failures[name]} times"
+            )
         self.running[name] = where
         self._written.discard(name)
 
@@ -62,9 +66,10 @@ class History:
         if not any(waits <= self._ever_written for name, waits in self._waits.items() if name[0] == task):
             raise BrokenPromiseError(f"P4: a worker of {task} is started on {where} before any of its blocks can run")
 
-    def stopped(self, name: Name) -> None:
-        """It finished, or was killed."""
+    def stopped(self, name: Name, *, failed: bool = False) -> None:
+        """It finished, failed, or was killed."""
         del self.running[name]
+        self._failures[name] += failed
 
     def stored(self, seq: int, record: bytes) -> None:
         """The store took a record: what it says is done is done, once."""

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from blockyard.testing.simulation.cluster import Cluster
 
 
+SICK_S = 0.001
+"""A sick worker fails a block so fast."""
+
+
 @dataclass(slots=True, eq=False)
 class Execution:
     """A block that a slot runs."""
@@ -73,6 +77,10 @@ class WorkerProcess(Process):
         self._appetite = self._rng.choice([1, 2, 8])
         self._connect()
         self._beat()
+
+    @property
+    def _is_sick(self) -> bool:
+        return self.name == self._cluster.sick
 
     def _hello(self) -> Hello:
         return Hello(worker=f"{self.name}-{self._lives}", slots=self.slots)
@@ -181,10 +189,11 @@ class WorkerProcess(Process):
             before = len(self.session.unacked)
             numbers = np.array([number for number, _ in held], np.int64)
             seconds = np.array([s for _, s in held], np.float32)
-            self.session.release(numbers, np.full(len(held), Outcome.SUCCESS, np.uint8), seconds)
+            outcome = Outcome.FAILED if self._is_sick else Outcome.SUCCESS
+            self.session.release(numbers, np.full(len(held), outcome, np.uint8), seconds)
             for release in list(self.session.unacked)[before:]:
-                listed = np.frombuffer(release.numbers, "<i8").tolist()
-                self._released[release.seq] = [self._names.pop(number) for number in listed]
+                names = [self._names.pop(number) for number in np.frombuffer(release.numbers, "<i8").tolist()]
+                self._released[release.seq] = [] if self._is_sick else names
         while self._queue and len(self._running) < self.slots and not self._draining:
             self._start(*self._queue.popleft())
         if not self._draining:
@@ -213,7 +222,7 @@ class WorkerProcess(Process):
         execution = Execution(number, name, self.clock.now)
         self._cluster.history.started(name, attempt, self.session.hello.worker)
         self._running.append(execution)
-        seconds = self._rng.expovariate(1 / self._cluster.block_s)
+        seconds = SICK_S if self._is_sick else self._rng.expovariate(1 / self._cluster.block_s)
         # The slot is a process of its own: it ends its block also while the agent is frozen.
         self.clock.at(self.clock.now + seconds, lambda: self._finish(execution))
 
@@ -221,7 +230,7 @@ class WorkerProcess(Process):
         if execution.killed:
             return
         execution.killed = True
-        self._cluster.history.stopped(execution.name)
+        self._cluster.history.stopped(execution.name, failed=self._is_sick)
 
         def collected() -> None:
             if execution in self._running:  # else its lease ended meanwhile
