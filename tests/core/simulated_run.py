@@ -541,10 +541,23 @@ class World:
                 continue  # it may still await the end of a backoff
             if spec.num_workers is not None and any(other[0] == name[0] for _, other in self.model.leased.values()):
                 continue
-            for worker in idle:
-                known = self.model.workers[worker]
-                fits = (spec.pool, spec.worker is not None) == (known.pool, known.own)
-                assert not (fits and known.task in {None, name[0]}), f"{worker} waits while {name} is ready"
+            fitting = [worker for worker in self.model.workers if self.fits(worker, name[0])]
+            at_work = [w for w in fitting if self.model.workers[w].want or w in holders]
+            for worker in [worker for worker in idle if worker in fitting]:
+                if len(at_work) > 1 and self.may_be_held_back(worker, name):
+                    continue  # another, at work, may have it before
+                raise AssertionError(f"{worker} waits while {name} is ready")
+
+    def fits(self, worker: str, task: str) -> bool:
+        """Whether a worker that is there may run a task."""
+        known, spec = self.model.workers[worker], self.oracle.tasks[task].spec
+        ours = (spec.pool, spec.worker is not None) == (known.pool, known.own) and known.task in {None, task}
+        return ours and known.connected and not self.is_silent(known)
+
+    def may_be_held_back(self, worker: str, name: Name) -> bool:
+        """Whether a worker fails all that it gets of a task, or a block has been tried and had better go elsewhere."""
+        streak = self.core.health.streaks.get((self.core.by_id[name[0]].number, worker))
+        return self.attempt(name) > 1 or (streak is not None and streak.is_suspect)
 
     # --- crashes -----------------------------------------------------------------------------------------------
 
