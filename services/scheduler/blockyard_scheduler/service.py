@@ -200,6 +200,9 @@ class SchedulerService:
             pipeline=self.run_spec.pipeline,
             knows=KNOWN,
         )
+        await self._warn(
+            core
+        )  # before anybody sees that we lead: from there on nothing is awaited until workers may come
         self.turns = TurnLoop(
             Turns(core, self.leadership.claim, welcome),
             self._store,
@@ -208,7 +211,6 @@ class SchedulerService:
             flush=self._blocks.flush,
             clock=time.monotonic,
         )
-        await self._warn(core)
         self.leadership.loop = self.turns
         self._blocks.lead(self.turns)
         log.info("leading run '%s' in epoch %d, from record %d on", self._name, self.leadership.epoch, core.seq)
