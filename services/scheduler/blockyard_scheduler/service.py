@@ -187,6 +187,7 @@ class SchedulerService:
             self.run_spec = core.run
             self.historian = Historian(core.history, core.code, self._store, self.leadership.identity)
             await self.historian.load()
+            await self._warn(core)  # before anybody sees that we lead, while the lock is renewed
         finally:
             await cancel([keep])
         settings = self.settings
@@ -200,9 +201,6 @@ class SchedulerService:
             pipeline=self.run_spec.pipeline,
             knows=KNOWN,
         )
-        await self._warn(
-            core
-        )  # before anybody sees that we lead: from there on nothing is awaited until workers may come
         self.turns = TurnLoop(
             Turns(core, self.leadership.claim, welcome),
             self._store,
