@@ -381,7 +381,7 @@ def test_a_restart_that_keeps_going_goes_on():
     assert (run.core.state, run.status.reason, run.status.notices) == ("running", "", [])
 
 
-PATHS = ("/home/me/steps.py", "/work/a b/ünï.py", r"C:\me\steps.py", "<ipython-input-3-ab>", "/app/lib/steps.py")
+PATHS = ("/home/me/steps.py", "/data/a b/ünï.py", r"C:\me\steps.py", "<ipython-input-3-ab>", "/app/lib/steps.py")
 INSTALLED = (
     "/usr/lib/python3.11/json/decoder.py",
     "/venv/lib/python3.12/site-packages/zarr/core.py",
