@@ -6,7 +6,7 @@ import pytest
 
 from blockyard.spec.errors import SpecError
 from blockyard_scheduler import sockets as scheduler
-from blockyard_worker import __main__ as worker
+from blockyard_worker.open_files import slots_that_fit
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def limits(monkeypatch):
 def test_a_worker_has_as_many_slots_as_its_files_allow(limits, caplog, soft, hard, wanted, fit):
     """The limit is raised where that is allowed; fewer slots than asked for are said with what to do."""
     limits[:] = soft, hard
-    assert worker.slots_that_fit(wanted) == fit
+    assert slots_that_fit(wanted) == fit
     said = [record.getMessage() for record in caplog.records]
     assert bool(said) == (fit < wanted)
     assert all(f"{fit} slots in place of {wanted}" in line and "ulimit -n" in line for line in said)

@@ -38,6 +38,7 @@ def test_another_process_of_the_same_id_is_not_the_one():
 @pytest.mark.parametrize(
     "name",
     ["", "nonsense", "other-node/boot/pid:[1]/17/1234", name_of(os.getpid()).replace("pid:[", "pid:[1")],
+    ids=["none", "nonsense", "other machine", "other container"],
 )
 def test_nothing_is_known_of_processes_elsewhere(name):
     """Another machine, another boot, another container: its lock has to run out."""

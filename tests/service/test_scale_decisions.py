@@ -208,9 +208,9 @@ def test_a_pool_that_is_empty_at_the_end_has_ended():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("pools: {a: {deployment: d, slots: 0}}\nnamespace: n\nrelease: r", "slots 0"),
-        ("pools: {a: {deployment: d, min: 5, max: 2}}\nnamespace: n\nrelease: r", "min 5, max 2"),
-        ("pools: {a: {}}\nnamespace: n\nrelease: r", "deployment"),
+        ("pools: {a: {deployment: d, slots: 0}}\nnamespace: lab\nrelease: r", "slots 0"),
+        ("pools: {a: {deployment: d, min: 5, max: 2}}\nnamespace: lab\nrelease: r", "min 5, max 2"),
+        ("pools: {a: {}}\nnamespace: lab\nrelease: r", "deployment"),
         ("- 1", "is no file of pools"),
     ],
 )
@@ -253,7 +253,7 @@ def test_no_busy_pod_goes_while_an_idle_one_stays(seed):
                 worker.busy_since_s = None if worker.busy_since_s is not None else now
         busy_s = {w.pod.name: now - w.busy_since_s for w in workers if w.busy_since_s is not None}
         shrinks = rng.random() < 0.3
-        for pod, cost in list(costs.changes([w.pod for w in workers], busy_s, now, max_running=shrinks)):
+        for pod, cost in list(costs.changes([w.pod for w in workers], busy_s, now, at_once=shrinks)):
             (worker,) = [w for w in workers if w.pod is pod]
             worker.pod = dataclasses.replace(pod, cost=cost)
             costs.note(pod.name, cost)
@@ -277,7 +277,7 @@ def test_costs_change_only_where_that_lasts():
 
 def test_costs_that_somebody_else_manages_are_left_alone():
     """Karpenter sets the same annotation."""
-    assert not list(Costs().changes([Pod("p", "default", "Running", managed=True)], {"p": 9.0}, 0.0, max_running=True))
+    assert not list(Costs().changes([Pod("p", "default", "Running", managed=True)], {"p": 9.0}, 0.0, at_once=True))
 
 
 # ----- what Kubernetes refuses ----------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ class Cluster:
         shrinks = target is not None and target < self.replicas
         busy_s = {agent.pod: self.now - agent.running[1] for agent in alive if agent.running}
         pods = [Pod(agent.pod, "default", "Running", cost=agent.cost) for agent in alive]
-        for pod, cost in list(self.costs.changes(pods, busy_s, self.now, max_running=shrinks)):
+        for pod, cost in list(self.costs.changes(pods, busy_s, self.now, at_once=shrinks)):
             next(agent for agent in alive if agent.pod == pod.name).cost = cost
             self.costs.note(pod.name, cost)
         if target is not None and target != self.replicas:

@@ -10,10 +10,8 @@ if __name__ == "__main__" and hasattr(signal, "sigwaitinfo"):
 
 import asyncio
 import dataclasses
-import logging
 import math
 import os
-import resource
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -31,6 +29,7 @@ from blockyard.wire.messages import Hello
 from blockyard.wire.session import split_address
 from blockyard_worker.agent import EXIT_REFUSED, Agent, AgentSettings, new_worker_id
 from blockyard_worker.http import serve
+from blockyard_worker.open_files import slots_that_fit
 from blockyard_worker.slot_handle import SlotSettings
 from blockyard_worker.user_worker import NOT_A_USER_WORKER, UserWorkerAgent
 
@@ -38,11 +37,6 @@ FUNCTIONS = "functions"
 """Folder in the run's folder of a local run that holds the pickled functions of its user."""
 SECRETS = ("BLOCKYARD_TOKEN",)
 """Variables that user code has no business with."""
-
-FILES_OF_A_SLOT, SPARE_FILES = 4, 24
-"""Files that an agent has open for each of its slots, and for itself."""
-
-log = logging.getLogger("blockyard.worker")
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
@@ -86,27 +80,6 @@ async def _serve_and_run(agent: Agent | UserWorkerAgent, settings: Namespace) ->
     finally:
         if server is not None:
             server.stop()
-
-
-def slots_that_fit(wanted: int) -> int:
-    """Return how many slots the limit of open files carries, which is raised as far as we may; at most `wanted`."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if SPARE_FILES + FILES_OF_A_SLOT * wanted <= soft:
-        return wanted
-    files = hard if hard != resource.RLIM_INFINITY else max(soft, SPARE_FILES + FILES_OF_A_SLOT * wanted)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
-    except (ValueError, OSError):  # some systems refuse their own hard limit
-        files = soft
-    fit = max(min(wanted, (files - SPARE_FILES) // FILES_OF_A_SLOT), 1)
-    if fit < wanted:
-        log.warning(
-            "this worker may open only %d files: %d slots in place of %d; for more raise the limit (ulimit -n)",
-            files,
-            fit,
-            wanted,
-        )
-    return fit
 
 
 def make_hello(settings: Namespace) -> Hello:
