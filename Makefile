@@ -16,6 +16,8 @@ WORKERS ?= 2
 OUT ?= demo-output
 SEEDS ?= 100000
 ARGS ?=
+# Tests mostly wait, for processes and for the times they are about: two for each core, and no machine drowned.
+TESTS_AT_ONCE ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? 2 * n : 8)))
 IMAGE ?= blockyard
 TAG ?= dev
 
@@ -24,7 +26,7 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo
 	@echo 'make demo INPUT=volume.tif WORKERS=4 runs the demo on a volume of your own (.npz, .npy, .tif, zarr).'
-	@echo 'make test ARGS="tests/core -x" passes ARGS to pytest.'
+	@echo 'make test ARGS="tests/core -x" passes ARGS to pytest; ARGS=-n0 runs one test after the other.'
 
 # ----- environments: a stamp each, made again when pyproject.toml changes ---------------------------------------------
 
@@ -61,7 +63,7 @@ demo: $(VENV)/.demo  ## a pipeline of chained tasks on a real volume, checked ag
 
 .PHONY: test
 test: $(VENV)/.dev  ## all tests (ARGS for pytest)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=$(TESTS_AT_ONCE) $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.dev  ## style, formatting, import contracts, dependencies
