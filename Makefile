@@ -63,6 +63,8 @@ demo: $(VENV)/.demo  ## a pipeline of chained tasks on a real volume, checked ag
 
 .PHONY: test
 test: $(VENV)/.dev  ## all tests (ARGS for pytest)
+	@# Tests start a thousand processes; where Python may not write what it compiled, each would compile all of it.
+	@$(BIN)/python -m compileall -q src services
 	$(BIN)/python -m pytest --numprocesses=$(TESTS_AT_ONCE) $(ARGS)
 
 .PHONY: lint
