@@ -57,30 +57,39 @@ def assign(core: RunState, now: float) -> bool:
     if core.health.streaks or core.retries.waiting:
         look(core, now)
     again = False
+    active = _active(core)
     served: set[int] = set()
-    for group in _groups(core, now):
+    for group in _groups(core, active, now):
         served.update(task.number for task in group.tasks)
         again |= _assign_group(core, group, now)
-    for task in core.tasks:
+    for task in active:
         if task.number not in served:
             again |= _look_ahead(core, core.frontiers[task.number], waited_for=core.listeners.waited_for(task))
+    live = core.activity.live
+    live.difference_update([number for number in live if core.frontiers[number].idle])
     return again
 
 
-def _groups(core: RunState, now: float) -> list[Group]:
+def _active(core: RunState) -> list[Task]:
+    """Return the tasks that have blocks ready, leased or to be tried again, or chunks to look at."""
+    numbers = core.activity.live.union(core.leases.count_by_task, core.retries.waiting)
+    return [core.tasks[number] for number in sorted(numbers)]
+
+
+def _groups(core: RunState, active: Sequence[Task], now: float) -> list[Group]:
     """Return the connected workers that were heard of in time, by what they may run; not those who only listen."""
     patience = core.settings.patience_s
     found: dict[tuple[str, bool, str | None], list[Worker]] = {}
     for worker in core.workers.values():
         if worker.connected and worker.slots and worker.heard_s + patience > now:
             found.setdefault((worker.pool, worker.own, worker.task), []).append(worker)
-    return [Group(_eligible(core, *key), workers) for key, workers in found.items()]
+    return [Group(_eligible(core, active, *key), workers) for key, workers in found.items()]
 
 
-def _eligible(core: RunState, pool: str, own: bool, only: str | None) -> list[Task]:
+def _eligible(core: RunState, active: Sequence[Task], pool: str, own: bool, only: str | None) -> list[Task]:
     return [
         task
-        for task in core.tasks
+        for task in active
         if task.spec.pool == pool
         and (task.spec.worker is not None) == own
         and only in {None, task.spec.id}

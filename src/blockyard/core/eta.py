@@ -137,10 +137,11 @@ def _shared(loads: Sequence[Load], slots: float) -> list[float]:
     shares = [max(load.share, least) for load in loads]
     order = sorted(range(len(loads)), key=lambda n: loads[n].work_s / shares[n])
     at_work, now_s, level = sum(shares), 0.0, 0.0
+    at_once = min(slots, sum(load.unfinished for load in loads))
     ends = [0.0] * len(loads)
     for n in order:
         reached = loads[n].work_s / shares[n]
-        now_s += (reached - level) * at_work / min(slots, sum(loads[k].unfinished for k in order))
+        now_s += (reached - level) * at_work / at_once
         ends[n], level = now_s, reached
         at_work -= shares[n]
     return ends

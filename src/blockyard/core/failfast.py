@@ -223,7 +223,7 @@ def standstill(core: RunState, now: float) -> tuple[str, bool]:
     And whether that is to be asked again at once: there are chunks that were not looked at. A stop that rests on one
     worker alone is not the end for a while: the others may be starting.
     """
-    if any(core.leases.count_by_task.values()) or now < core.fail_fast.settled_s(core.settings):
+    if core.leases.count_by_task or now < core.fail_fast.settled_s(core.settings):
         return "", False
     waiting = _downstream(core)
     for task in core.tasks:

@@ -18,6 +18,7 @@ from blockyard.core.history import History
 from blockyard.core.listeners import Listeners
 from blockyard.core.measures import MOST_SKIPS, Measures
 from blockyard.core.notices import Notices
+from blockyard.core.ready.activity import Activity
 from blockyard.core.ready.frontier import Frontier, connect_frontiers
 from blockyard.core.ready.retries import Retries
 from blockyard.core.settings import CoreSettings
@@ -58,7 +59,10 @@ class RunState:
         self.hold = RecoveryHold()
         self.retries = Retries()
         zorder = ZOrder({task.spec.id: task.grid for task in self.tasks})
-        self.frontiers = {task.number: Frontier(task, zorder, self._taken(task.number)) for task in self.tasks}
+        self.activity = Activity()
+        self.frontiers = {
+            task.number: Frontier(task, zorder, self._taken(task.number), self.activity) for task in self.tasks
+        }
         connect_frontiers(self.frontiers)
         for frontier in self.frontiers.values():
             frontier.reset()

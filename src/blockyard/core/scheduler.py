@@ -471,10 +471,11 @@ class Scheduler(RunState):
         return settled_s if settled_s > now else math.inf
 
     def _announce_overs(self) -> None:
-        for task in self.tasks:
-            if not task.unfinished and task.number not in self.tasks_over:
-                self.tasks_over.add(task.number)
-                self.turn.effects.append(ev.AnnounceTaskOver(task.spec.id))
+        for number in sorted(self.activity.closed - self.tasks_over):
+            if not self.tasks[number].unfinished:
+                self.tasks_over.add(number)
+                self.turn.effects.append(ev.AnnounceTaskOver(self.tasks[number].spec.id))
+        self.activity.closed.clear()
         if len(self.tasks_over) == len(self.tasks):
             bad = any(task.counts[Kind.FAILED] or task.counts[Kind.ORPHANED] for task in self.tasks)
             self._set_state("failed" if bad else "done")

@@ -27,6 +27,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from blockyard.core.ready.activity import Activity
 from blockyard.core.ready.queue import ReadyQueue
 from blockyard.core.state.task import Task
 from blockyard.plan.edges import Edge, expand
@@ -64,13 +65,14 @@ class ChunkState(enum.IntEnum):
 class Frontier:
     """The ready blocks of one task."""
 
-    def __init__(self, task: Task, zorder: ZOrder, taken: Callable[[], Ints]) -> None:
+    def __init__(self, task: Task, zorder: ZOrder, taken: Callable[[], Ints], activity: Activity) -> None:
         """`taken` gives the addresses of the task's leased and delayed blocks."""
         self.task = task
         self.upstream: list[tuple[Edge, Frontier]] = []
         self.downstream: list[tuple[Edge, Frontier]] = []
         self._zorder = zorder
         self._taken = taken
+        self._activity = activity
         self.ready = ReadyQueue(zorder.dtype)
         layout = task.layout
         self._order = np.argsort(zorder.keys(task.spec.id, layout.chunk_begins()), kind="stable")
@@ -107,6 +109,8 @@ class Frontier:
         self._handed_out[:] = False
         self._handed_out[self._taken() // self.task.layout.capacity] = True
         self._cursor = 0
+        self._activity.live.add(self.task.number)
+        self._activity.closed.add(self.task.number)
 
     def _dormant_chunks(self) -> npt.NDArray[np.bool_]:
         """Say which chunks have only blocks that wait for an upstream chunk region in which nothing is finished."""
@@ -155,6 +159,11 @@ class Frontier:
             self._look(chunk)
             looks -= 1
         return looks
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to hand out and nothing to look at, until blocks that it waits for are done."""
+        return not len(self.ready) and self.exhausted
 
     @property
     def exhausted(self) -> bool:
@@ -318,6 +327,8 @@ class Frontier:
 
     def close(self, chunks: Ints) -> None:
         """Chunks of this task are finished: forget their counters, look again at what was parked on them."""
+        if len(chunks):
+            self._activity.closed.add(self.task.number)
         for chunk in chunks.tolist():
             self._drop_counters(chunk)
             self.state[chunk] = ChunkState.CLOSED
@@ -402,9 +413,11 @@ class Frontier:
 
     def _push(self, addresses: Ints, indices: Ints) -> None:
         self._handed_out[addresses // self.task.layout.capacity] = True
+        self._activity.live.add(self.task.number)
         self.ready.push(self._zorder.keys(self.task.spec.id, indices), addresses)
 
     def _make_dirty(self, chunk: int) -> None:
+        self._activity.live.add(self.task.number)
         self.state[chunk] = ChunkState.DIRTY
         heapq.heappush(self._dirty, int(self._rank[chunk]))
 

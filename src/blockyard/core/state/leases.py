@@ -48,6 +48,7 @@ class Leases:
         self._by_worker: dict[str, dict[int, Grant]] = {}
         self._held: dict[tuple[int, str], int] = {}
         self.count_by_task: dict[int, int] = {}
+        """Live leases of each task that has any."""
 
     def grant(
         self, task: int, worker: str, addresses: Ints, now: float, *, max_running: int = 0, number: int | None = None
@@ -88,6 +89,8 @@ class Leases:
         if not self._held[key]:
             del self._held[key]
         self.count_by_task[grant.task] -= ended
+        if not self.count_by_task[grant.task]:
+            del self.count_by_task[grant.task]
         if grant.alive == 0:
             del self._grants[grant.number]
             del self._numbers[bisect.bisect_left(self._numbers, grant.number)]
