@@ -222,7 +222,7 @@ def test_what_will_not_pass_is_a_sentence_at_once(capfd, tmp_path):
 
     for answers in ([401], ["running", 401]):
         status, said = told(Answers(*answers))
-        assert (status, "refused the token" in said) == (2, True)
+        assert (status, "wants the run's token" in said) == (2, True)
     status, said = told(Answers("done"), scheme="https://")
     assert (status, "answers without TLS" in said) == (2, True)
     status, said = told(Answers("done", context=context), scheme="https://")

@@ -37,7 +37,7 @@ class Answering:
 
         self._server = HTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
 
     def __enter__(self):
         self._thread.start()
@@ -51,9 +51,9 @@ class Answering:
 
 def test_a_retry_names_the_task_and_the_roi():
     """As JSON, with the token."""
-    with Answering(200, b'{"blocks": 3}') as server:
+    with Answering(200, b'{"state": "running", "blocks": 3}') as server:
         answer = Control(server.url, "secret").retry("smooth", RoiSpec((0, 5), (10, 20)))
-    assert answer == {"blocks": 3}
+    assert (answer.state, answer.blocks) == ("running", 3)
     ((method, path, token, body),) = server.asked
     assert (method, path, token) == ("POST", "/api/v1/retry", "Bearer secret")
     assert json.loads(body) == {"task": "smooth", "roi": {"offset": [0, 5], "shape": [10, 20]}}
@@ -77,9 +77,9 @@ def test_the_schedulers_own_sentence_is_the_error():
 @pytest.mark.parametrize(
     ("status", "body", "sentence"),
     [
-        (401, b"", "refused the token"),
+        (401, b"", "wants the run's token"),
         (500, b"<html>", "answered with status 500"),
-        (200, b"<html>hello</html>", "does not answer like a scheduler"),
+        (200, b"<html>hello</html>", "answers with a web page and not like a scheduler"),
     ],
 )
 def test_whatever_answers_the_error_is_a_sentence(status, body, sentence):
@@ -101,7 +101,7 @@ def test_nobody_there_is_a_sentence_with_the_address():
 def test_no_proxy_sees_the_token(monkeypatch, variable, no_proxy):
     """Whatever the environment of a cluster's login node says: what is asked goes to the scheduler and nowhere else."""
     monkeypatch.delenv("REQUEST_METHOD", raising=False)
-    with Answering(200, b"{}") as server, Answering(200, b"{}") as proxy:
+    with Answering(200, b'{"state": "paused"}') as server, Answering(200, b"{}") as proxy:
         monkeypatch.setenv(variable, proxy.url)
         if no_proxy is not None:
             monkeypatch.setenv("no_proxy", no_proxy)

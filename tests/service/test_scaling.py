@@ -20,6 +20,7 @@ from blockyard_scheduler.scaling import autoscaler as autoscaler_module
 from blockyard_scheduler.scaling.cluster import COST
 from blockyard_scheduler.scaling.decide import Note
 from blockyard_scheduler.store.keys import Keys
+from blockyard_scheduler.store.redis import Uncertain
 
 
 async def post_scale(service, **body):
@@ -411,9 +412,38 @@ def test_a_server_that_does_not_answer_holds_up_nobody(redis_url, run_name, monk
         async with service.scaler._deciding:  # as it is while a pool is looked at
             code, answer = await post_scale(service, pool="default", workers=5)
         assert code == 400
-        assert "could not be scaled" in answer["error"]
+        assert "could not be scaled, and nothing was changed" in answer["error"]
+        assert service.scaler._scalers["default"].note.next == 3
         api.held.set()
         await until(lambda: api.replicas(NAME) == 3)
+
+    run(test, redis_url, run_name, monkeypatch)
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_what_redis_has_not_kept_is_told_and_done_when_it_has(redis_url, run_name, monkeypatch, slow):
+    """It was asked for, so it is done by this scheduler; but whoever takes over before knows nothing of it."""
+
+    async def test(api, service):
+        await until(lambda: pool_of(service).replicas == 8)
+        monkeypatch.setattr(autoscaler_module, "ASK_S", 0.2)
+        real, answers = service.scaler._notes.write, asyncio.Event()
+
+        async def write(*note):
+            if slow:
+                await answers.wait()
+            if not answers.is_set():
+                raise Uncertain("no connection")
+            await real(*note)
+
+        service.scaler._notes.write = write
+        code, answer = await post_scale(service, pool="default", workers=3)
+        assert (code, api.replicas(NAME)) == (200, 8)
+        assert "Redis has not kept this yet" in answer["error"]
+        assert "another that takes over may not" in answer["error"]
+        answers.set()
+        await until(lambda: api.replicas(NAME) == 3)
+        await until(lambda: pool_of(service).error == "")
 
     run(test, redis_url, run_name, monkeypatch)
 

@@ -59,7 +59,7 @@ def retry(arguments: argparse.Namespace) -> int:
     place = place_of(arguments.where)
     note = _note(place, arguments)
     with reach(place, arguments, look_only=False) as control:
-        blocks = control.retry(arguments.task, roi).get("blocks", 0)
+        blocks = control.retry(arguments.task, roi).blocks
     print(f"{blocks:,} blocks will be tried{note if blocks else ''}")
     return DONE
 
@@ -70,7 +70,7 @@ def rerun(arguments: argparse.Namespace) -> int:
     place = place_of(arguments.where)
     note = _note(place, arguments)
     with reach(place, arguments, look_only=False) as control:
-        blocks = control.rerun(arguments.task, roi).get("blocks", 0)
+        blocks = control.rerun(arguments.task, roi).blocks
     print(f"{blocks:,} blocks that were over run again{note if blocks else ''}")
     return DONE
 

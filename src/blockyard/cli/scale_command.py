@@ -43,9 +43,9 @@ def scale(arguments: argparse.Namespace) -> int:
         )
     answer = control.scale(arguments.pool, workers)
     print(f"pool {arguments.pool}: " + ("the scheduler decides" if workers is None else f"{workers} workers asked for"))
-    if error := answer.get("error", ""):
-        print(f"not done yet, and tried again: {error}", file=sys.stderr)
-    return FAILED if error else DONE
+    if answer.error:
+        print(f"not done yet, and tried again: {answer.error}", file=sys.stderr)
+    return FAILED if answer.error else DONE
 
 
 def _number(arguments: argparse.Namespace) -> int | None:

@@ -16,7 +16,7 @@ from blockyard.cli.find import Place, add_where, ended, how_to_go_on, living, pl
 from blockyard.cli.progress import Progress, print_json, print_status, progress_on
 from blockyard.client.control import Control, Explained
 from blockyard.local.result import what_failed
-from blockyard.spec.errors import BlockyardError, ConnectError
+from blockyard.spec.errors import AwayError, BlockyardError, ConnectError
 from blockyard.wire.api import FailureGroup, Failures, RunStatus
 from blockyard.wire.failures import group_failures
 from blockyard.wire.report import counted
@@ -122,24 +122,29 @@ def watch(arguments: argparse.Namespace) -> int:
         else:
             print_status(now)
         return DONE if now.state == "done" else FAILED
-    now = _watch(place, control, progress_on(sys.stdout if arguments.json else sys.stderr, as_json=arguments.json))
+    shown = progress_on(sys.stdout if arguments.json else sys.stderr, as_json=arguments.json)
+    now = _watch(place, control, shown, progress_on(sys.stderr, live=False).say if arguments.json else shown.say)
     if not arguments.json:
         print_status(now)
     return DONE if now.state == "done" else FAILED
 
 
-def _watch(place: Place, control: Control, shown: Progress) -> RunStatus:
-    """Show the run until it ends; give the last status."""
+def _watch(place: Place, control: Control, shown: Progress, say: Callable[[str], None]) -> RunStatus:
+    """Show the run until it ends, and `say` what a person should know; give the last status."""
     silent_since_s: float | None = None
     with shown as progress:
         while True:
             try:
                 now, silent_since_s = control.status(), None
-            except ConnectError:
+            except ConnectError as error:
                 if isinstance(place, Path) and (result := ended(place)) is not None:
                     progress.show(result.status)
                     return result.status
-                silent_since_s = silent_since_s or time.monotonic()
+                if not isinstance(error, AwayError):  # to wait would not help
+                    raise
+                if silent_since_s is None:
+                    silent_since_s = time.monotonic()
+                    say(f"{error}; waiting for it")
                 if time.monotonic() - silent_since_s > PATIENCE_S:
                     raise
             else:

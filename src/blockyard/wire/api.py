@@ -308,3 +308,49 @@ class Failures(msgspec.Struct, kw_only=True):
     """So many there are; not all of them may be given."""
     failures: list[FailureStatus]
     """The first of all, by task, block and attempt."""
+
+
+class Changed(msgspec.Struct, kw_only=True):
+    """What `pause`, `resume` and `cancel` are answered with."""
+
+    state: str
+    """Of the run, then."""
+
+
+class Undone(msgspec.Struct, kw_only=True):
+    """What `retry` and `rerun` are answered with."""
+
+    state: str
+    blocks: int
+    """So many that were over wait again."""
+
+
+class Scaled(msgspec.Struct, kw_only=True):
+    """What `scale` is answered with."""
+
+    pools: list[PoolStatus]
+    error: str = ""
+    """Why it could not be done yet; "": it is."""
+
+
+class PodLog(msgspec.Struct, kw_only=True):
+    """What one pod wrote about a block."""
+
+    pod: str
+    lines: int = 0
+    """So many were read."""
+    text: str = ""
+    """Those about the block, as they are."""
+    cut: bool = False
+    """Whether there was more to read, or to keep."""
+    error: str = ""
+    """Why its log can't be had."""
+
+
+class PodLogs(msgspec.Struct, kw_only=True):
+    """What is found of a block in the logs of pods."""
+
+    namespace: str
+    pods: list[PodLog]
+    left: int = 0
+    """Pods of the pool that were not read: there was no time."""

@@ -10,6 +10,7 @@ import numpy as np
 from blockyard.core.events import Event, RerunRequested, RetryRequested
 from blockyard.spec.errors import SpecError
 from blockyard.spec.model import PipelineSpec, RoiSpec
+from blockyard.wire.api import Changed, Scaled, Undone
 from blockyard.wire.failures import failed_like
 from blockyard_scheduler.http.api import Api, Guard, Run, check_task
 
@@ -27,7 +28,7 @@ class Change(Api):
     async def post(self) -> None:
         """Tell it, and answer when it is safe in Redis."""
         await self.turns.ask(self.event)
-        self.give({"state": self.turns.core.state})
+        self.give(Changed(state=self.turns.core.state))
 
 
 class Region(msgspec.Struct, forbid_unknown_fields=True):
@@ -73,7 +74,7 @@ class OnBlocks(Api):
         before = self.turns.core.measures.undone
         await self.turns.ask(event)
         core = self.turns.core
-        self.give({"state": core.state, "blocks": core.measures.undone - before})
+        self.give(Undone(state=core.state, blocks=core.measures.undone - before))
 
 
 class Retry(OnBlocks):
@@ -113,7 +114,7 @@ class Scale(Api):
                 " where they run ('blockyard worker', kubectl scale), or give the scheduler --scaling"
             )
         why_not = await self.run.scaler.ask(body.pool, body.workers)
-        self.give({"pools": self.run.scaler.status(), "error": why_not})
+        self.give(Scaled(pools=self.run.scaler.status(), error=why_not))
 
 
 class Rerun(OnBlocks):

@@ -23,10 +23,10 @@ import msgspec
 from blockyard.core.events import Event, WorkerGone
 from blockyard.core.scheduler import Scheduler
 from blockyard.spec.errors import BlockyardError, SpecError, nearest
-from blockyard.wire.api import PoolStatus
+from blockyard.wire.api import PodLogs, PoolStatus
 from blockyard_scheduler.leadership import Leadership
 from blockyard_scheduler.scaling.api_errors import ApiErrors
-from blockyard_scheduler.scaling.block_log import BlockLogs, Found, is_about
+from blockyard_scheduler.scaling.block_log import BlockLogs, is_about
 from blockyard_scheduler.scaling.cluster import Cluster, ClusterError, Deployment, Pod
 from blockyard_scheduler.scaling.config import Scaling
 from blockyard_scheduler.scaling.costs import Costs
@@ -43,6 +43,7 @@ LOOK_EVERY_S = 5.0
 ASK_S = 6.0
 """Longest that a person who asks for a number waits for an answer; shorter than their client's patience."""
 MOST_REASONS = 5
+SLOW = "the Kubernetes API is slow to answer"
 
 
 class TurnLoop(Protocol):
@@ -334,30 +335,31 @@ class Autoscaler:
     async def ask(self, pool: str, workers: int | None) -> str:
         """Scale to so many for a person, or (None) decide again; returns when that is noted, and tried once.
 
-        Gives why it could not be done yet; "" where it is. Raises SpecError for a pool that there is not, StoreError or
-        ClusterError where it could not be noted.
+        Gives why it could not be done yet; "" where it is. Raises SpecError for a pool that there is not, ClusterError
+        where nothing was changed.
         """
         if pool not in self._scaling.pools:
             raise SpecError(f"there is no pool '{pool}'{nearest(pool, self._scaling.pools)}")
-        noted = False
+        asked = noted = False
         try:
             async with asyncio.timeout(ASK_S):
                 await self._read.wait()
                 async with self._deciding:
-                    await self._keep(pool, self._scalers[pool].asked(workers))
+                    note, asked = self._scalers[pool].asked(workers), True
+                    await self._keep(pool, note)
                     noted = True
                     await self._tend(pool, await self._pods())
-        except TimeoutError:
-            if not noted:
+        except (TimeoutError, Uncertain) as error:
+            if not asked:
                 raise ClusterError(
-                    f"pool '{pool}' could not be scaled in time: the Kubernetes API or Redis is slow to answer; it may"
-                    " still be: see 'blockyard status'"
+                    f"pool '{pool}' could not be scaled, and nothing was changed: the Kubernetes API or Redis is slow"
+                    " to answer; ask again"
                 ) from None
-            self._failed("scale", pool, ClusterError("the Kubernetes API is slow to answer"))
+            self._failed("scale", pool, ClusterError(SLOW) if noted else Uncertain(_unkept(error)))
         self._bell.set()
         return self._api_errors.why_not("scale", pool)
 
-    async def logs_of(self, pool: str, task: str, block: int, workers: Sequence[str], attempts: int) -> Found:
+    async def logs_of(self, pool: str, task: str, block: int, workers: Sequence[str], attempts: int) -> PodLogs:
         """Find what a block of `pool` wrote, in any of its `attempts`; `workers`: that had it, the latest first."""
         pods = await self._pods() or []
         return await self._logs.find(is_about(task, block), workers, [p for p in pods if p.pool == pool], attempts)
@@ -397,3 +399,9 @@ class Autoscaler:
 
 def _times(text: str, n: int) -> str:
     return text if n == 1 else f"{n} pods: {text}"
+
+
+def _unkept(error: TimeoutError | Uncertain) -> str:
+    """Say what becomes of a number that was asked for, where Redis did not say that it keeps it."""
+    why = str(error) or "it is slow to answer"
+    return f"Redis has not kept this yet ({why}); this scheduler scales when it has, another that takes over may not"

@@ -11,37 +11,13 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-import msgspec
-
+from blockyard.wire.api import PodLog, PodLogs
 from blockyard_scheduler.scaling.cluster import Cluster, ClusterError, Pod
 from blockyard_scheduler.scaling.departures import pod_of
 
 WITHIN_S = 7.0
 """For all pods together; shorter than the patience of who asks."""
 MOST_PODS = 50
-
-
-class PodLog(msgspec.Struct, kw_only=True):
-    """What one pod wrote about a block."""
-
-    pod: str
-    lines: int = 0
-    """So many were read."""
-    text: str = ""
-    """Those about the block, as they are."""
-    cut: bool = False
-    """Whether there was more to read, or to keep."""
-    error: str = ""
-    """Why its log can't be had."""
-
-
-class Found(msgspec.Struct, kw_only=True):
-    """What is found of a block."""
-
-    namespace: str
-    pods: list[PodLog]
-    left: int = 0
-    """Pods of the pool that were not read: there was no time."""
 
 
 def is_about(task: str, block: int) -> Callable[[bytes], bool]:
@@ -75,7 +51,7 @@ class BlockLogs:
 
     async def find(
         self, wanted: Callable[[bytes], bool], workers: Sequence[str], pods: Iterable[Pod], attempts: int
-    ) -> Found:
+    ) -> PodLogs:
         """Read the pods of `workers`, the latest first, and those of `pods` that may have run one of `attempts`.
 
         `attempts` 0: not known how many there were, so all of them.
@@ -86,16 +62,16 @@ class BlockLogs:
         read: list[PodLog] = []
         for n, name in enumerate(known):
             if n and time.monotonic() >= until_s:
-                return Found(namespace=self._namespace, pods=read, left=len(known) - n)
+                return PodLogs(namespace=self._namespace, pods=read, left=len(known) - n)
             read.append(await self._read(name, there.get(name), wanted, until_s))
         others = [pod for name, pod in there.items() if name not in known]
         if attempts and len(known) >= attempts and any(log.text for log in read):
             others = []
         for n, pod in enumerate(others):
             if n >= MOST_PODS or time.monotonic() >= until_s:
-                return Found(namespace=self._namespace, pods=read, left=len(others) - n)
+                return PodLogs(namespace=self._namespace, pods=read, left=len(others) - n)
             read.append(await self._read(pod.name, pod, wanted, until_s))
-        return Found(namespace=self._namespace, pods=read)
+        return PodLogs(namespace=self._namespace, pods=read)
 
     async def _read(self, name: str, pod: Pod | None, wanted: Callable[[bytes], bool], until_s: float) -> PodLog:
         """Read the log of a pod's container, and that of the one before it, if there was one."""
