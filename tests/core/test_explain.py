@@ -1,6 +1,7 @@
 """Why a block does not run, in a sentence."""
 
 import numpy as np
+import pytest
 
 from blockyard.core import events as ev
 from blockyard.core.scheduler import Scheduler
@@ -52,3 +53,28 @@ def test_a_lease_of_an_earlier_scheduler_has_lasted_longer_than_this_one():
     successor = Scheduler.restore(run, [], [(record.seq, record.record)], epoch=2, now=100.0)
     holder = "leased to worker w7 for more than 4 min, attempt 1"
     assert successor.explain("smooth", 0, 340.0).text == f"block (0, 0, 0) of smooth is {holder}"
+
+
+@pytest.mark.parametrize(
+    ("events", "said"),
+    [
+        ([], ""),
+        ([ev.PauseRequested()], "the run is paused: 'blockyard resume' goes on"),
+        ([ev.PauseRequested(), ev.ResumeRequested()], ""),
+        ([ev.CancelRequested()], "the run was cancelled"),
+    ],
+)
+@pytest.mark.parametrize("block", [0, 1])
+def test_why_nothing_is_leased_is_said_of_a_block_that_could_run(events, said, block):
+    """Whether it was found ready or not: a person has paused or ended the run."""
+    core = Scheduler(RunSpec(PipelineSpec(name="run", tasks=(SMOOTH,))))
+    core.handle(ev.WorkerJoined("w7", slots=1), 0.0)
+    core.handle(ev.BlocksWanted("w7", 1), 0.0)
+    core.handle(ev.TurnEnded(), 0.0)
+    core.handle(ev.BlocksReleased("w7", 1, np.array([1]), np.array([Outcome.RETURNED], np.uint8)), 1.0)
+    for event in events:
+        core.handle(event, 2.0)
+    core.handle(ev.TurnEnded(), 2.0)
+    text = core.explain("smooth", block, 3.0).text
+    assert ("but the run" in text) == bool(said)
+    assert said in text

@@ -223,6 +223,7 @@ def test_a_worker_that_comes_later_has_its_chance():
     run.join("bad")
     run.work(typo, "bad")
     assert (run.core.state, run.woken) == ("running", 10.0), "others may be starting"
+    assert "only bad has tried it: another worker is waited for, 10 s at most. Mend it" in run.status.notices[0].text
     run.now = 10.0
     run.core.handle(ev.WorkerHeard("bad"), run.now)
     run.turn()

@@ -1,6 +1,7 @@
 """Whatever answers at the address of a scheduler, each command ends soon, with one sentence and the right status."""
 
 import contextlib
+import fcntl
 import functools
 import json
 import re
@@ -177,6 +178,27 @@ def test_whatever_answers_a_command_ends_with_one_sentence(name, capfd, tmp_path
             assert not re.search("[\x00-\x1f]", last)
             assert (UNKNOWN in last) == (may_be_done and words in CHANGES), (words, last)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("there", [True, False])
+def test_the_run_of_a_folder_that_somebody_holds_is_not_opened_a_second_time(there, capfd, tmp_path):
+    """Its scheduler is stopped or hangs (then it is asked once), or is just being started: one sentence says so."""
+    run = tmp_path / "run"
+    (run / "redis").mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    (run / "token").write_text("secret")
+    with Speaks(silent) as peer, (run / "redis" / "lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        host, port = peer.address.split(":")
+        (run / "scheduler.json").write_text(json.dumps({"http_host": host, "http_port": int(port) if there else 1}))
+        for words in (["status", "--json"], ["failures"], ["explain", "t", "0"], ["report"], ["retry"], ["pause"]):
+            assert main([*words, str(run)]) == 2
+            said = capfd.readouterr()
+            assert (said.out, said.err.count("\n")) == ("", 1)
+            assert ("nothing came within" if there else "nobody answers for it; try again in a moment") in said.err
+        assert main(["wait", str(run), "--timeout", "0.05", "--json"]) == 3
+        assert json.loads(capfd.readouterr().out)["state"] == "unknown"
 
 
 @pytest.mark.usefixtures("quick")

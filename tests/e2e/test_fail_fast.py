@@ -7,6 +7,10 @@ import sys
 
 import pytest
 
+from blockyard.cli.run_command import _one_place
+from blockyard.local.result import RunResult, summary
+from blockyard.wire.api import Notice, RunStatus
+
 STEPS = "def step(block):\n    return block.write_rio\n"
 MENDED = "def step(block):\n    return None\n"
 PIPELINE = """\
@@ -48,6 +52,8 @@ def test_a_typo_pauses_the_run_and_the_mended_code_goes_on(folder):
     for part in ("typo: paused, 0 of 200 blocks", "AttributeError", "steps.py, line 2", "with: blockyard run p.yaml"):
         assert part in out
     assert "note: task 'a' is leased no more" in told, "whoever follows is told at once"
+    assert (out.count("leased no more"), told.count("leased no more")) == (1, 1)
+    assert "go on with the same 'blockyard run' again" in told
     status, out, _ = blockyard(folder, "status", "p.yaml", "--json")
     found = json.loads(out)
     assert (found["state"], "AttributeError" in found["reason"]) == ("paused", True)
@@ -85,3 +91,18 @@ def test_a_script_is_told_of_all_blocks(folder):
     ran = subprocess.run([sys.executable, "script.py"], cwd=folder, capture_output=True, text=True, check=False)
     assert ran.stdout.strip() == "False"
     assert "15 failed" in ran.stderr
+
+
+def test_who_reads_both_outputs_in_one_place_is_told_once(tmp_path):
+    """On a terminal, or in one file of a batch job: the note came while it ran, the summary leaves it out."""
+    notice = Notice("code_changed", "another version")
+    status = RunStatus(
+        run="p", state="paused", epoch=1, elapsed_s=1.0, eta_s=None, tasks=[], workers=[], stale_releases=0,
+        leases_expired=0, leases_granted=0, reason="a typo", notices=[notice],
+    )  # fmt: skip
+    result = RunResult("paused", status)
+    assert summary(result).splitlines()[1:] == ["  another version", "a typo"]
+    assert summary(result, told=True).splitlines()[1:] == []
+    with (tmp_path / "a").open("w") as one, (tmp_path / "a").open("a") as same, (tmp_path / "b").open("w") as other:
+        assert (_one_place(one, same), _one_place(one, other)) == (True, False)
+    assert not _one_place(one, one), "closed"

@@ -11,7 +11,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from blockyard.client.control import Control
+from blockyard.client.control import Control, UnsureError
+from blockyard.local.redis import in_use
 from blockyard.local.result import RunResult, read_result
 from blockyard.local.run import LocalRun
 from blockyard.spec.errors import BlockyardError, ConnectError, SpecError
@@ -95,14 +96,17 @@ def _only_run(runs: Path, where: str) -> Path:
         raise BlockyardError(f"there is no run {where}{start or '; give its folder or address'}")
     if len(found) == 1:
         return found[0]
-    live = [path for path in found if _living(path) is not None]
+    live = [path for path in found if in_use(path / "redis")]
     if len(live) == 1:
         return live[0]
     raise BlockyardError(f"there are {len(found)} runs: give one of {', '.join(map(str, found))}")
 
 
 def living(place: Place, arguments: argparse.Namespace) -> Control | None:
-    """Return the control calls of a run whose scheduler lives; None for the folder of one that does not."""
+    """Return the control calls of a run whose scheduler lives; None for the folder of one that does not.
+
+    Raises ConnectError where the scheduler of a folder is there and does not answer.
+    """
     if isinstance(place, Path):
         return _living(place)
     tls_ca = arguments.tls_ca or os.environ.get("BLOCKYARD_TLS_CA", "")
@@ -118,8 +122,10 @@ def _living(folder: Path) -> Control | None:
     control = Control(f"http://{at.http_host}:{at.http_port}", token)
     try:
         control.status()
-    except ConnectError:  # its process was killed before it could remove the file
-        return None
+    except ConnectError as error:
+        if isinstance(error, UnsureError) and in_use(folder / "redis"):  # it is there, and is stopped or hangs
+            raise
+        return None  # its process was killed before it could remove the file
     return control
 
 
@@ -137,6 +143,11 @@ def reach(place: Place, arguments: argparse.Namespace, *, look_only: bool = True
         return
     assert isinstance(place, Path)
     _refuse_elsewhere(place)
+    if in_use(place / "redis"):
+        raise ConnectError(
+            f"the run in {place} is starting, ending, or being looked at by another command, and nobody answers for it;"
+            " try again in a moment"
+        )
     opening = LocalRun(
         spec_in(place),
         place.absolute(),

@@ -71,7 +71,7 @@ class PlainProgress:
                 self.say(f"note: {notice.text}")
         if time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + REPORT_EVERY_S
-            self.say(status_report(status))
+            self.say(status_report(msgspec.structs.replace(status, notices=[])))  # they have been said
 
     def say(self, line: str) -> None:
         """Print a line."""

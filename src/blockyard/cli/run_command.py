@@ -186,11 +186,19 @@ def _command_line() -> str:
     return shlex.join(["blockyard", *words])
 
 
+def _one_place(*streams: TextIO) -> bool:
+    """Whether what goes to these streams is read together: on one terminal, or in one file."""
+    try:
+        return len({os.fstat(stream.fileno())[:3] for stream in streams}) == 1
+    except (OSError, ValueError):  # closed, or no file is behind it
+        return False
+
+
 def _print_result(result: RunResult, where: Path | str, *, as_json: bool) -> None:
     if as_json:
         print_json(result)
         return
-    print(summary(result))
+    print(summary(result, told=_one_place(sys.stdout, sys.stderr)))
     if result.ok and not result.status.leases_granted and result.status.total:
         print(f"nothing was left to do; to start over: {_command_line()} --fresh")
     if result.state == "stopped" or result.status.reason:

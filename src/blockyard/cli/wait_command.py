@@ -96,14 +96,14 @@ def wait(arguments: argparse.Namespace) -> int:
 
 def _look(place: Place, arguments: argparse.Namespace) -> RunStatus | str:
     """Return how the run stands, or why nobody says so: a sentence, "" where somebody will in a moment."""
-    control = living(place, arguments)
-    if control is None:
-        assert isinstance(place, Path)
-        return _left_behind(place)
     try:
+        control = living(place, arguments)
+        if control is None:
+            assert isinstance(place, Path)
+            return _left_behind(place)
         return control.status()
     except AwayError as error:
-        return str(error)
+        return "" if isinstance(place, Path) else str(error)  # of a folder the lock tells whether anybody is there
 
 
 def _left_behind(folder: Path) -> RunStatus | str:

@@ -84,20 +84,28 @@ def _text(core: RunState, task: Task, address: int, state: str, attempt: int, wa
         assert found is not None
         return f"is {_holder(found[0], attempt, now)}"
     if state == "pending":
-        if not waits and task.number in core.fail_fast.stops:
-            return "waits for nothing, but its task is leased no more until the run is resumed"
         if not waits:
-            return "waits for nothing and will be found ready when more ready blocks are wanted"
+            held = _held_back(core, task)
+            return "waits for nothing" + (held or " and will be found ready when more ready blocks are wanted")
         return f"waits for {waits[0]}" + (f", and {len(waits) - 1} more" if len(waits) > 1 else "")
     if state == "orphaned":
         return f"will not run: it waits for {waits[0]}" if waits else "will not run: a block it waits for has failed"
     if state == "ready":
-        if task.number in core.fail_fast.stops:
-            return f"is ready for attempt {attempt}, but its task is leased no more until the run is resumed"
-        return f"is ready for attempt {attempt} {core.retries.awaits(task.number, address)}".rstrip()
+        held = _held_back(core, task) or f" {core.retries.awaits(task.number, address)}"
+        return f"is ready for attempt {attempt}{held}".rstrip()
     if state == "done":
         return "is done" + _how(core, task, address)
     return {"skipped": "was skipped: its check said it was done already"}.get(state, "has failed for good")
+
+
+def _held_back(core: RunState, task: Task) -> str:
+    """Say why no block of a task is leased now, whether it is ready or not; "" where they are."""
+    if task.number in core.fail_fast.stops:
+        return ", but its task is leased no more until the run is resumed"
+    return {
+        "paused": ", but the run is paused: 'blockyard resume' goes on",
+        "cancelled": ", but the run was cancelled",
+    }.get(core.state, "")
 
 
 def _holder(grant: Grant, attempt: int, now: float) -> str:

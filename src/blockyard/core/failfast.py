@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 NOTICE = "failing_fast"
 ADVICE = (
-    "Mend it and go on with 'blockyard resume', or 'blockyard run' again; with keep_going (--keep-going) all blocks are"
-    " tried whatever fails"
+    "Mend it and go on with the same 'blockyard run' again, or, where its scheduler goes on, with 'blockyard resume';"
+    " with keep_going (--keep-going) all blocks are tried whatever fails"
 )
 ATTEMPTS = 10
 BLOCKS = 3
@@ -194,7 +194,11 @@ def restored(core: RunState, now: float) -> None:
 
 
 def _say(core: RunState, number: int, stop: Stop) -> None:
-    core.notices.put(Notice(NOTICE, f"{stop.text}. {ADVICE}", task=core.tasks[number].spec.id))
+    settle_s = core.settings.fail_fast_settle_s if stop.worker else 0.0
+    lone = (
+        f"; only {stop.worker} has tried it: another worker is waited for, {settle_s:g} s at most" if settle_s else ""
+    )
+    core.notices.put(Notice(NOTICE, f"{stop.text}{lone}. {ADVICE}", task=core.tasks[number].spec.id))
 
 
 def lift(core: RunState, tasks: Iterable[Task]) -> None:

@@ -48,8 +48,8 @@ CODE_CHANGED = "code_changed"
 """The kind of notice that is about the result, and not only about what goes on."""
 
 
-def summary(result: RunResult) -> str:
-    """Say in a few lines how a run ended, with its errors grouped."""
+def summary(result: RunResult, *, told: bool = False) -> str:
+    """Say in a few lines how a run ended, with its errors grouped; who was `told` of its notices needs them no more."""
     tasks = result.status.tasks
     total, done = result.status.total, result.status.finished
     skipped = sum(task.skipped for task in tasks)
@@ -61,13 +61,13 @@ def summary(result: RunResult) -> str:
         line += ", all of which ended earlier"
     lines = [line]
     lasting = [notice for notice in result.status.notices if result.state == "stopped" or notice.kind == CODE_CHANGED]
-    lines += [f"  {notice.text}" for notice in lasting]
+    lines += [f"  {notice.text}" for notice in lasting if not told]
     if not result.ok:
         failed, orphaned = sum(task.failed for task in tasks), sum(task.orphaned for task in tasks)
         if failed or orphaned:
             lines[0] += f"; {failed:,} failed, {orphaned:,} wait for those and never ran"
         lines += failure_lines(result)
-        lines += [result.status.reason] if result.status.reason else []
+        lines += [result.status.reason] if result.status.reason and not told else []
     return "\n".join(lines)
 
 
