@@ -1,7 +1,7 @@
 """How wrong the time left is that a run shows, beside two simple rules, on simulated runs of which the end is known.
 
     python benchmarks/eta.py             test seeds; prints the tables and writes them to docs/benchmarks.md (2 minutes)
-    python benchmarks/eta.py --tuning    the seeds on which the constants of core/eta.py were chosen; writes nothing
+    python benchmarks/eta.py --tuning    the seeds on which the constants of views/eta.py were chosen; writes nothing
 
 The error of a moment is the distance between the end it says and the true one, in % of the length of the run; only
 moments at which all three rules say something are compared.

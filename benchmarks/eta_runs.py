@@ -16,6 +16,7 @@ import numpy as np
 from blockyard.core import events as ev
 from blockyard.core.scheduler import CoreSettings, Scheduler
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
+from blockyard.views.observed import ObservedRun
 from blockyard.wire.api import RunStatus
 from blockyard.wire.messages import Outcome
 
@@ -75,6 +76,7 @@ class Replay:
         self.random = random.Random(seed)
         self.now = 0.0
         self.core = Scheduler(scenario.run, settings=CoreSettings(lease_s=NEVER_S))
+        self.observed = ObservedRun(self.core)
         self.total = sum(t.total for t in self.core.tasks)
         self.records: list[tuple[int, bytes]] = []
         self.pages: dict[str, ev.Page] = {}
@@ -116,11 +118,13 @@ class Replay:
             if self.now >= look_s and self.core.state == "running":
                 look_s = self.now + LOOK_EVERY_S
                 finished = {name: list(times) for name, times in self.finished.items()}
-                self.looks.append(Look(self.now, self.core.status(self.now), finished))
+                self.looks.append(Look(self.now, self.observed.status(self.now), finished))
         return self.looks
 
     def turn(self) -> None:
-        for effect in self.core.handle(ev.TurnEnded(), self.now):
+        effects = self.core.handle(ev.TurnEnded(), self.now)
+        self.observed.turned(self.now)
+        for effect in effects:
             if isinstance(effect, ev.CommitRecord):
                 self.records.append((effect.seq, effect.record))
                 self.pages |= {page.key: page for page in effect.pages}
@@ -171,6 +175,7 @@ class Replay:
             settings=CoreSettings(lease_s=NEVER_S),
             now=self.now,
         )
+        self.observed = ObservedRun(self.core)
         busy = {worker: number for _, number, worker in self.ends}
         for worker in self.seqs:
             if worker not in self.leaving or worker in busy:

@@ -25,7 +25,7 @@ PLAN = ("tests/plan/test_plan_against_oracle.py",)
 CORE = ("tests/core",)
 FAIL_FAST = ("tests/core/test_failfast.py",)
 LEADER = ("tests/leader",)
-VIEWS = ("tests/core/test_attempts.py", "tests/core/test_history.py", "tests/core/test_valuemap.py")
+VIEWS = ("tests/views/test_attempts.py", "tests/record/test_history.py", "tests/views/test_valuemap.py")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _fail_fast(name: str, old: str, new: str, file: str = "failfast") -> Mutant:
 
 
 def _skip(name: str, old: str, new: str) -> Mutant:
-    return Mutant(f"measures: {name}", "core/measures.py", old, new, ("tests/core/test_skipping.py",))
+    return Mutant(f"seconds: {name}", "core/seconds.py", old, new, ("tests/core/test_skipping.py",))
 
 
 def _health(name: str, old: str, new: str, file: str = "health") -> Mutant:
@@ -61,7 +61,7 @@ def _health(name: str, old: str, new: str, file: str = "health") -> Mutant:
 
 
 def _view(name: str, file: str, old: str, new: str) -> Mutant:
-    return Mutant(f"{file}: {name}", f"core/{file}.py", old, new, VIEWS)
+    return Mutant(f"{file}: {name}", f"{file}.py", old, new, VIEWS)
 
 
 def _leader(name: str, file: str, old: str, new: str) -> Mutant:
@@ -225,8 +225,8 @@ MUTANTS = (
         "a rerun leaves what waits", "deque(row for row in queue if row[0] not in dropped)", "queue", "ready/retries"
     ),
     # --- batches
-    _skip("one skip is all", "0.0 if task.number in self._run_s else 1.0", "1.0"),
-    _skip("runs do not end the skipping", "self._note(task.number, skipped=0.0)", "pass"),
+    _skip("one skip is all", "0.0 if task in self._run_s else 1.0", "1.0"),
+    _skip("runs do not end the skipping", "self._note(task, skipped=0.0)", "pass"),
     _skip("no bound on skips", "max(float(seconds.mean()), self._least_skip_s)", "float(seconds.mean())"),
     # --- releases, retries, leases
     _core("anybody may release", "scheduler", "if grant is None or grant.worker != worker.id:", "if grant is None:"),
@@ -263,12 +263,12 @@ MUTANTS = (
     _core("a record too many is dropped", "snapshots", "min([self._head_seq + 1, *unwritten])", "seq + 2"),
     _core("all leases of a grant end with one", "turn", "if len(positions) == grant.alive", "if len(positions)"),
     # --- what is recorded and shown
-    _view("kills are no attempts", "attempts", "tries.failures + tries.kills for", "tries.failures for"),
-    _view("a leased block in trouble counts twice", "attempts", "np.setdiff1d(leased, addresses)", "leased"),
-    _view("what is undone counts too", "valuemap", "its_counts + counts - old_counts", "its_counts + counts"),
+    _view("kills are no attempts", "views/attempts", "tries.failures + tries.kills for", "tries.failures for"),
+    _view("a leased block in trouble counts twice", "views/attempts", "np.setdiff1d(leased, addresses)", "leased"),
+    _view("what is undone counts too", "views/valuemap", "its_counts + counts - old_counts", "its_counts + counts"),
     _view(
         "a block that ran again counts again",
-        "history",
+        "record/history",
         'self.rows["attempt"][ours], -1)',
         'self.rows["attempt"][ours], 0)',
     ),

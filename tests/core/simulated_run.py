@@ -21,6 +21,7 @@ from oracle import Name, Oracle, box_of
 from blockyard.core import events as ev
 from blockyard.core.scheduler import CoreSettings, Scheduler
 from blockyard.spec.model import RoiSpec, RunSpec
+from blockyard.views.observed import ObservedRun
 from blockyard.wire.messages import Outcome
 
 TROUBLE = {Outcome.FAILED, Outcome.FATAL, Outcome.KILLED, Outcome.LOST}
@@ -162,6 +163,7 @@ class World:
         self.settings = settings or CoreSettings()
         self.now = 0.0
         self.core = Scheduler(run, settings=self.settings)
+        self.observed = ObservedRun(self.core)
         self.epoch = 1
         self.model = Model()
         self.safe = self.model.copy()
@@ -494,7 +496,9 @@ class World:
     def check(self) -> None:
         """Compare the status of every task with the model."""
         model = self.model
-        status = self.core.status(self.now)
+        if self.observed.core is not self.core:
+            self.observed = ObservedRun(self.core)
+        status = self.observed.status(self.now)
         assert status.state == model.state
         ready = Counter(name[0] for name in self.ready())
         leased = Counter(name[0] for _, name in model.leased.values())

@@ -12,6 +12,7 @@ from blockyard.core.failfast import line_of, several
 from blockyard.core.scheduler import CoreSettings, Scheduler
 from blockyard.core.state.journal import Stop
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
+from blockyard.views.observed import ObservedRun
 from blockyard.wire.messages import BlockError, Outcome
 
 FAST = CoreSettings(fail_fast=True)
@@ -84,7 +85,7 @@ class Run:
 
     @property
     def status(self):
-        return self.core.status(self.now)
+        return ObservedRun(self.core).status(self.now)
 
 
 def typo(*_):
@@ -110,7 +111,7 @@ def test_a_block_that_was_never_tried_is_explained_by_the_stop():
     run.join("w")
     run.work(typo, "w")
     run.restart()  # nothing was looked for yet
-    pending = [found for b in range(50) if (found := run.core.explain("a", b, run.now)).state == "pending"]
+    pending = [found for b in range(50) if (found := ObservedRun(run.core).explain("a", b, run.now)).state == "pending"]
     assert pending
     assert all("leased no more until the run is resumed" in found.text for found in pending)
 

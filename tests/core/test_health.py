@@ -10,6 +10,7 @@ from blockyard.core import events as ev
 from blockyard.core.health import PATIENCE_S, SUSPECT, failed
 from blockyard.core.scheduler import CoreSettings, Scheduler
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
+from blockyard.views.observed import ObservedRun
 from blockyard.wire.messages import BlockError, Outcome
 
 DONE, FAILS = Outcome.SUCCESS, Outcome.FAILED
@@ -89,7 +90,7 @@ class Cluster:
 
     @property
     def named(self):
-        return [(notice.task, notice.worker) for notice in self.core.status(self.now).notices]
+        return [(notice.task, notice.worker) for notice in ObservedRun(self.core).status(self.now).notices]
 
 
 @pytest.mark.parametrize("good", [["good"], ["good", "better", "best"]])
@@ -272,13 +273,13 @@ def test_blocks_that_wait_for_another_worker_are_ready_and_say_so():
     cluster.join("good", DONE, 50.0)
     cluster.join("bad", FAILS, 0.001)
     cluster.go(until_s=1)
-    counts = cluster.core.status(cluster.now).tasks[0]
+    counts = ObservedRun(cluster.core).status(cluster.now).tasks[0]
     assert (counts.leased, counts.ready, counts.pending) == (1, 2, 0)
-    texts = [cluster.core.explain("a", block, cluster.now).text for block in range(3)]
+    texts = [ObservedRun(cluster.core).explain("a", block, cluster.now).text for block in range(3)]
     assert sum("is ready for attempt 2 on another worker" in text for text in texts) == 2
     cluster.core.handle(ev.RerunRequested("a"), cluster.now)
     assert not cluster.core.retries.waiting
-    assert cluster.core.status(cluster.now).tasks[0].total == 3
+    assert ObservedRun(cluster.core).status(cluster.now).tasks[0].total == 3
 
 
 def test_many_workers_cost_nothing_where_nobody_fails():

@@ -1,8 +1,9 @@
 """What a person should know of a run now."""
 
-from test_troubles import Run
+from plain_run import Run
 
 from blockyard.core.notices import MOST, Notices
+from blockyard.views.observed import ObservedRun
 from blockyard.wire.api import Notice
 
 
@@ -14,10 +15,10 @@ def test_a_status_carries_what_was_put_until_it_is_dropped():
     assert put(Notice("bad_worker", "it fails all", worker="w"))
     assert not put(Notice("bad_worker", "it fails all", worker="w"))
     assert put(Notice("cannot_start", "it ended 5 times", task="a"))
-    assert [notice.text for notice in run.core.status(0.0).notices] == ["it ended 5 times", "it fails all"]
+    assert [notice.text for notice in ObservedRun(run.core).status(0.0).notices] == ["it ended 5 times", "it fails all"]
     drop("cannot_start", task="b")
     drop("bad_worker")
-    assert [notice.text for notice in run.core.status(0.0).notices] == ["it ended 5 times"]
+    assert [notice.text for notice in ObservedRun(run.core).status(0.0).notices] == ["it ended 5 times"]
 
 
 def test_a_flood_of_notices_is_counted():

@@ -6,6 +6,7 @@ import pytest
 from blockyard.core import events as ev
 from blockyard.core.scheduler import CoreSettings, Scheduler
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
+from blockyard.views.observed import ObservedRun
 from blockyard.wire.report import status_report
 
 WORK = TaskSpec(
@@ -62,7 +63,7 @@ def test_a_successor_of_a_store_that_may_have_forgotten_waits_for_lease_and_grac
     leader = Leader(now=100.0)
     leader.core.store_forgot(100.0)
     assert leader.join("w") == ([], {})
-    status = leader.core.status(110.0)
+    status = ObservedRun(leader.core).status(110.0)
     assert status.quiet_s == 100.0 + PATIENCE_S - 110.0
     assert "nothing is leased for 55 s (Redis may have forgotten what runs)" in status_report(status)
     leader.now = 100.0 + PATIENCE_S - 0.1
@@ -71,7 +72,7 @@ def test_a_successor_of_a_store_that_may_have_forgotten_waits_for_lease_and_grac
     assert wakes_at(effects) == 100.0 + PATIENCE_S
     leader.now = 100.0 + PATIENCE_S
     assert sorted(leased(leader.turn()).values()) == [0, 1]
-    assert leader.core.status(leader.now).quiet_s == 0.0
+    assert ObservedRun(leader.core).status(leader.now).quiet_s == 0.0
 
 
 def test_leases_that_the_journal_knows_go_on_and_all_others_are_revoked():
@@ -94,7 +95,7 @@ def test_leases_that_the_journal_knows_go_on_and_all_others_are_revoked():
         ev.SendAck("w", 1, 0),
         ev.SendAck("other", 1, len(ghosts)),
     ]
-    assert successor.core.status(1.0).tasks[0].done == len(known)
+    assert ObservedRun(successor.core).status(1.0).tasks[0].done == len(known)
     assert not leased(effects)
 
 

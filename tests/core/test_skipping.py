@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from blockyard.core import events as ev
-from blockyard.core.measures import MOST_SKIPS
 from blockyard.core.scheduler import CoreSettings, Scheduler
+from blockyard.core.seconds import MOST_SKIPS
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
+from blockyard.views.observed import ObservedRun
 from blockyard.wire.messages import Outcome
 
 SKIP, RUN = (Outcome.SKIPPED, 0.0002), (Outcome.SUCCESS, 10.0)
@@ -22,6 +23,7 @@ class Run:
         )
         settings = CoreSettings(batch_s=0.2)
         self.core = Scheduler(RunSpec(PipelineSpec(name="run", tasks=(work,))), settings=settings)
+        self.observed = ObservedRun(self.core)
         self.core.handle(ev.WorkerJoined("w"), 0.0)
         self.now, self.seq = 0.0, 0
 
@@ -29,6 +31,7 @@ class Run:
         """Let the worker take a batch and end each of its blocks so; give how many there were."""
         self.core.handle(ev.BlocksWanted("w", 2**20), self.now)
         leases = [e for e in self.core.handle(ev.TurnEnded(), self.now) if isinstance(e, ev.SendLeases)]
+        self.observed.turned(self.now)
         numbers = np.concatenate([lease.number + np.arange(len(lease.blocks)) for lease in leases])
         self.seq += 1
         self.now += len(numbers) * seconds
@@ -77,6 +80,6 @@ def test_the_time_left_is_that_of_the_blocks_that_were_finished():
         run.batch(*SKIP)
         for _ in range(3):
             run.batch(*RUN)
-    counts = run.core.status(run.now).tasks[0]
+    counts = run.observed.status(run.now).tasks[0]
     took_s = run.now / counts.finished
-    assert run.core.status(run.now).eta_s == pytest.approx(took_s * (counts.total - counts.finished), rel=0.2)
+    assert run.observed.status(run.now).eta_s == pytest.approx(took_s * (counts.total - counts.finished), rel=0.2)

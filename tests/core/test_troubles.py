@@ -2,68 +2,13 @@
 
 import numpy as np
 import pytest
+from plain_run import Run
 
 from blockyard.core import events as ev
 from blockyard.core.ready.retries import judge
-from blockyard.core.scheduler import CoreSettings, Scheduler
+from blockyard.core.scheduler import CoreSettings
 from blockyard.core.state.task import Tries
-from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
 from blockyard.wire.messages import Outcome
-
-
-class Run:
-    """A core of one task of independent blocks, and workers that do as the test says."""
-
-    def __init__(self, blocks, **settings):
-        shape, one = RoiSpec((0,), (blocks,)), RoiSpec((0,), (1,))
-        rois = {"total_roi": shape, "read_roi": one, "write_roi": one, "read_write_conflict": False}
-        work = TaskSpec(id="work", function="json:dumps", max_retries=2, **rois)
-        self.core = Scheduler(RunSpec(PipelineSpec(name="run", tasks=(work,))), settings=CoreSettings(**settings))
-        self.now = 0.0
-        self.seqs = {}
-        self.notes = []
-
-    def join(self, *workers, slots=1):
-        for worker in workers:
-            self.core.handle(ev.WorkerJoined(worker, slots=slots), self.now)
-
-    def turn(self):
-        """Give (worker, lease, block, attempt) of all that was leased."""
-        effects = self.core.handle(ev.TurnEnded(), self.now)
-        self.notes += [note for effect in effects if isinstance(effect, ev.CommitRecord) for note in effect.errors]
-        return [
-            (effect.worker, effect.number + at, block, effect.attempts.get(at, 1))
-            for effect in effects
-            if isinstance(effect, ev.SendLeases)
-            for at, block in enumerate(effect.blocks.tolist())
-        ]
-
-    def lease(self, *workers):
-        """All of these want one block."""
-        for worker in workers:
-            self.core.handle(ev.BlocksWanted(worker, 1), self.now)
-        return self.turn()
-
-    def release(self, worker, number, outcome=Outcome.SUCCESS, seconds=1.0):
-        self.seqs[worker] = self.seqs.get(worker, 0) + 1
-        outcomes, taken = np.array([outcome], np.uint8), np.array([seconds], np.float32)
-        self.core.handle(ev.BlocksReleased(worker, self.seqs[worker], np.array([number]), outcomes, taken), self.now)
-
-    def tries(self, outcome, most=30):
-        """One block ends like this again and again: give (attempt, seconds waited) of each time it was leased."""
-        seen, waited_s = [], 0.0
-        while self.core.status(self.now).state == "running" and len(seen) < most:
-            leased = self.lease("w")
-            if not leased and not self.core.is_over:
-                self.now += 0.25
-                waited_s += 0.25
-                self.core.handle(ev.WorkerHeard("w"), self.now)
-                continue
-            for worker, number, _, attempt in leased:
-                seen.append((attempt, waited_s))
-                waited_s = 0.0
-                self.release(worker, number, outcome)
-        return seen
 
 
 @pytest.mark.parametrize(
@@ -86,7 +31,7 @@ def test_kills_and_losses_spend_no_retry():
     for outcome in (Outcome.KILLED, Outcome.LOST, Outcome.RETURNED, Outcome.KILLED, Outcome.FAILED, Outcome.FAILED):
         ((worker, number, _, _),) = run.lease("w")
         run.release(worker, number, outcome)
-    assert run.core.status(0.0).tasks[0].failed == 0
+    assert run.observed.status(0.0).tasks[0].failed == 0
     ((worker, number, _, attempt),) = run.lease("w")
     assert attempt == 5
     run.release(worker, number)
@@ -150,7 +95,7 @@ def test_a_straggler_runs_over_three_times_the_median_when_ten_and_half_are_done
         run.release(worker, number, seconds=2.0)
     ((_, number, block, _),) = run.lease("w")
     run.core.handle(ev.WorkerHeard("w", ((number, seconds),)), run.now)
-    found = [(one.task, one.index, one.worker, one.median_s) for one in run.core.status(run.now).stragglers]
+    found = [(one.task, one.index, one.worker, one.median_s) for one in run.observed.status(run.now).stragglers]
     assert found == ([("work", (block,), "w", 2.0)] if named else [])
 
 
@@ -163,7 +108,7 @@ def test_half_of_a_large_task_must_be_done_before_stragglers_are_named():
         run.release(worker, number, seconds=2.0)
     ((_, number, _, _),) = run.lease("w")
     run.core.handle(ev.WorkerHeard("w", ((number, 100.0),)), run.now)
-    assert not run.core.status(run.now).stragglers
+    assert not run.observed.status(run.now).stragglers
 
 
 def test_only_the_blocks_that_are_named_are_retried():
@@ -177,10 +122,10 @@ def test_only_the_blocks_that_are_named_are_retried():
     failed = sorted(note.block_id for note in run.notes)
     run.core.handle(ev.RetryRequested("work", blocks=np.array([failed[1], failed[3], 5])), run.now)
     run.turn()
-    assert [run.core.explain("work", block, run.now).state == "failed" for block in failed] == [
+    assert [run.observed.explain("work", block, run.now).state == "failed" for block in failed] == [
         True,
         False,
         True,
         False,
     ]
-    assert run.core.status(run.now).tasks[0].failed == 2
+    assert run.observed.status(run.now).tasks[0].failed == 2

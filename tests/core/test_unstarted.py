@@ -8,6 +8,7 @@ from blockyard.core.scheduler import Scheduler
 from blockyard.core.unstarted import LATE_S
 from blockyard.leader import convert
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
+from blockyard.views.observed import ObservedRun
 from blockyard.wire.messages import CannotStart, Outcome
 
 
@@ -27,7 +28,7 @@ class Run:
     @property
     def said(self):
         """(task, worker, pool, text) of the notices."""
-        notices = self.core.status(0.0).notices
+        notices = ObservedRun(self.core).status(0.0).notices
         assert {notice.kind for notice in notices} <= {"cannot_start"}
         return [(notice.task, notice.worker, notice.pool, notice.text) for notice in notices]
 
@@ -68,13 +69,13 @@ def test_a_start_of_which_nothing_more_is_heard_is_said_after_a_while():
     run.tell(ev.WorkerJoined("a", slots=0, task="work"), ev.BlocksWanted("a", 1))
     for now, expected in ((LATE_S - 1, []), (LATE_S, ["slow_start"])):
         run.core.handle(ev.TurnEnded(), now)
-        assert [notice.kind for notice in run.core.status(now).notices] == expected
-    (notice,) = run.core.status(LATE_S).notices
+        assert [notice.kind for notice in ObservedRun(run.core).status(now).notices] == expected
+    (notice,) = ObservedRun(run.core).status(LATE_S).notices
     assert "task 'work'" in notice.text
     run.core.handle(ev.WorkerJoined("job", task="work", own=True), LATE_S)
     run.core.handle(ev.BlocksWanted("job", 1), LATE_S)
     run.core.handle(ev.TurnEnded(), LATE_S)
-    assert run.core.status(LATE_S).notices == []
+    assert ObservedRun(run.core).status(LATE_S).notices == []
 
 
 def test_a_worker_that_is_not_there_says_nothing():

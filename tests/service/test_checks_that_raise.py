@@ -6,6 +6,7 @@ from worker_peer import AgentProcess, FakeScheduler, block_task, finish_run
 from blockyard.core import events as ev
 from blockyard.core.scheduler import Scheduler
 from blockyard.spec.model import CheckSpec, PipelineSpec, RunSpec
+from blockyard.views.observed import ObservedRun
 from blockyard.wire.messages import Outcome, Remark
 
 MODULE = """
@@ -86,5 +87,5 @@ def test_a_remark_is_a_notice_of_its_task():
     core = Scheduler(RunSpec(PipelineSpec(name="small", tasks=(block_task(function="m:f"),))), now=0.0)
     for task in ("work", "other"):
         core.handle(ev.TaskRemarked(task, "check_raises", "it raised"), 0.0)
-    (notice,) = core.status(0.0).notices
+    (notice,) = ObservedRun(core).status(0.0).notices
     assert (notice.kind, notice.text, notice.task) == ("check_raises", "it raised", "work")

@@ -21,7 +21,7 @@ def settings_for(run_name, url, **fields):
 
 def rows_of(service):
     """What is recorded of each block and chunk."""
-    history = service.turns.core.history
+    history = service.turns.observed.record.history
     record, names = history.tasks[0], list(history.workers)
     by_chunk = record.sums.tolist()
     if record.rows is None:
@@ -55,7 +55,7 @@ def test_a_successor_reads_the_same_record(redis_url, run_name, history_blocks):
             recorded = rows_of(service)
         async with serving(settings) as service:
             assert rows_of(service) == recorded
-            assert service.turns.core.history.tasks[0].sums["blocks"].sum() == BLOCKS
+            assert service.turns.observed.record.history.tasks[0].sums["blocks"].sum() == BLOCKS
 
     asyncio.run(main())
 
@@ -72,7 +72,7 @@ def test_a_piece_whose_answer_is_lost_counts_once(redis_url, run_name, tmp_path)
                 await until(lambda: not faulty.drop_answers_to)
                 await service.historian.keep()
             async with serving(settings_for(run_name, redis_url)) as service:
-                assert service.turns.core.history.tasks[0].sums["blocks"].sum() == BLOCKS
+                assert service.turns.observed.record.history.tasks[0].sums["blocks"].sum() == BLOCKS
 
     asyncio.run(main())
 

@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 from scheduler_rig import FaultyRedis, run_of, until
 
 from blockyard.core.events import CommitRecord, FailureNote, Page
-from blockyard.core.historypages import Piece
 from blockyard.local.redis import EmbeddedRedis
+from blockyard.record.pages import Piece
 from blockyard.spec.errors import StoreError
 from blockyard.wire.messages import BlockError
 from blockyard_scheduler.store import redis as store_module

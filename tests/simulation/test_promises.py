@@ -92,7 +92,7 @@ def _ended_leases_count(_: Cluster, patch: pytest.MonkeyPatch) -> None:
                 event.numbers[(event.numbers >= one.number) & (event.numbers < one.number + len(one.live))] - one.number
             )
             if len(at := at[~one.live[at]]):
-                self._done(self.tasks[one.task], Kind.DONE, one.addresses[at], now)
+                self._done(self.tasks[one.task], Kind.DONE, one.addresses[at])
         released(self, event, now)
 
     patch.setattr(Leases, "grant", granting)

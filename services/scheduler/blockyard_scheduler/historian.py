@@ -11,8 +11,8 @@ from functools import partial
 import msgspec
 
 from blockyard.core.code import CodeVersions
-from blockyard.core.history import History
-from blockyard.core.historypages import Keeper, Piece
+from blockyard.record.history import History
+from blockyard.record.pages import Keeper, Piece
 from blockyard.spec.errors import StoreError
 from blockyard_scheduler.store.redis import Refused, Store, Uncertain, until_answered
 

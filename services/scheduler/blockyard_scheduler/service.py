@@ -30,8 +30,10 @@ from blockyard.leader.peer import Door
 from blockyard.leader.turn import Turns
 from blockyard.plan.plan_warnings import PLAN_WARNING
 from blockyard.plan.summary import run_warnings
+from blockyard.record.measures import Measures
 from blockyard.spec.errors import StoreError
 from blockyard.spec.model import PipelineSpec
+from blockyard.views.observed import ObservedRun
 from blockyard.wire.api import Explanation, FailureStatus, Notice, RunStatus
 from blockyard.wire.messages import KNOWN, Outcome, Welcome
 from blockyard.wire.report import status_report
@@ -185,7 +187,8 @@ class SchedulerService:
         try:
             core = await load_run(self.settings, self._store, self.leadership)
             self.run_spec = core.run
-            self.historian = Historian(core.history, core.code, self._store, self.leadership.identity)
+            observed = ObservedRun(core, self.settings.history_blocks)
+            self.historian = Historian(observed.record.history, core.code, self._store, self.leadership.identity)
             await self.historian.load()
             await self._warn(core)  # before anybody sees that we lead, while the lock is renewed
         finally:
@@ -203,6 +206,7 @@ class SchedulerService:
         )
         self.turns = TurnLoop(
             Turns(core, self.leadership.claim, welcome),
+            observed,
             self._store,
             self.leadership,
             meter=self.meter,
@@ -311,8 +315,8 @@ class SchedulerService:
                 if self.scaler is not None and self.turns.core.is_over != was_over:
                     was_over = not was_over
                     self.scaler.look_now()
-                self.meter.take_durations(self.turns.core.measures.durations)
-                self._record_throughput(self.turns.core)
+                self.meter.take_durations(self.turns.observed.record.measures.durations)
+                self._record_throughput(self.turns.observed.record.measures)
                 self._note_quiet(self.turns.core.hold.left_s(time.monotonic()))
                 self._log_notices(self.turns.core.notices.listed())
 
@@ -384,7 +388,7 @@ class SchedulerService:
         finally:
             (folder / ADDRESS).unlink(missing_ok=True)
         write_json(folder / FAILURES, failures)
-        status = turns.core.status(time.monotonic())
+        status = turns.observed.status(time.monotonic())
         if not turns.core.has_stopped:
             status.state = "stopped"  # the file outlives us: "running" would be a lie as soon as it is read
         write_json(folder / STATUS, status)
@@ -431,19 +435,19 @@ class SchedulerService:
     @property
     def voxels(self) -> dict[str, int]:
         """How many voxels done blocks wrote, by task, since this scheduler leads."""
-        return self.turns.core.measures.voxels if self.turns is not None else {}
+        return self.turns.observed.record.measures.voxels if self.turns is not None else {}
 
     @property
     def outcomes(self) -> dict[tuple[str, Outcome], int]:
         """How many leases ended how, by task, since this scheduler leads."""
-        return self.turns.core.measures.by_outcome if self.turns is not None else {}
+        return self.turns.observed.record.measures.by_outcome if self.turns is not None else {}
 
     def status(self) -> RunStatus | None:
         """Return the run, or None while this scheduler does not lead."""
         if self.turns is None:
             return None
-        self.meter.take_durations(self.turns.core.measures.durations)
-        status = self.turns.core.status(time.monotonic())
+        self.meter.take_durations(self.turns.observed.record.measures.durations)
+        status = self.turns.observed.status(time.monotonic())
         if self.scaler is not None:
             status.pools = self.scaler.status()
         return status
@@ -451,12 +455,11 @@ class SchedulerService:
     def throughput(self) -> Throughput:
         """Return how fast the run went since this scheduler leads."""
         if self.turns is not None:
-            self._record_throughput(self.turns.core)
+            self._record_throughput(self.turns.observed.record.measures)
         return self._recorder.give()
 
-    def _record_throughput(self, core: Scheduler) -> None:
-        measures = core.measures
-        finished = {task.spec.id: measures.finished_blocks(task.spec.id) for task in core.tasks}
+    def _record_throughput(self, measures: Measures) -> None:
+        finished = {task_id: measures.finished_blocks(task_id) for task_id in measures.ids}
         self._recorder.add(finished, measures.voxels, time.monotonic())
 
     async def leaders_page(self) -> str:
@@ -469,7 +472,7 @@ class SchedulerService:
     def explain(self, task: str, block_id: int) -> Explanation:
         """Say why a block is in the state it is in. Only while this scheduler leads."""
         assert self.turns is not None
-        return self.turns.core.explain(task, block_id, time.monotonic())
+        return self.turns.observed.explain(task, block_id, time.monotonic())
 
     async def failures(self, task: str | None = None) -> list[FailureStatus]:
         """Return the failed attempts that are kept, of one task or of all."""

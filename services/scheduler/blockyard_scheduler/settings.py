@@ -64,7 +64,6 @@ class Settings:
             grace_s=self.grace_s,
             retry_backoff_s=self.retry_backoff_s,
             ready_ahead=2 * sum(pool.max * pool.slots for pool in pools),
-            history_blocks=self.history_blocks,
             fail_fast=not self.keep_going,
             fail_fast_settle_s=0.0 if self.is_local else CoreSettings().fail_fast_settle_s,
         )

@@ -12,6 +12,7 @@ from blockyard.core.scheduler import Scheduler
 from blockyard.leader.peer import Peer
 from blockyard.leader.turn import AwaitLock, Commit, Rewrite, Speak, Step, Turns
 from blockyard.spec.errors import StoreError
+from blockyard.views.observed import ObservedRun
 from blockyard_scheduler.leadership import Leadership
 from blockyard_scheduler.meter import Meter
 from blockyard_scheduler.store.redis import Forgot, Store
@@ -29,6 +30,7 @@ class TurnLoop:
     def __init__(
         self,
         turns: Turns,
+        observed: ObservedRun,
         store: Store,
         leadership: Leadership,
         *,
@@ -38,6 +40,8 @@ class TurnLoop:
     ) -> None:
         """Take the turns of a run that this scheduler leads."""
         self.turns = turns
+        self.observed = observed
+        """What the run looks like to others."""
         self.run_stopped = asyncio.Event()
         """Set when nothing will run unless a person does something: it is over, or paused for a reason."""
         self._store = store
@@ -147,6 +151,7 @@ class TurnLoop:
             if isinstance(event, WorkerCannotStart):
                 said = f"says: {event.text}" if event.text else "works now"
                 log.warning("worker %s %s", event.worker, said, extra={"worker": event.worker})
+        self.observed.turned(began_s)
         self._meter.turned(turns.events, turns.effects, began_s, now)
         for future in asked:
             if not future.done():

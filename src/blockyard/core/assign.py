@@ -149,7 +149,7 @@ def _room(core: RunState, group: Group, worker: Worker) -> int:
 
 def _mean_s(core: RunState, task: Task) -> float:
     """Return the smoothed seconds of a block; before any is measured, so long that one a slot is handed out."""
-    return max(core.measures.mean_s.get(task.number, 2 * core.settings.batch_s), LEAST_BLOCK_S)
+    return max(core.seconds.mean_s.get(task.number, 2 * core.settings.batch_s), LEAST_BLOCK_S)
 
 
 def _assign_worker(core: RunState, group: Group, worker: Worker, most: int, now: float) -> None:

@@ -19,6 +19,7 @@ All of it is derived and forgotten at a restart. Its cost is that of those who f
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from blockyard.core.ready.retries import Failers
 from blockyard.core.state.workers import Worker, host_of
 from blockyard.plan.grid import Ints
 from blockyard.wire.api import Notice
-from blockyard.wire.messages import BlockError, Outcome
+from blockyard.wire.messages import BlockError
 
 if TYPE_CHECKING:
     from blockyard.core.runstate import RunState
@@ -102,6 +103,8 @@ class Health:
     """The streaks of a run, by task and worker."""
 
     streaks: dict[tuple[int, str], Streak] = field(default_factory=dict)
+    succeeded: Counter[int] = field(default_factory=Counter)
+    """Blocks that were done since this scheduler began to lead, by task."""
     able: dict[int, Able] = field(default_factory=dict)
     """In this turn, by task; only of tasks where somebody failed."""
 
@@ -137,7 +140,7 @@ def _name(core: RunState, task: Task, worker: str, streak: Streak) -> None:
 
     Others did what it failed; or, where a block has one attempt only, others did what they got all that time.
     """
-    others = _succeeded(core, task) - streak.others if streak.probes >= CLEAR else 0
+    others = core.health.succeeded[task.number] - streak.others if streak.probes >= CLEAR else 0
     if streak.is_suspect and not streak.named and max(streak.outdone, 0 if task.spec.max_retries else others) >= CLEAR:
         streak.named = True
         core.notices.put(_notice(task, worker, streak))
@@ -153,7 +156,7 @@ def failed(core: RunState, task: Task, address: int, worker: Worker, error: Bloc
         return
     streak = health.streaks.get((task.number, worker.id))
     if streak is None:
-        streak = health.streaks[task.number, worker.id] = Streak(_succeeded(core, task))
+        streak = health.streaks[task.number, worker.id] = Streak(core.health.succeeded[task.number])
     streak.failures += 1
     streak.error = error
     if streak.failures == SUSPECT or streak.probing:
@@ -207,10 +210,6 @@ def _is_at_work(core: RunState, worker: Worker, task: Task, now: float) -> bool:
 def _is_suspect(core: RunState, task: int, worker: str) -> bool:
     streak = core.health.streaks.get((task, worker))
     return streak is not None and streak.is_suspect
-
-
-def _succeeded(core: RunState, task: Task) -> int:
-    return core.measures.by_outcome.get((task.spec.id, Outcome.SUCCESS), 0)
 
 
 def _notice(task: Task, worker: str, streak: Streak) -> Notice:

@@ -1,7 +1,7 @@
 """All that is known of a run while it is led: its tasks, leases and workers, and what follows from them.
 
 `scheduler.py` changes it, one event after the other; the rules that it needs for that (`assign.py`, `undo.py`, ...) and
-the views of it (`describe.py`, `explain.py`, ...) are functions of it.
+`blockyard.views` are functions of it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from blockyard.core import events as ev
 from blockyard.core.code import CodeVersions
 from blockyard.core.failfast import FailFast
 from blockyard.core.health import Health
-from blockyard.core.history import History
 from blockyard.core.listeners import Listeners
-from blockyard.core.measures import MOST_SKIPS, Measures
 from blockyard.core.notices import Notices
+from blockyard.core.observer import Observer, Unobserved
 from blockyard.core.ready.activity import Activity
 from blockyard.core.ready.frontier import Frontier, connect_frontiers
 from blockyard.core.ready.retries import Retries
+from blockyard.core.seconds import MOST_SKIPS, BlockSeconds
 from blockyard.core.settings import CoreSettings
 from blockyard.core.state.bitmap import Bitmap
 from blockyard.core.state.hold import RecoveryHold
@@ -69,8 +69,9 @@ class RunState:
         self.workers: dict[str, Worker] = {}
         self.allotted: dict[int, dict[str, int]] = {task.number: {} for task in self.tasks}
         """For tasks with `num_workers`: how many blocks each worker may run at once."""
-        self.measures = Measures(self.tasks, least_skip_s=self.settings.batch_s / MOST_SKIPS)
-        self.history = History(self.tasks, self.settings.history_blocks)
+        self.seconds = BlockSeconds(least_skip_s=self.settings.batch_s / MOST_SKIPS)
+        self.observer: Observer = Unobserved()
+        """Is told what blocks took."""
         self.started_s = now
         self.ended_s: float | None = None
         """When the run was seen to be over; None: it is not."""
@@ -112,7 +113,7 @@ class RunState:
     def lease(self, worker: Worker, task: Task, addresses: Ints, now: float, max_running: int) -> None:
         """Lease blocks to a worker (called by `assign`)."""
         grant = self.leases.grant(task.number, worker.id, addresses, now, max_running=max_running)
-        self.measures.leased(task, len(addresses), now)
+        self.observer.leased(task.number, len(addresses), now)
         self.listeners.leased(worker, len(addresses))
         self.turn.note_grant(task, grant)
         attempts = task.attempts(addresses)

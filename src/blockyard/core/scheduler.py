@@ -19,9 +19,7 @@ import numpy.typing as npt
 from blockyard.core import events as ev
 from blockyard.core import failfast, health
 from blockyard.core.assign import assign
-from blockyard.core.describe import describe_run
-from blockyard.core.explain import explain
-from blockyard.core.outlook import Outlook
+from blockyard.core.observer import Seconds
 from blockyard.core.ready.orphans import orphan_waiters
 from blockyard.core.ready.retries import judge
 from blockyard.core.runstate import RunState
@@ -36,7 +34,7 @@ from blockyard.core.turn import Turn
 from blockyard.core.undo import rebuild, rerun, retry
 from blockyard.plan.grid import Ints
 from blockyard.spec.model import RunSpec
-from blockyard.wire.api import Explanation, Notice, RunStatus
+from blockyard.wire.api import Notice
 from blockyard.wire.messages import BlockError, Outcome
 
 __all__ = ["CoreSettings", "Scheduler"]
@@ -53,7 +51,6 @@ class Scheduler(RunState):
     ) -> None:
         """Begin the run; `now` is the time of the caller's clock, `seed` that of jitter and of lease numbers."""
         super().__init__(run, epoch=epoch, settings=settings or CoreSettings(), now=now)
-        self.outlook = Outlook(self.tasks)
         self._random = random.Random(seed)  # noqa: S311 - jitter, not secrets
         self._snapshots = Snapshots(self.settings.snapshot_records)
         self._announced = False
@@ -127,17 +124,9 @@ class Scheduler(RunState):
 
     # --- asking ------------------------------------------------------------------------------------------------
 
-    def status(self, now: float) -> RunStatus:
-        """Describe the run."""
-        return describe_run(self, self.outlook.etas(self), now)
-
     def whole_snapshot(self) -> Iterator[ev.Page]:
         """Return all of the durable state as of the last record given out, for a store that has lost records."""
         return self._snapshots.whole(self)
-
-    def explain(self, task: str, block_id: int, now: float) -> Explanation:
-        """Say why a block is in the state it is in. Raises SpecError for an unknown task or block."""
-        return explain(self, task, block_id, now)
 
     # --- workers -----------------------------------------------------------------------------------------------
 
@@ -235,7 +224,7 @@ class Scheduler(RunState):
             if deadline > now:
                 following = min(following, deadline)
                 continue
-            self.measures.expired += self.leases.held_by(worker.id)
+            self.observer.expired(self.leases.held_by(worker.id))
             self._lose(worker, now, killed=False, reason=f"no heartbeat from worker {worker.id} for {patience:g} s")
             if not worker.connected:
                 self._forget(worker)
@@ -246,7 +235,7 @@ class Scheduler(RunState):
     def _blocks_released(self, event: ev.BlocksReleased, now: float) -> None:
         worker = self.workers.get(event.worker)
         if worker is None:
-            self.measures.stale += len(event.numbers)
+            self.observer.stale(len(event.numbers))
             self.turn.effects.append(ev.SendAck(event.worker, event.seq, len(event.numbers)))
             return
         worker.heard_s = now
@@ -270,8 +259,8 @@ class Scheduler(RunState):
             chosen = rows[found[live]]
             seconds = None if event.seconds is None else event.seconds[chosen]
             self._release(worker, grant, positions[live], event.outcomes[chosen], now, seconds=seconds, errors=errors)
-        self.measures.stale += stale
         if stale:
+            self.observer.stale(stale)
             worker.stale[event.seq] = stale
             if len(worker.stale) > MOST_STALE:
                 del worker.stale[next(iter(worker.stale))]
@@ -296,25 +285,14 @@ class Scheduler(RunState):
         addresses = grant.addresses[positions]
         self.turn.note_end(grant, positions)
         self.leases.end(grant, positions)
-        if seconds is not None:
-            self.measures.worked(task, seconds)
         same = bool((outcomes == outcomes[0]).all())
         for outcome in [int(outcomes[0])] if same else np.unique(outcomes).tolist():
             chosen = slice(None) if same else outcomes == outcome
             count = len(addresses[chosen])
-            self.measures.ended(task, Outcome(outcome), count)
+            its_seconds = None if seconds is None else seconds[chosen]
+            self.observer.ended(task.number, Outcome(outcome), count, its_seconds)
             if outcome in {Outcome.SUCCESS, Outcome.SKIPPED}:
-                if seconds is not None and outcome == Outcome.SUCCESS:
-                    attempts = task.attempts(addresses[chosen])  # forgotten when the block is done
-                    self.history.finished(task.number, worker.id, addresses[chosen], seconds[chosen], attempts, now)
-                if self.health.streaks and outcome == Outcome.SUCCESS:
-                    health.done(self, task, addresses[chosen], worker)
-                self._done(task, Kind.DONE if outcome == Outcome.SUCCESS else Kind.SKIPPED, addresses[chosen], now)
-                worker.finished += count
-                self.unstarted.works(task)
-                if seconds is not None:
-                    learn = self.measures.took if outcome == Outcome.SUCCESS else self.measures.skipped
-                    learn(task, seconds[chosen])
+                self._finished(worker, task, Outcome(outcome), addresses[chosen], its_seconds, now)
             elif outcome == Outcome.RETURNED:
                 self._again(task, addresses[chosen], now)
             else:
@@ -322,15 +300,32 @@ class Scheduler(RunState):
                     error = (errors or {}).get(grant.number + position)
                     self._trouble(task, int(grant.addresses[position]), Outcome(outcome), worker, error, now)
 
-    def _done(self, task: Task, kind: Kind, addresses: Ints, now: float) -> None:
+    def _finished(
+        self, worker: Worker, task: Task, outcome: Outcome, addresses: Ints, seconds: Seconds | None, now: float
+    ) -> None:
+        """Blocks are done, or were found done."""
+        ran = outcome == Outcome.SUCCESS
+        attempts = task.attempts(addresses)  # forgotten when the block is done
+        voxels = task.voxels_written(addresses) if ran else 0
+        self.observer.finished(task.number, worker.id, outcome, addresses, seconds, attempts, voxels, now)
+        if ran:
+            self.health.succeeded[task.number] += len(addresses)
+            if self.health.streaks:
+                health.done(self, task, addresses, worker)
+        self._done(task, Kind.DONE if ran else Kind.SKIPPED, addresses)
+        worker.finished += len(addresses)
+        self.unstarted.works(task)
+        if seconds is not None:
+            learn = self.seconds.took if ran else self.seconds.skipped
+            learn(task.number, seconds)
+
+    def _done(self, task: Task, kind: Kind, addresses: Ints) -> None:
         closed = task.mark(kind, addresses, self.seq + 1)
         self.turn.note_bits(task, kind, addresses, value=True)
         self.frontiers[task.number].close(closed)
         self.turn.finished.setdefault(task.number, []).append(addresses)
         if self.fail_fast.watching:
             failfast.lift(self, (task,))  # it is not the code
-        voxels = task.voxels_written(addresses) if kind is Kind.DONE else 0
-        self.measures.finished(task, len(addresses), voxels, now)
         if task.tries:
             for address in addresses.tolist():
                 self.turn.set_tries(task, address, None)
@@ -394,7 +389,7 @@ class Scheduler(RunState):
         """Take back what is over; a run that had ended goes on when there are blocks to run again."""
         before = sum(task.unfinished for task in self.tasks)
         change()
-        self.measures.undone += sum(task.unfinished for task in self.tasks) - before
+        self.observer.undone(sum(task.unfinished for task in self.tasks) - before)
         failfast.lift(self, self.tasks if task is None else (self.by_id[task],))
         if (self.state in {"done", "failed"} and any(task.unfinished for task in self.tasks)) or self.reason:
             self._set_state("running")
@@ -446,7 +441,6 @@ class Scheduler(RunState):
             again |= self._stand_still(now)
         self._announce_end()
         self.ended_s = (now if self.ended_s is None else self.ended_s) if self.has_stopped else None
-        self.outlook.look(self, now)
         effects = self._commit() + self.turn.effects
         quiet_s = self.hold.ends_s if self.hold.lasts(now) else self._next_expiry_s
         wakes_s = (self._next_expiry_s, self.retries.next_s(), health.next_s(self, now), quiet_s, self._settled_s(now))

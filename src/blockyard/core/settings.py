@@ -16,8 +16,6 @@ class CoreSettings:
     most_in_batch: int = 8192
     looks_a_turn: int = 16
     """Chunks scanned in one turn at most (about 0.3 ms each)."""
-    history_blocks: int = 2_000_000
-    """The record of the run has up to so many places for blocks (see `history.py`); 0: nothing is recorded."""
     ready_ahead: int = 0
     """Ready blocks to know of although nobody asks for them: twice what all workers that there may ever be can hold."""
     kills: int = 3

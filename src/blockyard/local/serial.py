@@ -28,6 +28,7 @@ from blockyard.spec.errors import SpecError
 from blockyard.spec.model import RunSpec, TaskSpec
 from blockyard.spec.user_code import check_functions
 from blockyard.spec.validate import validate_run
+from blockyard.views.observed import ObservedRun
 from blockyard.wire.api import FailureStatus, RunStatus
 from blockyard.wire.messages import BlockError, Outcome
 
@@ -87,6 +88,7 @@ class _SerialRun:
         """Time that a run with workers would have waited (for a backoff) and this one has not."""
         self._next_report_s = time.monotonic() + REPORT_EVERY_S
         self._core = Scheduler(run, settings=CoreSettings(lease_s=NEVER_S), now=self._now())
+        self._observed = ObservedRun(self._core)
         self._releases: dict[str, int] = {}
 
     def run_all(self) -> RunResult:
@@ -94,7 +96,9 @@ class _SerialRun:
             self._core.handle(ev.WorkerJoined(pool, pool=pool), self._now())
             self._core.handle(ev.BlocksWanted(pool, 1), self._now())
         while True:
-            effects = self._core.handle(ev.TurnEnded(), self._now())
+            now = self._now()
+            effects = self._core.handle(ev.TurnEnded(), now)
+            self._observed.turned(now)
             self._note_failures(effects)
             for effect in effects:
                 if isinstance(effect, ev.SendLeases):
@@ -118,7 +122,7 @@ class _SerialRun:
         self._core.handle(ev.BlocksWanted(leases.worker, 1), self._now())
         if self._report is not None and time.monotonic() >= self._next_report_s:
             self._next_report_s = time.monotonic() + REPORT_EVERY_S
-            self._report(self._core.status(self._now()))
+            self._report(self._observed.status(self._now()))
 
     def _run_block(self, block: Block) -> tuple[Outcome, BlockFailedError | None]:
         try:
@@ -183,5 +187,5 @@ class _SerialRun:
         return time.monotonic() + self._skipped_s
 
     def _result(self) -> RunResult:
-        status = self._core.status(self._now())
+        status = self._observed.status(self._now())
         return RunResult(status.state, status, tuple(self._failures))

@@ -38,7 +38,7 @@ class TaskStatus(msgspec.Struct, kw_only=True):
     rate: float | None = None
     """Blocks finished per second over the last 2 minutes; None while unknown."""
     eta_s: float | None = None
-    """Seconds to the end (see `core/eta.py`); None while unknown."""
+    """Seconds to the end (see `views/eta.py`); None while unknown."""
     eta_p10_s: float | None = None
     """It takes longer than this nine times of ten."""
     eta_p90_s: float | None = None

@@ -71,10 +71,10 @@ class OnBlocks(Api):
 
     async def undo(self, event: RetryRequested | RerunRequested) -> None:
         """Tell it, and answer with the number of blocks that were over and wait again, when that is safe in Redis."""
-        before = self.turns.core.measures.undone
+        measures, core = self.turns.observed.record.measures, self.turns.core
+        before = measures.undone
         await self.turns.ask(event)
-        core = self.turns.core
-        self.give(Undone(state=core.state, blocks=core.measures.undone - before))
+        self.give(Undone(state=core.state, blocks=measures.undone - before))
 
 
 class Retry(OnBlocks):

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import msgspec
 from tornado.iostream import StreamClosedError
 
-from blockyard.core.describe import running_blocks
 from blockyard.core.runstate import RunState
+from blockyard.views.describe import running_blocks
 from blockyard.wire.api import Notice, PoolStatus, RunningBlock, RunStatus, Straggler, TaskStatus, WorkerStatus
 from blockyard_scheduler.http.api import Api, DeniedError, Run
 from blockyard_scheduler.jobs import cancel

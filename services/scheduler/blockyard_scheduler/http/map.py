@@ -19,15 +19,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from blockyard.core.attempts import under_way
-from blockyard.core.blockmap import STATES, BlockMap, View, block_map, blocks_in, view_of
-from blockyard.core.history import TaskHistory
 from blockyard.core.scheduler import Scheduler
 from blockyard.core.state.task import Task
-from blockyard.core.valuemap import NONE, VALUES, value_map
 from blockyard.plan.grid import Ints
+from blockyard.record.history import TaskHistory
 from blockyard.spec.errors import SpecError, nearest
 from blockyard.spec.model import RoiSpec
+from blockyard.views.attempts import under_way
+from blockyard.views.blockmap import STATES, BlockMap, View, block_map, blocks_in, view_of
+from blockyard.views.valuemap import NONE, VALUES, value_map
 from blockyard_scheduler.http.api import Api, Guard, Run
 
 MOST_CELLS = 1024
@@ -106,7 +106,8 @@ class Map(Api):
             else:
                 trouble = list(task.tries.items()) if value == "attempts" else []  # the core goes on meanwhile
                 tried = partial(under_way, task, trouble, leased, core.settings.losses)
-                make = partial(_values, task, core.history.tasks.get(task.number), view, core.seq, value, tried)
+                history = self.turns.observed.record.history.tasks.get(task.number)
+                make = partial(_values, task, history, view, core.seq, value, tried)
             body = await loop.run_in_executor(None, make)
             if packed_for_wire:
                 body = await loop.run_in_executor(None, zlib.compress, body, 1)

@@ -8,10 +8,10 @@ from importlib.metadata import version
 import msgspec
 import numpy as np
 
-from blockyard.core import durations
-from blockyard.core.history import TaskHistory
-from blockyard.core.scheduler import Scheduler
 from blockyard.core.state.task import Task
+from blockyard.record import durations
+from blockyard.record.history import TaskHistory
+from blockyard.views.observed import ObservedRun
 from blockyard.wire.api import Record, RegionsRecord, TaskRecord
 from blockyard_scheduler.http.api import Api
 
@@ -21,22 +21,23 @@ class RecordHandler(Api):
 
     async def get(self) -> None:
         """Answer with a Record."""
-        core = self.turns.core
+        observed = self.turns.observed
         await self.record_all()
         wasted = dict(self.run.meter.wasted_s)
-        body = await asyncio.get_running_loop().run_in_executor(None, lambda: encode(core, wasted))
+        body = await asyncio.get_running_loop().run_in_executor(None, lambda: encode(observed, wasted))
         self.set_header("Content-Type", "application/msgpack")
         self.finish(body)
 
 
-def encode(core: Scheduler, wasted_s: dict[str, float]) -> bytes:
+def encode(observed: ObservedRun, wasted_s: dict[str, float]) -> bytes:
     """Return the record of a run as bytes."""
-    recorded = [(task, core.history.tasks[task.number]) for task in core.tasks if task.number in core.history.tasks]
+    core, kept = observed.core, observed.record.history
+    recorded = [(task, kept.tasks[task.number]) for task in core.tasks if task.number in kept.tasks]
     record = Record(
         run=core.run.pipeline.name,
         software=version("blockyard"),
-        began_s=core.history.began_s or 0.0,
-        workers=list(core.history.workers),
+        began_s=kept.began_s or 0.0,
+        workers=list(kept.workers),
         tasks=[_task(task, history) for task, history in recorded if history.rows is not None],
         regions=[_regions(task, history) for task, history in recorded if history.rows is None],
         wasted_s=wasted_s,

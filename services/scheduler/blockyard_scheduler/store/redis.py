@@ -27,9 +27,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from blockyard.core.events import CommitRecord, FailureNote, Page
-from blockyard.core.historypages import Piece
 from blockyard.leader.claim import FIRST_PAUSE_S, Held
 from blockyard.leader.fence import Fence, Verdict
+from blockyard.record.pages import Piece
 from blockyard.spec.errors import StoreError
 from blockyard.spec.model import RunSpec
 from blockyard.wire.messages import BlockError

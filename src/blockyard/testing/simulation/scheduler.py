@@ -7,11 +7,13 @@ import random
 from typing import TYPE_CHECKING
 
 from blockyard.core.events import CommitRecord
+from blockyard.core.observer import shapes_of
 from blockyard.core.scheduler import CoreSettings, Scheduler
 from blockyard.leader.claim import Claim, Held
 from blockyard.leader.fence import Fence, Verdict
 from blockyard.leader.peer import Door, Peer
 from blockyard.leader.turn import AwaitLock, Commit, Rewrite, Speak, Step, Turns
+from blockyard.record.run_record import RunRecord
 from blockyard.testing.simulation.clock import Process
 from blockyard.testing.simulation.network import Connection, End
 from blockyard.testing.simulation.store import Contents
@@ -24,6 +26,7 @@ STORE_S = 0.004
 """Mean time of a command to the store, one way."""
 AGAIN_S = 0.05
 """A command that was lost, or met no store, is sent again after this; a lock is looked at again."""
+HISTORY_BLOCKS = 10_000
 TURN_S = 0.0005
 """From a bell to its turn."""
 
@@ -100,6 +103,7 @@ class SchedulerProcess(Process):
             now=self.clock.now,
             seed=self._rng.getrandbits(32),
         )
+        core.observer = RunRecord(shapes_of(core.tasks), HISTORY_BLOCKS)
         if core.seq == now.seq:
             cluster.history.restored(core)
         if (self.claim.store_forgot or cluster.store.may_have_forgotten) and cluster.keeps_quiet:

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockyard.core.blockmap import STATES, block_map, blocks_in, step_for, view_of
 from blockyard.core.state.task import Kind, Task
 from blockyard.plan.grid import Grid
 from blockyard.plan.requests import disjoint
 from blockyard.spec.errors import SpecError
 from blockyard.spec.model import RoiSpec, TaskSpec
+from blockyard.views.blockmap import STATES, block_map, blocks_in, step_for, view_of
 
 
 def task_of(shape, boxes=None):
@@ -95,7 +95,7 @@ def test_each_cell_counts_its_blocks_by_state(data, bits):
     """Slices, projections, windows and cells of several blocks: the planes are those of a loop over all blocks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("blockyard.core.state.layout.CHUNK_BITS", bits)
-        patch.setattr("blockyard.core.blockmap.BATCH_BYTES", data.draw(st.sampled_from((8, 2**18))))
+        patch.setattr("blockyard.views.blockmap.BATCH_BYTES", data.draw(st.sampled_from((8, 2**18))))
         shape = data.draw(shapes())
         task = task_of(shape, data.draw(boxes(shape)))
         rng = random.Random(data.draw(st.integers(0, 2**16)))

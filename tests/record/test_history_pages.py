@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockyard.core import historypages
-from blockyard.core.history import History
-from blockyard.core.historypages import EVERY_S, PAGES_A_PIECE, Keeper
-from blockyard.core.scheduler import CoreSettings, Scheduler
+from blockyard.core.observer import shapes_of
+from blockyard.core.scheduler import Scheduler
+from blockyard.record import pages
+from blockyard.record.history import History
+from blockyard.record.pages import EVERY_S, PAGES_A_PIECE, Keeper
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
 
 BLOCKS = 9000
+MOST = 2_000_000
 
 
 def tasks_of(*blocks):
@@ -27,7 +29,7 @@ def tasks_of(*blocks):
             id=f"t{n}", function="a:b", total_roi=total, read_roi=block, write_roi=block, read_write_conflict=False
         )
         specs.append(spec)
-    return Scheduler(RunSpec(PipelineSpec(name="r", tasks=tuple(specs)))).tasks
+    return shapes_of(Scheduler(RunSpec(PipelineSpec(name="r", tasks=tuple(specs)))).tasks)
 
 
 class Kept:
@@ -118,7 +120,7 @@ def test_a_restart_reads_the_same_record(seed, most):
 
 def test_what_is_kept_is_bounded(monkeypatch):
     """However often blocks run again: the pages, and pieces up to a limit and those of one round."""
-    monkeypatch.setattr(historypages, "EVERY_BYTES", 20_000)
+    monkeypatch.setattr(pages, "EVERY_BYTES", 20_000)
     rng, kept = np.random.default_rng(1), Kept()
     history, keeper = kept.load(tasks_of(60_000), 10**6)
     sizes, taken = [], 0
@@ -138,7 +140,7 @@ def test_what_is_kept_is_bounded(monkeypatch):
 def test_the_record_of_a_hundred_million_blocks_is_small():
     """Recorded by chunk: 16 bytes for each 4096 blocks, and the same after a restart."""
     tasks, kept, rng = tasks_of(10**8), Kept(), np.random.default_rng(2)
-    history, keeper = kept.load(tasks, CoreSettings().history_blocks)
+    history, keeper = kept.load(tasks, MOST)
     for second in range(10):
         finish(history, rng, 0, 10**5, float(second))
         kept.add(keeper.take(float(second), float(second)))
@@ -146,7 +148,7 @@ def test_the_record_of_a_hundred_million_blocks_is_small():
     while piece := keeper.take(10.0, 10.0, all_pages=True):
         kept.add(piece)
     assert kept.size < 20 * len(history.tasks[0].sums) < 10**6
-    assert_same(history, kept.load(tasks, CoreSettings().history_blocks)[0])
+    assert_same(history, kept.load(tasks, MOST)[0])
 
 
 def test_a_store_that_forgot_gets_all_of_the_record_again():

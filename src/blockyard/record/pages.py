@@ -20,8 +20,8 @@ import msgspec
 import numpy as np
 
 from blockyard.core.events import Page
-from blockyard.core.history import ROW, SUMS, Batch, History, TaskHistory
 from blockyard.plan.grid import Ints
+from blockyard.record.history import ROW, SUMS, Batch, History, TaskHistory
 
 EVERY_S = 60.0
 """A round of pages begins so long after the last one began, where anything has changed,"""

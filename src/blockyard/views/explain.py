@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from blockyard.core.attempts import under_way
-from blockyard.core.durations import decode
 from blockyard.core.state.leases import Grant
 from blockyard.core.state.task import Kind, Task, Tries
 from blockyard.plan.edges import expand
 from blockyard.plan.grid import Index, Ints
+from blockyard.record.durations import decode
+from blockyard.record.history import History
 from blockyard.spec.errors import SpecError, nearest
+from blockyard.views.attempts import under_way
 from blockyard.wire.api import Explanation
 from blockyard.wire.report import duration
 
@@ -23,7 +24,7 @@ MOST_NAMED = 10
 NO_BLOCKS = np.empty(0, np.int64)
 
 
-def explain(core: RunState, task_id: str, block_id: int, now: float) -> Explanation:
+def explain(core: RunState, history: History, task_id: str, block_id: int, now: float) -> Explanation:
     """Describe one block. Raises SpecError for a task or block that the run does not have."""
     task = core.by_id.get(task_id)
     if task is None:
@@ -34,7 +35,7 @@ def explain(core: RunState, task_id: str, block_id: int, now: float) -> Explanat
     state = block_state(core, task, index)
     address = _address(task, index)
     waits = _unfinished_blockers(core, task, index, now) if state in {"pending", "orphaned"} else []
-    attempt = _attempt(core, task, address, state)
+    attempt = _attempt(core, history, task, address, state)
     return Explanation(
         task=task_id,
         block_id=block_id,
@@ -43,20 +44,20 @@ def explain(core: RunState, task_id: str, block_id: int, now: float) -> Explanat
         write_roi=str(task.grid.write_roi(index)),
         state=state,
         attempt=attempt,
-        text=f"block {index} of {task_id} {_text(core, task, address, state, attempt, waits, now)}",
+        text=f"block {index} of {task_id} {_text(core, history, task, address, state, attempt, waits, now)}",
         waits_for=waits,
-        worker=_worker(core, task, address),
+        worker=_worker(core, history, task, address),
     )
 
 
-def _attempt(core: RunState, task: Task, address: int, state: str) -> int:
+def _attempt(core: RunState, history: History, task: Task, address: int, state: str) -> int:
     """Return the attempt at which a block was done or failed for good, or else the one that goes on or is next."""
     tries = task.tries.get(address)
     if state == "failed":
         _, tried = under_way(task, [(address, tries or Tries())], NO_BLOCKS, core.settings.losses)
         return int(tried.max(initial=1))
     if state in {"done", "skipped"}:
-        row = _row(core, task, address) if state == "done" else None
+        row = _row(history, task, address) if state == "done" else None
         return 0 if row is None else int(row["attempt"])
     return (tries or Tries()).attempt
 
@@ -76,7 +77,9 @@ def block_state(core: RunState, task: Task, index: Index) -> str:
     return "pending"
 
 
-def _text(core: RunState, task: Task, address: int, state: str, attempt: int, waits: list[str], now: float) -> str:
+def _text(
+    core: RunState, history: History, task: Task, address: int, state: str, attempt: int, waits: list[str], now: float
+) -> str:
     if state == "outside":
         return "is not part of this run: no request wants it"
     if state == "leased":
@@ -94,7 +97,7 @@ def _text(core: RunState, task: Task, address: int, state: str, attempt: int, wa
         held = _held_back(core, task) or f" {core.retries.awaits(task.number, address)}"
         return f"is ready for attempt {attempt}{held}".rstrip()
     if state == "done":
-        return "is done" + _how(core, task, address)
+        return "is done" + _how(core, history, task, address)
     return {"skipped": "was skipped: its check said it was done already"}.get(state, "has failed for good")
 
 
@@ -145,29 +148,29 @@ def _address(task: Task, index: Index) -> int:
     return int(task.layout.addresses(np.array([index]))[0])
 
 
-def _worker(core: RunState, task: Task, address: int) -> str:
+def _worker(core: RunState, history: History, task: Task, address: int) -> str:
     """Name the worker that has a block, or that ran it last, as far as that is known."""
     found = core.leases.find_block(task.number, address)
     if found is not None:
         return found[0].worker
-    if (row := _row(core, task, address)) is None:
+    if (row := _row(history, task, address)) is None:
         return core.retries.failers.get((task.number, address), ("",))[-1]
-    return next((name for name, known in core.history.workers.items() if known == row["worker"]), "")
+    return next((name for name, known in history.workers.items() if known == row["worker"]), "")
 
 
-def _row(core: RunState, task: Task, address: int) -> Any | None:
+def _row(history: History, task: Task, address: int) -> Any | None:
     """Return what is recorded of a block that was done (see `history.ROW`)."""
-    history = core.history.tasks.get(task.number)
-    if history is None or history.rows is None or not history.rows["code"][address]:
+    recorded = history.tasks.get(task.number)
+    if recorded is None or recorded.rows is None or not recorded.rows["code"][address]:
         return None
-    return history.rows[address]
+    return recorded.rows[address]
 
 
-def _how(core: RunState, task: Task, address: int) -> str:
+def _how(core: RunState, history: History, task: Task, address: int) -> str:
     """Say how long a block took, where and at which attempt, as far as that is recorded."""
-    if (row := _row(core, task, address)) is None:
+    if (row := _row(history, task, address)) is None:
         return ""
     seconds, attempt = float(decode(row["code"].reshape(1))[0]), row["attempt"]
-    return f": {seconds:.3g} s on worker {_worker(core, task, address)}" + (
+    return f": {seconds:.3g} s on worker {_worker(core, history, task, address)}" + (
         f", attempt {attempt}" if attempt > 1 else ""
     )

@@ -2,7 +2,7 @@
 
 Tasks are recorded block by block, 10 bytes each, as long as all of those have no more than `most` places; the others by
 chunk only: how many blocks, and the sums of their seconds and attempts. What is new is collected as it comes, at no
-cost to a turn, and taken now and then as `Batch`es, to be kept by `historypages.py`; given back after a restart they
+cost to a turn, and taken now and then as `Batch`es, to be kept by `pages.py`; given back after a restart they
 make the same record. A lost tail of it costs nothing but itself.
 """
 
@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from blockyard.core import durations
-from blockyard.core.state.task import Task
+from blockyard.core.observer import TaskShape
 from blockyard.plan.grid import Ints
+from blockyard.record import durations
 
 MOST_WORKERS = 2**16 - 1
 ROW = np.dtype([("code", "<u2"), ("attempt", "u1"), ("spare", "u1"), ("worker", "<u2"), ("ended_ds", "<u4")])
@@ -57,15 +57,15 @@ class _Fresh:
 class TaskHistory:
     """The record of one task."""
 
-    def __init__(self, task: Task, *, whole: bool) -> None:
-        chunks = task.layout.chunks
-        self.rows = np.zeros(chunks * task.layout.capacity, ROW) if whole else None
+    def __init__(self, task: TaskShape, *, whole: bool) -> None:
+        chunks = task.chunks
+        self.rows = np.zeros(chunks * task.capacity, ROW) if whole else None
         """By address; None: the task is too large for that."""
         self.sums = np.zeros(chunks, SUMS)
         """Of each chunk. A block that runs again counts once in a record by block, and again in one by chunk."""
         self.changed_since = np.zeros(chunks, np.int64)
         """Of each chunk the first piece that was recorded since its page was kept; 0: none."""
-        self.capacity = task.layout.capacity
+        self.capacity = task.capacity
         """Addresses of a chunk."""
 
     def add(
@@ -102,12 +102,12 @@ class TaskHistory:
 class History:
     """The record of a run."""
 
-    def __init__(self, tasks: Sequence[Task], most: int) -> None:
+    def __init__(self, tasks: Sequence[TaskShape], most: int) -> None:
         """Record nothing yet; up to `most` places block by block; `most` 0: nothing at all."""
         self.tasks: dict[int, TaskHistory] = {}
         left = most
         for task in tasks if most else ():
-            size = task.layout.chunks * task.layout.capacity
+            size = task.chunks * task.capacity
             self.tasks[task.number] = TaskHistory(task, whole=size <= left)
             left -= size if size <= left else 0
         self.workers: dict[str, int] = {}

@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockyard.core.blockmap import view_of
-from blockyard.core.durations import encode
-from blockyard.core.history import History
+from blockyard.core.observer import shapes_of
 from blockyard.core.state.task import Task
-from blockyard.core.valuemap import value_map
 from blockyard.plan.grid import Grid
+from blockyard.record.durations import encode
+from blockyard.record.history import History
 from blockyard.spec.model import RoiSpec, TaskSpec
+from blockyard.views.blockmap import view_of
+from blockyard.views.valuemap import value_map
 
 
 def task_of(shape):
@@ -25,7 +26,7 @@ def task_of(shape):
 
 
 def recorded(task, ids, seconds, most=10**6):
-    history = History([task], most)
+    history = History(shapes_of([task]), most)
     addresses = task.layout.addresses(task.grid.unravel(np.array(ids, np.int64)))
     attempts = np.where(np.arange(len(ids)) % 3, 1, 2).astype(np.uint8)
     history.tasks[0].add(addresses, encode(np.array(seconds, np.float32)), attempts, 0, 0, 1)

@@ -1,4 +1,4 @@
-"""What the scheduler knows of its past and present, put into the terms of `eta.py`."""
+"""What is known of a run's past and present, put into the terms of `eta.py`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from blockyard.core.eta import Eta, Load, block_time, forecast
-from blockyard.core.pace import Pace, Past
 from blockyard.plan.requests import topological
+from blockyard.record.measures import Measures
+from blockyard.views.eta import Eta, Load, block_time, forecast
+from blockyard.views.usage import Pace, Past
 
 if TYPE_CHECKING:
     from blockyard.core.runstate import RunState
@@ -18,7 +19,7 @@ UNKNOWN_VARIATION = 1.0
 """Standard deviation over mean of blocks, where fewer than two were measured."""
 
 
-class Outlook:
+class Forecast:
     """Follows a run, and says when its tasks will be done. Its cost is O(tasks + workers), once a second."""
 
     def __init__(self, tasks: list[Task]) -> None:
@@ -28,8 +29,8 @@ class Outlook:
         self._order = sorted(range(len(tasks)), key=lambda n: place[tasks[n].spec.id])
         self.pace = Pace(len(tasks), len(self.pools))
 
-    def look(self, core: RunState, now: float) -> None:
-        """Take how the run stands, at the end of a turn, if that is due."""
+    def look(self, core: RunState, measures: Measures, now: float) -> None:
+        """Take how the run stands, after a turn, if that is due."""
         if now >= self.pace.next_s:
             slots, busy = self._slots(core)
             ids = [task.spec.id for task in core.tasks]
@@ -37,8 +38,8 @@ class Outlook:
                 now,
                 busy=self._busy_by_task(core, busy),
                 slots=slots,
-                done=[core.measures.finished_blocks(id_) for id_ in ids],
-                work_s=[core.measures.work_s.get(id_, 0.0) for id_ in ids],
+                done=[measures.finished_blocks(id_) for id_ in ids],
+                work_s=[measures.work_s.get(id_, 0.0) for id_ in ids],
                 runs=core.state == "running" and not core.hold.lasts(now),
             )
 
@@ -54,26 +55,26 @@ class Outlook:
 
     def _busy_by_task(self, core: RunState, busy: list[float]) -> list[float]:
         """Split busy slots by what is leased: a worker may hold more blocks than slots, of several tasks."""
-        work = [core.leases.count_by_task.get(n, 0) * core.measures.mean_s.get(n, 1.0) for n in range(len(core.tasks))]
+        work = [core.leases.count_by_task.get(n, 0) * core.seconds.mean_s.get(n, 1.0) for n in range(len(core.tasks))]
         by_pool = [1e-9] * len(self.pools)
         for n, seconds in enumerate(work):
             by_pool[self._pool_of[n]] += seconds
         return [busy[self._pool_of[n]] * seconds / by_pool[self._pool_of[n]] for n, seconds in enumerate(work)]
 
-    def etas(self, core: RunState) -> list[Eta | None]:
+    def etas(self, core: RunState, measures: Measures) -> list[Eta | None]:
         """Return the time to the end of each task, counted from the last look; None while unknown, or while paused."""
         if core.state != "running":
             return [None if task.unfinished else Eta(0.0, 0.0, 0.0) for task in core.tasks]
         window, whole = self.pace.window(), self.pace.whole()
         position = {number: place for place, number in enumerate(self._order)}
-        loads = [self._load(core, core.tasks[number], window, whole, position) for number in self._order]
+        loads = [self._load(measures, core.tasks[number], window, whole, position) for number in self._order]
         ends = forecast(loads, [self._slots_at_work(core, pool, window) for pool in range(len(self.pools))])
         stopped = core.fail_fast.stops
         return [None if number in stopped else ends[position[number]] for number in range(len(core.tasks))]
 
-    def _load(self, core: RunState, task: Task, window: Past, whole: Past, position: dict[int, int]) -> Load:
+    def _load(self, measures: Measures, task: Task, window: Past, whole: Past, position: dict[int, int]) -> Load:
         n = task.number
-        recent = core.measures.recent_s.get(n)
+        recent = measures.recent_s.get(n)
         variation = float(recent.std() / recent.mean()) if recent is not None and len(recent) > 1 else UNKNOWN_VARIATION
         busy = float(window.busy_s[n] / window.seconds) if window.seconds else 0.0
         return Load(

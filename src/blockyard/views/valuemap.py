@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from blockyard.core import durations
-from blockyard.core.blockmap import BlockMap, Picture, View
-from blockyard.core.history import TaskHistory
 from blockyard.core.state.task import Task
 from blockyard.plan.grid import Index, Ints
+from blockyard.record import durations
+from blockyard.record.history import TaskHistory
+from blockyard.views.blockmap import BlockMap, Picture, View
 
 VALUES = ("duration", "attempts")
 """Seconds that blocks took, and how often they have been tried."""

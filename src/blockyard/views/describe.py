@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from blockyard.core.eta import Eta, whole_run
 from blockyard.core.state.task import Kind, Task
 from blockyard.core.state.workers import Worker
+from blockyard.record.measures import Measures
+from blockyard.views.eta import Eta, whole_run
 from blockyard.wire.api import RunningBlock, RunStatus, Straggler, TaskStatus, WorkerStatus
 
 if TYPE_CHECKING:
@@ -23,10 +24,10 @@ UNKNOWN = (None, None, None)
 """Instead of an Eta."""
 
 
-def describe_task(core: RunState, task: Task, eta: Eta | None, now: float) -> TaskStatus:
+def describe_task(core: RunState, measures: Measures, task: Task, eta: Eta | None, now: float) -> TaskStatus:
     """Describe one task."""
     ready, leased = core.ready_count(task.number), core.leases.count_by_task.get(task.number, 0)
-    rate = core.measures.rates[task.number].per_second(now)
+    rate = measures.rates[task.number].per_second(now)
     unfinished = task.unfinished
     eta_s, low_s, high_s = eta or UNKNOWN
     return TaskStatus(
@@ -46,13 +47,13 @@ def describe_task(core: RunState, task: Task, eta: Eta | None, now: float) -> Ta
         eta_s=eta_s,
         eta_p10_s=low_s,
         eta_p90_s=high_s,
-        voxels_per_s=core.measures.voxel_rates[task.number].per_second(now),
+        voxels_per_s=measures.voxel_rates[task.number].per_second(now),
         over=not unfinished,
         stopped=stop.text if (stop := core.fail_fast.stops.get(task.number)) else "",
     )
 
 
-def describe_run(core: RunState, etas: Sequence[Eta | None], now: float) -> RunStatus:
+def describe_run(core: RunState, measures: Measures, etas: Sequence[Eta | None], now: float) -> RunStatus:
     """Describe the run; `etas` are those of its tasks."""
     eta_s, low_s, high_s = whole_run(etas) or UNKNOWN
     return RunStatus(
@@ -63,12 +64,12 @@ def describe_run(core: RunState, etas: Sequence[Eta | None], now: float) -> RunS
         eta_s=eta_s,
         eta_p10_s=low_s,
         eta_p90_s=high_s,
-        tasks=[describe_task(core, task, its_eta, now) for task, its_eta in zip(core.tasks, etas, strict=True)],
+        tasks=[describe_task(core, measures, task, eta, now) for task, eta in zip(core.tasks, etas, strict=True)],
         workers=[_describe_worker(core, worker, now) for worker in core.workers.values()],
-        stale_releases=core.measures.stale,
-        leases_expired=core.measures.expired,
-        leases_granted=core.measures.granted,
-        stragglers=_stragglers(core, now),
+        stale_releases=measures.stale,
+        leases_expired=measures.expired,
+        leases_granted=measures.granted,
+        stragglers=_stragglers(core, measures, now),
         quiet_s=core.hold.left_s(now),
         reason=core.reason,
         notices=core.notices.listed(),
@@ -90,13 +91,12 @@ def _describe_worker(core: RunState, worker: Worker, now: float) -> WorkerStatus
     )
 
 
-def _stragglers(core: RunState, now: float) -> list[Straggler]:
+def _stragglers(core: RunState, measures: Measures, now: float) -> list[Straggler]:
     """Name blocks that run longer than 3 times the median, in tasks of which at least 10 and half are done."""
     medians = {
-        task.number: float(np.median(core.measures.recent_s[task.number]))
+        task.number: float(np.median(measures.recent_s[task.number]))
         for task in core.tasks
-        if task.number in core.measures.recent_s
-        and task.counts[Kind.DONE] >= max(STRAGGLER_FEWEST_DONE, task.total / 2)
+        if task.number in measures.recent_s and task.counts[Kind.DONE] >= max(STRAGGLER_FEWEST_DONE, task.total / 2)
     }
     found = []
     for worker in core.workers.values() if medians else ():

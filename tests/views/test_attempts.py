@@ -1,9 +1,9 @@
 """How often blocks have been tried, whatever state they are in."""
 
 import pytest
-from test_troubles import Run
+from plain_run import Run
 
-from blockyard.core.attempts import under_way
+from blockyard.views.attempts import under_way
 from blockyard.wire.messages import Outcome
 
 
@@ -26,7 +26,7 @@ def test_a_failed_block_has_been_tried_as_often_as_its_last_error_says(outcome, 
     run.tries(outcome)
     assert run.core.state == "failed"
     assert tried(run) == {0: attempts}
-    assert run.core.explain("work", 0, run.now).attempt == attempts == run.notes[-1].attempt
+    assert run.observed.explain("work", 0, run.now).attempt == attempts == run.notes[-1].attempt
 
 
 def test_the_attempt_that_goes_on_counts():
@@ -39,7 +39,7 @@ def test_the_attempt_that_goes_on_counts():
     run.release("w", second[1])
     run.turn()
     assert tried(run) == {first[2]: 1}
-    explained = run.core.explain("work", first[2], run.now)
+    explained = run.observed.explain("work", first[2], run.now)
     assert (explained.state, explained.attempt) == ("ready", 2)
     run.now = 200.0
     run.join("w", slots=2)
@@ -69,6 +69,6 @@ def test_a_done_block_tells_the_attempt_that_is_recorded():
             ((_, number, _, _),) = run.lease("w")
             run.release("w", number, outcome)
             run.turn()
-        run.core.history.take(0.0, 0.0)
-        explained = run.core.explain("work", 0, run.now)
+        run.observed.record.history.take(0.0, 0.0)
+        explained = run.observed.explain("work", 0, run.now)
         assert (explained.state, explained.attempt) == ("done", attempt)

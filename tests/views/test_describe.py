@@ -1,9 +1,9 @@
 """What is said of a run while it works."""
 
-from test_troubles import Run
+from plain_run import Run
 
-from blockyard.core.describe import running_blocks
 from blockyard.core.events import WorkerHeard
+from blockyard.views.describe import running_blocks
 
 
 def test_a_worker_is_said_to_run_what_its_last_heartbeat_named_and_it_has_not_finished():

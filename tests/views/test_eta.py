@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.core.eta import BlockTime, Eta, Load, block_time, forecast, whole_run
-from blockyard.core.pace import Pace, Usage
+from blockyard.views.eta import BlockTime, Eta, Load, block_time, forecast, whole_run
+from blockyard.views.usage import Pace, Usage
 
 ROOT = Path(__file__).parents[2]
 NOTHING = Usage(0.0, 0.0, 0.0)

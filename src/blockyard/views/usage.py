@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from blockyard.core.rates import WINDOW_S
+from blockyard.record.rates import WINDOW_S
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from blockyard.core.pace import Usage
+from blockyard.views.usage import Usage
 
 TENTH = 1.2816
 """Standard deviations from the middle of a normal distribution to its tenth."""

@@ -6,6 +6,7 @@ import pytest
 from blockyard.core import events as ev
 from blockyard.core.scheduler import Scheduler
 from blockyard.spec.model import PipelineSpec, RoiSpec, RunSpec, TaskSpec
+from blockyard.views.observed import ObservedRun
 from blockyard.wire.messages import Outcome
 
 SMOOTH = TaskSpec(
@@ -36,11 +37,11 @@ def test_a_waiting_block_says_who_holds_what_it_waits_for_since_when_and_for_whi
     core.handle(ev.BlocksReleased("w7", 1, np.array([lease.number]), np.array([Outcome.FAILED], np.uint8)), 10.0)
     core.handle(ev.BlocksWanted("w7", 1), 10.0)
     core.handle(ev.TurnEnded(), 10.0)
-    explained = core.explain("fragments", 0, 250.0)
+    explained = ObservedRun(core).explain("fragments", 0, 250.0)
     holder = "leased to worker w7 for 4 min, attempt 2"
     assert explained.text == f"block (0, 0, 0) of fragments waits for block (0, 0, 0) of smooth, {holder}, and 1 more"
     assert explained.waits_for == [f"block (0, 0, 0) of smooth, {holder}", "block (0, 0, 1) of smooth, ready"]
-    assert core.explain("smooth", 0, 250.0).text == f"block (0, 0, 0) of smooth is {holder}"
+    assert ObservedRun(core).explain("smooth", 0, 250.0).text == f"block (0, 0, 0) of smooth is {holder}"
 
 
 def test_a_lease_of_an_earlier_scheduler_has_lasted_longer_than_this_one():
@@ -52,7 +53,7 @@ def test_a_lease_of_an_earlier_scheduler_has_lasted_longer_than_this_one():
     record = next(effect for effect in core.handle(ev.TurnEnded(), 5000.0) if isinstance(effect, ev.CommitRecord))
     successor = Scheduler.restore(run, [], [(record.seq, record.record)], epoch=2, now=100.0)
     holder = "leased to worker w7 for more than 4 min, attempt 1"
-    assert successor.explain("smooth", 0, 340.0).text == f"block (0, 0, 0) of smooth is {holder}"
+    assert ObservedRun(successor).explain("smooth", 0, 340.0).text == f"block (0, 0, 0) of smooth is {holder}"
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,6 @@ def test_why_nothing_is_leased_is_said_of_a_block_that_could_run(events, said, b
     for event in events:
         core.handle(event, 2.0)
     core.handle(ev.TurnEnded(), 2.0)
-    text = core.explain("smooth", block, 3.0).text
+    text = ObservedRun(core).explain("smooth", block, 3.0).text
     assert ("but the run" in text) == bool(said)
     assert said in text

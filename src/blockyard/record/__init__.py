@@ -1,0 +1,1 @@
+"""What the blocks of a run took: told by the core through `core/observer.py`, kept beside what the run depends on."""
