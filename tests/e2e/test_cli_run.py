@@ -277,3 +277,12 @@ def test_files_that_cannot_grow_are_a_sentence(folder, size_bytes):
     if size_bytes < 1500:  # with more, the run may begin, and a run that has begun keeps what it has
         assert not (folder / ".blockyard").exists()
     wait_until(lambda: not processes_of(folder))
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin", "/dev/fd/63", "/proc/self/fd/0", "fifo.yaml"])
+def test_a_pipeline_from_a_pipe_is_refused(tmp_path, monkeypatch, capsys, name):
+    """There is no folder beside it in which its run could be kept, and nothing to go on with."""
+    os.mkfifo(tmp_path / "fifo.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", name]) == 2
+    assert f"a pipeline can't be run from '{name}'" in capsys.readouterr().err

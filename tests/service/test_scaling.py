@@ -420,6 +420,24 @@ def test_a_server_that_does_not_answer_holds_up_nobody(redis_url, run_name, monk
     run(test, redis_url, run_name, monkeypatch)
 
 
+def test_a_number_that_was_asked_for_is_looked_at_without_waiting(redis_url, run_name, monkeypatch):
+    """`status` right after `scale` shows what was asked for, not what was seen up to 5 s before."""
+
+    async def test(api, service):
+        await until(lambda: pool_of(service).replicas == 8)
+        monkeypatch.setattr(autoscaler_module, "LOOK_EVERY_S", 3600.0)
+        service.scaler.look_now()
+        looks = len(api.asked)
+        await until(lambda: len(api.asked) >= looks + 2)
+        await service.scaler.ask("default", 3)
+        await until(lambda: pool_of(service).replicas == 3)
+        looks = len(api.asked)
+        await asyncio.sleep(0.3)
+        assert len(api.asked) == looks, "and otherwise in its time"
+
+    run(test, redis_url, run_name, monkeypatch)
+
+
 @pytest.mark.parametrize("slow", [True, False])
 def test_what_redis_has_not_kept_is_told_and_done_when_it_has(redis_url, run_name, monkeypatch, slow):
     """It was asked for, so it is done by this scheduler; but whoever takes over before knows nothing of it."""

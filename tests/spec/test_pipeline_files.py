@@ -111,7 +111,12 @@ FAULTS = [
     ("timeout_s: 600", "timeout_s: .inf", "timeout_s", "task 'smooth': timeout_s is inf"),
     ("num_workers: 4", "num_workers: 0", "num_workers", "num_workers: expected a whole number of at least 1, got 0"),
     ("conflict: false", "conflict: maybe", "read_write", "expected true or false, got text 'maybe'"),
-    ("em_cells:smooth\n", "em_cells.smooth\n", "function", "'em_cells.smooth' names no function; write 'module:name'"),
+    (
+        "em_cells:smooth\n",
+        "em_cells.smooth\n",
+        "function",
+        "'em_cells.smooth' names no function; write 'em_cells:smooth'",
+    ),
     ("em_cells:smooth\n", "pickle:/tmp/f\n", "function", "is a pickle, which only a local run makes for itself"),
     ("    function: em_cells:smooth\n", "", "id: smooth", "task 'smooth' does not say what to run; write exactly one"),
     ("fit: shrink", "worker: m:f", "id: smooth", "task 'smooth' has both function and worker; write exactly one"),
@@ -200,7 +205,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Any) -> None:
     """So is one that is a folder."""
     with pytest.raises(SpecError, match=r"no\.yaml cannot be read: No such file"):
         load_pipeline(tmp_path / "no.yaml")
-    with pytest.raises(SpecError, match="cannot be read: Is a directory"):
+    with pytest.raises(SpecError, match="is a folder; give the pipeline file"):
         load_pipeline(tmp_path)
 
 

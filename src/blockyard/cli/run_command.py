@@ -22,7 +22,7 @@ from blockyard.client.calls import BlockFailedError
 from blockyard.local.echo import SteadyStream
 from blockyard.local.result import RunResult, summary
 from blockyard.local.run import LocalRun
-from blockyard.spec.errors import FatalBlockError
+from blockyard.spec.errors import FatalBlockError, SpecError
 from blockyard.spec.load import load_pipeline
 from blockyard.spec.model import RunSpec
 from blockyard.spec.module_path import search_in
@@ -82,6 +82,7 @@ def _at_least_one(text: str) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the pipeline; give the exit status."""
+    _refuse_a_pipe(Path(arguments.file))
     chosen = choose(load_pipeline(arguments.file), arguments.only, arguments.request)
     home = Path(arguments.file).absolute().parent
     if arguments.serial:
@@ -108,6 +109,16 @@ def run(arguments: argparse.Namespace) -> int:
     with redirect_stdout(cast("TextIO", SteadyStream(sys.stdout))):  # also where nobody can read it, the status tells
         _print_result(result, arguments.run_dir or arguments.file, as_json=arguments.json)
     return DONE if result.ok else FAILED
+
+
+def _refuse_a_pipe(file: Path) -> None:
+    """Raise SpecError for `-`, `/dev/stdin` or `<(...)`, which have no folder where a run could be kept."""
+    passing = file.exists() and not (file.is_file() or file.is_dir())
+    if str(file) == "-" or passing or file.absolute().parts[1:2] in (("dev",), ("proc",)):
+        raise SpecError(
+            f"a pipeline can't be run from '{file}': its run is kept beside its file, and goes on by the same command;"
+            " write it into a file"
+        )
 
 
 def _keeps_going(environ: Mapping[str, str]) -> bool:

@@ -16,16 +16,25 @@ from typing import Any, get_args
 
 import msgspec
 
+from blockyard.spec import advice
 from blockyard.spec.errors import SpecError, brief, nearest
 from blockyard.spec.functions import PICKLE
 from blockyard.spec.model import CheckSpec, Fit, PipelineSpec, RoiSpec, TaskSpec
 from blockyard.spec.validate import Where, code_references, validate
 from blockyard.spec.yaml_text import Lines, read_yaml
 
+PYTHON = (".py", ".ipynb")
+
 
 def load_pipeline(path: str | os.PathLike[str]) -> PipelineSpec:
     """Return the pipeline of a YAML or JSON file, checked. Raises SpecError that names file, line, task and field."""
     source = os.fspath(path)
+    if Path(path).suffix in PYTHON:
+        raise SpecError(
+            f"{source} is Python, and no pipeline file (YAML): a script that calls blockyard runs by itself"
+        )
+    if Path(path).is_dir():
+        raise SpecError(f"'{source}' is a folder; give the pipeline file (YAML) in it")
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -175,7 +184,7 @@ def _type_fault(message: str, whole: Any) -> tuple[Where, str]:
         return where, f"{said[:1].lower()}{said[1:]}"
     kinds = " or ".join(_WORDS.get(kind, kind) for kind in expected[1].split(" | "))
     limit = (expected[2] or "").replace(">=", "of at least").replace(">", "of more than").removesuffix(".0")
-    return where, f"expected {kinds}{limit}, got {_shown(value)}{_advice(expected[1], value)}"
+    return where, f"expected {kinds}{limit}, got {_shown(value)}{advice.of_kind(where, expected[1], value)}"
 
 
 def _shown(value: Any) -> str:
@@ -188,11 +197,3 @@ def _shown(value: Any) -> str:
     kind = "the list " if isinstance(value, list) else "the mapping " if isinstance(value, dict) else ""
     shown = str(value)
     return f"{kind}{shown if len(shown) < 80 else shown[:77] + '...'}"
-
-
-def _advice(expected: str, value: Any) -> str:
-    if "array" in expected and isinstance(value, str):
-        return f"; write [{value}]"
-    if "str" in expected and isinstance(value, bool | int | float):
-        return "; put it in quotes"
-    return ""

@@ -96,7 +96,7 @@ def _check_code(task: TaskSpec, where: Where) -> None:
         if not is_reference(reference):
             raise SpecError.at(
                 (*where, *name.split(".")),
-                f"task '{task.id}', {name}: '{reference}' names no function; write 'module:name'",
+                f"task '{task.id}', {name}: '{reference}' names no function; write '{_reference_like(reference)}'",
             )
     if task.command is not None and not (task.command and task.command[0]):
         raise SpecError.at((*where, "command"), f"task '{task.id}': command is empty; write [program, argument, ...]")
@@ -108,6 +108,19 @@ def _check_code(task: TaskSpec, where: Where) -> None:
             f"task '{task.id}' has params, but its worker '{task.worker}' is called without any; remove them, or use"
             " function",
         )
+
+
+def _reference_like(text: str) -> str:
+    """Return how what somebody wrote for a function is written, as far as that can be seen.
+
+    >>> _reference_like("steps.smooth"), _reference_like("steps.py"), _reference_like("em.steps.smooth()")
+    ('steps:smooth', 'steps:name', 'em.steps:smooth')
+    """
+    words = text.strip().removesuffix("()").replace(":", ".").split(".")
+    if len(words) < 2 or not all(word.isidentifier() for word in words):
+        return "module:name"
+    words = [*words[:-1], "name"] if words[-1] == "py" else words
+    return ".".join(words[:-1]) + ":" + words[-1]
 
 
 def code_references(task: TaskSpec) -> list[tuple[str, str]]:

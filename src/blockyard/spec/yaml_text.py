@@ -19,6 +19,7 @@ from typing import Any, ClassVar, NoReturn
 
 import yaml
 
+from blockyard.spec.advice import of_syntax
 from blockyard.spec.errors import SpecError
 
 MOST_VALUES = 1_000_000
@@ -52,7 +53,7 @@ def read_yaml(text: str | bytes, source: str, subject: Subject | None = None) ->
         walk.visit(node, ())
         return _Build().value(node), walk.lines
     except yaml.YAMLError as error:
-        raise SpecError(f"{source}{_place(error)}: not valid YAML: {_problem(error, text)}") from None
+        raise SpecError(f"{source}{_place(error, text)}: not valid YAML: {_problem(error, text)}") from None
     except SpecError as error:
         raise SpecError(f"{source}{error}") from None
 
@@ -200,7 +201,7 @@ def _check_events(text: str | bytes) -> None:
                 )
     except yaml.MarkedYAMLError as error:
         if "nesting depth" in str(error.problem):  # newer libyaml, which looks ahead, has a limit of its own
-            raise SpecError(f"{_place(error)}: {too_deep}") from None
+            raise SpecError(f"{_place(error, text)}: {too_deep}") from None
         raise
 
 
@@ -333,24 +334,33 @@ class _Build:
 # ----- words ----------------------------------------------------------------------------------------------------------
 
 
-def _place(error: yaml.YAMLError) -> str:
+def _place(error: yaml.YAMLError, text: str | bytes) -> str:
+    if isinstance(error, yaml.reader.ReaderError):
+        before = (text if isinstance(text, bytes) else text.encode())[: error.position]
+        return f":{1 + before.count(10)}"  # ends of line
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     return f":{mark.line + 1}:{mark.column + 1}" if mark is not None else ""
 
 
 def _problem(error: yaml.YAMLError, text: str | bytes) -> str:
-    """Return what is wrong in one line: the parser's own words, after the context they need."""
+    """Return what is wrong in one line: the parser's own words, after the context they need, and what to do."""
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"it is no text in UTF-8, or holds control characters (byte {error.position})"
     problem, context = getattr(error, "problem", None), getattr(error, "context", None)
     if problem is None:
         return " ".join(str(error).split())
-    hint = "; indent with spaces, not with tabs" if _is_tab(error, text) else ""
+    line, at = _line_of(error, text)
+    hint = "; indent with spaces, not with tabs" if at == "\t" else of_syntax(problem, line)
     return f"{context}, {problem}{hint}" if context else f"{problem}{hint}"
 
 
-def _is_tab(error: yaml.YAMLError, text: str | bytes) -> bool:
+def _line_of(error: yaml.YAMLError, text: str | bytes) -> tuple[str, str]:
+    """Return the line where the parser stopped, and the character there; "" where that is past the end."""
     mark = getattr(error, "problem_mark", None)
     lines = (text.decode(errors="replace") if isinstance(text, bytes) else text).splitlines()
-    return mark is not None and mark.line < len(lines) and lines[mark.line][mark.column : mark.column + 1] == "\t"
+    if mark is None or mark.line >= len(lines):
+        return "", ""
+    return lines[mark.line], lines[mark.line][mark.column : mark.column + 1]
 
 
 # ----- writing --------------------------------------------------------------------------------------------------------
