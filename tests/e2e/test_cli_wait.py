@@ -120,6 +120,9 @@ def test_a_run_that_nobody_works_on_is_4_and_says_how_to_go_on(tmp_path, capfd, 
         pass
     assert main(["wait", str(folder)]) == 4
     assert "has not ended, and nobody works on it; to go on: blockyard run p.yaml" in capfd.readouterr().err
+    assert main(["wait", str(folder), "--json"]) == 4
+    left = json.loads(capfd.readouterr().out)
+    assert (left["state"], left["total"]) == ("stopped", 4)
     (tmp_path / "p.yaml").write_text(PIPELINE.format(command='["true"]'))
     assert main(["wait", str(tmp_path / "p.yaml")]) == 4
     assert "'blockyard run' starts one" in capfd.readouterr().err
@@ -241,8 +244,9 @@ def test_a_scheduler_that_does_not_come_back_is_4(capfd, monkeypatch):
     """After a long time, which was said when it began."""
     monkeypatch.setattr("blockyard.cli.wait_command.AWAY_S", 0.1)
     with Answers("running", 503) as scheduler:
-        assert main(["wait", scheduler.address]) == 4
-    assert capfd.readouterr().err.count("waiting for it") == 1
+        assert main(["wait", scheduler.address, "--json"]) == 4
+    said = capfd.readouterr()
+    assert (json.loads(said.out)["state"], said.err.count("waiting for it")) == ("running", 1)
 
 
 @pytest.mark.usefixtures("quick")

@@ -274,6 +274,34 @@ def test_a_retry_may_name_an_error(redis_url, run_name):
     on_http(run, redis_url, test)
 
 
+@pytest.mark.parametrize(
+    ("retries", "again", "kept"),
+    [
+        (0, [Outcome.FAILED], {"no such array": (1, 1)}),
+        (1, [Outcome.FAILED, Outcome.FAILED], {"no such array": (1, 2)}),
+        (1, [Outcome.FATAL], {"no such array": (1, 1), "the disk is full": (0, 1)}),
+        (2, [Outcome.FAILED, Outcome.FATAL], {"no such array": (1, 2), "the disk is full": (0, 1)}),
+    ],
+)
+def test_a_block_that_fails_again_after_a_retry_is_failed_in_one_group(redis_url, run_name, retries, again, kept):
+    """By its last error, also where an attempt of the time before the retry had a higher number."""
+    run = run_of(run_name, task(blocks=1, max_retries=retries))
+
+    async def test(service, http):
+        async with Worker(service) as worker:
+            await worker.join()
+            for _ in range(retries + 1):
+                await worker.released((await worker.take(1))[0], Outcome.FAILED, message="the disk is full")
+            await http.post("/api/v1/retry", {})
+            for outcome in again:
+                await worker.released((await worker.take(1))[0], outcome, message="no such array")
+        found = msgspec.json.decode((await http("/api/v1/failures")).body, type=Failures)
+        assert {group.message: (group.failed, group.attempts) for group in found.groups} == kept
+        assert found.failed == 1
+
+    on_http(run, redis_url, test)
+
+
 def test_a_rerun_runs_done_blocks_again_and_what_depends_on_them(redis_url, run_name):
     """Leases on them end first, and their releases are stale; what was done elsewhere stays done."""
     run = run_of(run_name, task("up", 4), task("down", 4, requires=("up",)))
