@@ -13,8 +13,8 @@ class Life:
         self.versions.load(kept)
         self.kept = kept
 
-    def hear(self, code, task="a", *, begun=False):
-        self.versions.heard(task, code, begun=begun)
+    def hear(self, code, task="a", *, begun=False, worker="w"):
+        self.versions.heard(worker, task, code, begun=begun)
         self.kept.update(self.versions.unsaved)
 
     @property
@@ -60,3 +60,20 @@ def test_what_was_edited_before_any_block_was_done_is_the_version_of_the_run():
     life = Life({"a": "1"})
     life.hear("2")
     assert (life.told, life.kept) == ([], {"a": "2"})
+
+
+def test_who_is_gone_without_a_block_done_has_mixed_nothing():
+    """The image was mended and the pods replaced, while the scheduler waited: there is nothing to tell."""
+    life = Life({})
+    life.hear("1", worker="old")
+    life.hear("1", worker="older")
+    life.versions.left("old")
+    life.hear("2", worker="new")
+    assert life.told == ["a"], "one that runs the first version is still there"
+    life.versions.left("older")
+    life.versions.left("new")
+    life.hear("2", worker="newer")
+    assert (life.told, life.kept) == ([], {"a": "2"})
+    life.versions.left("newer")
+    life.hear("3", begun=True)
+    assert life.told == ["a"], "its blocks are done"

@@ -13,6 +13,7 @@ import later_used
 
 def smooth(block):
     import lazily
+    import pkg2.sub
     return SIGMA, lazily
 
 class Model:
@@ -26,7 +27,9 @@ class Model:
     "pkg/deep/deeper.py": "VALUE = 1\n",
     "later_used.py": "import json\n",
     "lazily.py": "",
-    "other_task.py": "import unrelated\ndef other(block): ...\n",
+    "pkg2/__init__.py": "A = 1\n",
+    "pkg2/sub.py": "",
+    "other_task.py": "import unrelated, lazily, pkg2.sub\ndef other(block): ...\n",
     "unrelated.py": "",
 }
 PROGRAM = """
@@ -56,16 +59,20 @@ def code(folder, *references):
 
 
 def test_what_a_function_imports_is_its_code_whatever_else_is_loaded(folder):
-    """An edit of any of it is another version; one of another task's module is not."""
+    """An edit of any of it is another version; one of another task's module is not.
+
+    Nor does it matter whether that has imported before what this one imports when it is called.
+    """
     first = code(folder, "steps:smooth")
     assert len(first) == 16
     assert code(folder, "other_task:other", "steps:Model", "steps:smooth") == first
     versions = {first}
-    for name in ("steps", "pkg/__init__", "pkg/part", "pkg/inner", "pkg/constants", "pkg/deep/deeper", "later_used"):
+    for name in ("steps", "pkg/__init__", "pkg/part", "pkg/inner", "pkg/constants", "pkg/deep/deeper", "later_used",
+                 "lazily", "pkg2/__init__", "pkg2/sub"):  # fmt: skip
         with (folder / f"{name}.py").open("a") as file:
             file.write("# edited\n")
         versions.add(code(folder, "steps:smooth"))
-    assert len(versions) == 8
+    assert len(versions) == 11
     (folder / "unrelated.py").write_text("# edited")
     assert code(folder, "other_task:other", "steps:smooth") in versions
 

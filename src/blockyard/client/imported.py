@@ -2,7 +2,8 @@
 
 It covers the modules of the task's functions and those of the user's modules that their source names in an import, and
 so on; not what is installed. A source is read when its module is first seen, right after the import, and not again:
-what counts is what runs, not what an editor has made of the file since.
+what counts is what runs, not what an editor has made of the file since. A module that is named and not imported yet (in
+a function, say) counts as it is on disk: else the digest would tell which other tasks the process has worked for.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import sysconfig
 import types
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -28,66 +31,98 @@ class Imported:
     """The sources of the user's modules, as this process imported them."""
 
     def __init__(self) -> None:
-        self._digests: dict[str, bytes] = {}
-        self._imports: dict[str, tuple[str, ...]] = {}
+        self._known: dict[str, _Source] = {}
 
     def look(self) -> None:
         """Take note of what has been imported; call it as soon as it has."""
         for name, module in list(sys.modules.items()):
-            if name not in self._digests and _is_users(name, module):
-                self._note(name, module)
+            if name not in self._known and _is_users(name, getattr(module, "__file__", None)):
+                self._known[name] = _source_of(name, module)
 
     def code_of(self, *functions: Any) -> str:
         """Return the digest of what functions run; "" where none of it has a source."""
         self.look()
         for function in functions:  # the user's too, where it is installed
             name = str(getattr(function, "__module__", ""))
-            if name in sys.modules and name not in self._digests and name.partition(".")[0] not in _NOBODYS:
-                self._note(name, sys.modules[name])
+            if name in sys.modules and name not in self._known and name.partition(".")[0] not in _NOBODYS:
+                self._known[name] = _source_of(name, sys.modules[name])
         found: set[bytes] = set()
         for part in _parts(functions):
             if isinstance(part, types.CodeType):
                 found.add(_digest_of_code(part))
             else:
-                found |= {name.encode() + b"\0" + self._digests[name] for name in self._reached(part)}
+                found |= self._reached(part)
         return hashlib.blake2b(b"".join(sorted(found)), digest_size=DIGEST_SIZE).hexdigest() if found else ""
 
-    def _note(self, name: str, module: types.ModuleType) -> None:
-        source = _source(module)
-        self._digests[name] = hashlib.blake2b(source or b"", digest_size=DIGEST_SIZE).digest()
-        self._imports[name] = ()
-        with suppress(SyntaxError, ValueError, RecursionError):
-            package = name if hasattr(module, "__path__") else name.rpartition(".")[0]
-            self._imports[name] = tuple(_imports(ast.parse(source or b""), package))
-
-    def _reached(self, name: str) -> set[str]:
-        """Return the names of the modules that a module depends on, its own and its packages' too."""
-        found: set[str] = set()
+    def _reached(self, name: str) -> set[bytes]:
+        """Return names and digests of the modules that a module depends on, its own and its packages' too."""
+        seen, found = set[str](), set[bytes]()
         waiting = [name]
         while waiting:
             here = waiting.pop()
-            if here in found or here not in self._digests:
+            if here in seen:
                 continue
-            found.add(here)
-            waiting += [here.rpartition(".")[0], *self._imports[here]]
+            seen.add(here)
+            source = self._known.get(here) or _on_disk(here)
+            if source is not None:
+                found.add(here.encode() + b"\0" + source.digest)
+                waiting += [here.rpartition(".")[0], *source.imports]
         return found
 
 
-def _is_users(name: str, module: Any) -> bool:
-    file = getattr(module, "__file__", None)
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The source of a module, as far as it matters here."""
+
+    digest: bytes
+    imports: tuple[str, ...]
+    """Full names of what it names in imports; some are of functions and the like."""
+
+    @classmethod
+    def of(cls, text: bytes, package: str) -> _Source:
+        """Take it apart; what can't be is told by who imports it."""
+        imports: tuple[str, ...] = ()
+        with suppress(SyntaxError, ValueError, RecursionError):
+            imports = tuple(_imports(ast.parse(text), package))
+        return cls(hashlib.blake2b(text, digest_size=DIGEST_SIZE).digest(), imports)
+
+
+def _source_of(name: str, module: types.ModuleType) -> _Source:
+    package = name if hasattr(module, "__path__") else name.rpartition(".")[0]
+    return _Source.of(_text(name, module.__file__, getattr(module, "__loader__", None)), package)
+
+
+def _on_disk(name: str) -> _Source | None:
+    """Return the source of a user's module that is not imported, without importing it or its packages."""
+    if not name or name in sys.modules or name.partition(".")[0] in _NOBODYS:
+        return None
+    spec, path = None, None
+    parts = name.split(".")
+    for n in range(1, len(parts) + 1):
+        with suppress(Exception):  # finders of others may do anything
+            spec = PathFinder.find_spec(".".join(parts[:n]), path)
+        path = None if spec is None else spec.submodule_search_locations
+        if spec is None or (n < len(parts) and path is None):
+            return None
+    if spec is None or not _is_users(name, spec.origin):
+        return None
+    package = name if path is not None else name.rpartition(".")[0]
+    return _Source.of(_text(name, spec.origin, spec.loader), package)
+
+
+def _is_users(name: str, file: object) -> bool:
     if not isinstance(file, str) or name.partition(".")[0] in _NOBODYS:
         return False
-    return not file.startswith(_INSTALLED)
+    return not (file.startswith(_INSTALLED) or {"site-packages", "dist-packages"} & set(Path(file).parts))
 
 
-def _source(module: types.ModuleType) -> bytes | None:
+def _text(name: str, file: object, loader: Any) -> bytes:
     """Read the source of a module; of one in C its library, of one in an archive what its loader gives."""
     with suppress(OSError):
-        return Path(str(module.__file__)).read_bytes()
+        return Path(str(file)).read_bytes()
     with suppress(Exception):  # loaders of others may do anything
-        loader: Any = module.__loader__
-        return str(loader.get_source(module.__name__)).encode()
-    return None
+        return str(loader.get_source(name)).encode()
+    return b""
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[str]:

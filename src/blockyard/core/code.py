@@ -23,19 +23,21 @@ class CodeVersions:
         """Task to the digest to keep for it; who has kept it takes it out."""
         self._notices = notices
         self._first: dict[str, str] = {}
-        self._heard: dict[str, set[str]] = {}
+        self._heard: dict[str, dict[str, set[str]]] = {}
+        """Task to each worker that is there, to what it runs."""
         self._news: list[str] = []
 
     def load(self, kept: Mapping[str, str]) -> None:
         """Take what was kept of earlier schedulers of this run."""
         self._first |= kept
 
-    def heard(self, task: str, code: str, *, begun: bool) -> None:
+    def heard(self, worker: str, task: str, code: str, *, begun: bool) -> None:
         """A worker runs this code for a task, of which blocks are finished if it has `begun`."""
-        heard = self._heard.setdefault(task, set())
-        if task not in self._first or not (begun or heard):  # without a block of another version nothing is mixed
+        workers = self._heard.setdefault(task, {})
+        if task not in self._first or not (begun or workers):  # without a block of another version nothing is mixed
             self._first[task] = self.unsaved[task] = code
-        heard.add(code)
+            self._notices.drop(KIND, task=task)
+        workers.setdefault(worker, set()).add(code)
         if code != self._first[task]:
             text = (
                 f"the code of task '{task}' was changed since its first blocks ran: workers that started later import"
@@ -44,6 +46,11 @@ class CodeVersions:
             )
             if self._notices.put(Notice(KIND, text, task)):
                 self._news.append(text)
+
+    def left(self, worker: str) -> None:
+        """A worker is gone, and what it ran with it; what it has finished counts."""
+        for workers in self._heard.values():
+            workers.pop(worker, None)
 
     def take_news(self) -> list[str]:
         """Return what was found since the last time, for the log."""

@@ -102,6 +102,7 @@ class TaskRemarked:
 class CodeImported:
     """A worker runs code of this digest for a task."""
 
+    worker: str
     task: str
     code: str
 

@@ -189,7 +189,7 @@ class Scheduler(RunState):
     def _code_imported(self, event: ev.CodeImported, now: float) -> None:  # noqa: ARG002 - a door
         task = self.by_id.get(event.task)
         if task is not None:
-            self.code.heard(event.task, event.code, begun=task.counts[Kind.DONE] > 0)
+            self.code.heard(event.worker, event.task, event.code, begun=task.counts[Kind.DONE] > 0)
 
     def _task_remarked(self, event: ev.TaskRemarked, now: float) -> None:  # noqa: ARG002 - a door
         if event.task in self.by_id:
@@ -200,6 +200,7 @@ class Scheduler(RunState):
         health.gone(self, worker.id)
         self.listeners.forget(worker)
         self.unstarted.left(worker)
+        self.code.left(worker.id)
         self.turn.record.workers[worker.id] = -1
         for allotted in self.allotted.values():
             allotted.pop(worker.id, None)

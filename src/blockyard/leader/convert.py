@@ -103,11 +103,11 @@ def cannot_start(worker: str, message: CannotStart) -> WorkerCannotStart:
     return WorkerCannotStart(worker, text)
 
 
-def imported(message: Imported) -> CodeImported:
+def imported(worker: str, message: Imported) -> CodeImported:
     """Read what code a worker runs for a task. Raises ProtocolError for what is no digest."""
     if len(message.code) > LONGEST_DIGEST or not message.code.isalnum():
         raise ProtocolError("a worker imported code whose digest is none")
-    return CodeImported(message.task, message.code)
+    return CodeImported(worker, message.task, message.code)
 
 
 def remarked(message: Remark) -> TaskRemarked:

@@ -178,7 +178,7 @@ class Peer:
             case CannotStart():
                 turns.tell(convert.cannot_start(self.worker, message), now, self)
             case Imported():
-                turns.tell(convert.imported(message), now, self)
+                turns.tell(convert.imported(self.worker, message), now, self)
             case Remark():
                 turns.tell(convert.remarked(message), now, self)
             case _:
