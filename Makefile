@@ -45,12 +45,12 @@ $(VENV)/.pip: | $(VENV)/bin/python
 
 $(VENV)/.demo: pyproject.toml $(VENV)/.pip
 	@echo 'Installing blockyard and what the demo needs into $(VENV) (once) ...'
-	@$(PIP) install --quiet --editable '.[demo]'
+	@$(PIP) install --quiet --editable '.[arrays,demo]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.pip
 	@echo 'Installing blockyard and its development tools into $(VENV) (once) ...'
-	@$(PIP) install --quiet --editable '.[demo,scheduler]' --group dev
+	@$(PIP) install --quiet --editable '.[arrays,demo,scheduler]' --group dev
 	@touch $@ $(VENV)/.demo
 
 # ----- using it -------------------------------------------------------------------------------------------------------

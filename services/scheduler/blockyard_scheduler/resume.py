@@ -1,7 +1,8 @@
 """Whether a pipeline is still the run that Redis holds, or has become another one.
 
 Block ids, journal and snapshot mean something only on the grid they were written on, so a changed grid is refused.
-Parameters, requirements and the conflict flag change what the finished blocks are worth: the user must accept that.
+Parameters, arrays, requirements and the conflict flag change what the finished blocks are worth: the user must accept
+that.
 Everything else (function, image, workers, retries, time limits, checks) is how the work is done, and may change.
 """
 
@@ -13,7 +14,7 @@ from blockyard.spec.errors import SpecError
 from blockyard.spec.model import PipelineSpec, RunSpec, Target, TaskSpec
 
 GRID = ("total_roi", "read_roi", "write_roi", "fit")
-TO_ACCEPT = ("params", "requires", "read_write_conflict")
+TO_ACCEPT = ("params", "reads", "writes", "requires", "read_write_conflict")
 
 
 def resumed(old: RunSpec, new: RunSpec, *, accept_changes: bool) -> RunSpec:

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from blockyard.core.scheduler import CoreSettings
+from blockyard.plan.declared import by_hand
 from blockyard.spec.errors import SpecError
 from blockyard.spec.model import RunSpec
 from blockyard.spec.settings import parse_settings
@@ -160,7 +161,7 @@ def _run(pipeline: str, run_spec: str, only: str, request: str) -> RunSpec:
     if pipeline:
         from blockyard.spec.load import load_pipeline  # YAML takes a while to load, and local runs need none
 
-        return choose(load_pipeline(pipeline), only, request)
+        return by_hand(choose(load_pipeline(pipeline), only, request))
     try:
         run = msgspec.json.decode(Path(run_spec).read_bytes(), type=RunSpec)
     except OSError as error:

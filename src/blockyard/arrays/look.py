@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,22 @@ def arrays_of(run: RunSpec, folder: Path) -> list[ArrayFacts]:
     """Return the arrays that parameters name; relative paths begin in `folder`, where blocks run."""
     known: dict[Path, ArrayMetadata | None] = {}
     return [facts for task in run.pipeline.tasks for facts in _arrays_of_task(task, folder, known)]
+
+
+def declared_of(run: RunSpec, folder: Path) -> list[ArrayFacts]:
+    """Return the arrays that tasks declare, of those that can be looked at without a library.
+
+    Who started the run has filled in how they lie in the world.
+    """
+    found = []
+    for task in run.pipeline.tasks:
+        for name, spec in task.arrays.items():
+            array = read_metadata(folder / spec.path.removeprefix("file://"))
+            if array is None or spec.voxel_size is None or len(array.shape) < task.total_roi.ndim:
+                continue
+            facts = _facts(task, name, spec.path, "writes" if name in task.writes else "reads", array)
+            found.append(replace(facts, voxel_size=spec.voxel_size, offset=spec.offset, declared=True))
+    return found
 
 
 def _arrays_of_task(task: TaskSpec, folder: Path, known: dict[Path, ArrayMetadata | None]) -> Iterator[ArrayFacts]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from blockyard.arrays.declare import declared_arrays
 from blockyard.arrays.look import arrays_of
 from blockyard.cli.app import DONE
 from blockyard.cli.plan_text import plan_text
@@ -52,12 +53,15 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = choose(load_pipeline(arguments.file), arguments.only, arguments.request)
     home = Path(arguments.file).absolute().parent
     with _checked(chosen.pipeline, home) as functions:
-        plan = plan_run(chosen, arrays_of(chosen, home))
+        declared = declared_arrays(chosen, home)
+        plan = plan_run(declared.run, [*arrays_of(chosen, home), *declared.facts])
         try:
             said = functions.finish(lambda text: print(text, file=sys.stderr))
         except NotImportableError as error:  # a plan is of use where the workers' modules are not
             said = [f"{error} (here; a run checks it again)"]
-    plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, *said))
+    said += [note.text for note in declared.notes]
+    makes = tuple(array.describe() for array in declared.new)
+    plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, *said), makes=makes)
     print(msgspec.json.format(msgspec.json.encode(plan)).decode() if arguments.json else plan_text(plan))
     return DONE
 

@@ -32,6 +32,8 @@ def plan_text(plan: RunPlan) -> str:
     ]
     lines = [f"{plan.name}: {plan.blocks:,} blocks in {len(plan.tasks)} task{'s' if len(plan.tasks) != 1 else ''}"]
     lines += ["", *(line.rstrip() for line in table)]
+    if plan.makes:
+        lines += ["", *(f"will be made: {array}" for array in plan.makes)]
     if plan.warnings:
         lines += ["", *(f"warning: {warning}" for warning in plan.warnings)]
     return "\n".join(lines)

@@ -14,7 +14,6 @@ once and the result for each block, and learns what became of it from the value 
 from __future__ import annotations
 
 import enum
-import functools
 import inspect
 import json
 import logging
@@ -25,18 +24,20 @@ import sys
 import tempfile
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from funlib.geometry import Roi
 
+from blockyard.arrays.opened import TaskArrays
 from blockyard.client import main_module, remarks
+from blockyard.client.binding import Bound, bind
 from blockyard.client.forked import OneProcess
 from blockyard.spec.block import Block
 from blockyard.spec.errors import BlockyardError, SpecError, brief
 from blockyard.spec.functions import PICKLE, load_function
-from blockyard.spec.model import CheckSpec, TaskSpec
+from blockyard.spec.model import CheckSpec, TaskSpec, declared
 from blockyard.spec.pickles import name_of
 from blockyard.spec.randomness import SeededGlobals, random_sources, said_of, seeding
 from blockyard.spec.unrun import unrun_function, unrun_result
@@ -144,12 +145,14 @@ def load_task(task: TaskSpec, pickle_dir: str | None) -> LoadedTask:
     Imports user code, and builds a class given as function. Raises what the user's module or class raises, and
     SpecError for a reference that names nothing.
     """
+    arrays = TaskArrays(task)
     with SEEDED.watching():
-        call = _command_call(task) if task.command is not None else _function_call(task, pickle_dir)
-        checks = load_checks(task, pickle_dir)
-    functions = (*(() if task.command is not None else (call,)), *(checks.functions if checks is not None else ()))
+        command = _command_call(task) if task.command is not None else None
+        call, function = Bound(command, command) if command else _function_call(task, pickle_dir, arrays)
+        checks = load_checks(task, pickle_dir, arrays)
+    functions = (*(() if command else (function,)), *(checks.functions if checks is not None else ()))
     drawn = random_sources(*functions) + SEEDED.sources if functions else []
-    if drawn and not inspect.isroutine(getattr(call, "func", call)):  # of a function it was said before the run
+    if drawn and not inspect.isroutine(getattr(function, "func", function)):  # of a function it was said before the run
         log.warning("task '%s': %s", task.id, said_of(drawn))
     return LoadedTask(seeding(checks.around(call) if checks is not None else call, drawn), functions)
 
@@ -158,14 +161,10 @@ SEEDED = SeededGlobals()
 """Random generators of this process that the user code seeded which was loaded here."""
 
 
-def _function_call(task: TaskSpec, pickle_dir: str | None) -> Call:
+def _function_call(task: TaskSpec, pickle_dir: str | None, arrays: TaskArrays) -> Bound:
     if task.function is None:
         raise SpecError(f"task '{task.id}' has no function; its worker drives a Client itself")
-    function = _load(task.function, pickle_dir)
-    if isinstance(function, type):
-        instance: Call = function(**task.params)
-        return instance
-    return functools.partial(function, **task.params) if task.params else function
+    return bind(_load(task.function, pickle_dir), task.params, arrays)
 
 
 def _load(reference: str, pickle_dir: str | None) -> Any:
@@ -186,15 +185,12 @@ MISTAKES = (TypeError, NameError, AttributeError, ImportError, SyntaxError, NotI
 class Checks:
     """A task's check functions; each takes a block, and those of the task's parameters that it has names for."""
 
-    def __init__(self, before: Call | None, after: Call | None) -> None:
+    def __init__(self, before: Call | None, after: Call | None, functions: Sequence[Any] = ()) -> None:
         self._before = before
         self._after = after
+        self.functions = functions
+        """The user's own that these call."""
         self._has_raised = False
-
-    @property
-    def functions(self) -> list[Call]:
-        """The functions themselves."""
-        return [check for check in (self._before, self._after) if check is not None]
 
     def is_done(self, block: Block) -> bool:
         """Tell whether the `before` check finds the block done; an exception in it means that it is not.
@@ -257,39 +253,19 @@ def _is_true(found: object, name: str) -> bool:
     return bool(found)
 
 
-def load_checks(task: TaskSpec, pickle_dir: str | None) -> Checks | None:
+def load_checks(task: TaskSpec, pickle_dir: str | None, arrays: TaskArrays) -> Checks | None:
     """Return the checks of a task, or None where it has none. Raises SpecError for a reference that names nothing."""
     spec = task.check
     if spec is None:
         return None
     pair = spec if isinstance(spec, CheckSpec) else CheckSpec(spec, spec)
-    loaded = {ref: _check_call(ref, task.params, pickle_dir) for ref in (pair.before, pair.after) if ref is not None}
-    return Checks(loaded.get(pair.before or ""), loaded.get(pair.after or ""))
-
-
-def _check_call(reference: str, params: Mapping[str, Any], pickle_dir: str | None) -> Call:
-    function = _load(reference, pickle_dir)
-    taken = {name: params[name] for name in parameter_names(function, params)}
-    if isinstance(function, type):
-        instance: Call = function(**taken)
-        return instance
-    return functools.partial(function, **taken) if taken else function
-
-
-def parameter_names(function: Callable[..., Any], params: Mapping[str, Any]) -> list[str]:
-    """Return the names in `params` that `function` has parameters for, besides its first, the block."""
-    if not params:
-        return []
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        return []
-    if not isinstance(function, type):
-        parameters = parameters[1:]
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return list(params)
-    named = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
-    return [name for name in params if name in named]
+    loaded = {
+        reference: bind(_load(reference, pickle_dir), task.params, arrays, by_name=True)
+        for reference in (pair.before, pair.after)
+        if reference is not None
+    }
+    before, after = (None if at is None else loaded[at].call for at in (pair.before, pair.after))
+    return Checks(before, after, [check.function for check in loaded.values()])
 
 
 # ----- programs -----------------------------------------------------------------------------------------------------
@@ -315,10 +291,15 @@ def _roi_json(roi: Roi) -> dict[str, list[int]]:
 def _command_call(task: TaskSpec) -> Call:
     assert task.command is not None
     command = list(task.command)
+    paths = {
+        kind: {name: declared(array).path for name, array in arrays.items()}
+        for kind, arrays in (("reads", task.reads), ("writes", task.writes))
+        if arrays
+    }
 
     def run(block: Block) -> None:
         with tempfile.TemporaryFile() as stdin:  # a file: a program that never reads it cannot block us
-            stdin.write(json.dumps(block_json(block, task.params)).encode())
+            stdin.write(json.dumps(block_json(block, task.params) | paths).encode())
             stdin.seek(0)
             try:
                 process = subprocess.Popen(command, stdin=stdin, stderr=subprocess.PIPE, text=True, errors="replace")

@@ -32,6 +32,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from blockyard.arrays.opened import TaskArrays
 from blockyard.client import inhand, interrupts, output, remarks
 from blockyard.client.acquired import AcquiredBlock, NoBlock, ProgramEndedError, ToldAgainError
 from blockyard.client.calls import BlockFailedError, Checks, describe_exception, failure_of_status, load_checks
@@ -117,6 +118,7 @@ class Client:
         self._task: TaskSpec | None = None
         self._grid: GridOfRun | None = None
         self._checks: Checks | None = None
+        self._arrays: TaskArrays | None = None
         self.worker = self._new_id()
         hello = Hello(
             software=software_version(),
@@ -156,7 +158,17 @@ class Client:
             if self._error is not None:
                 raise self._error
         if self._task is not None:
-            self._checks = load_checks(self._task, self.context.get("pickle_dir"))
+            self._arrays = TaskArrays(self._task)
+            self._checks = load_checks(self._task, self.context.get("pickle_dir"), self._arrays)
+
+    def array(self, name: str) -> Any:
+        """Return an array that the task declares in `reads` or `writes`, opened once.
+
+        Raises SpecError where it declares none of that name, or it can't be opened.
+        """
+        if self._arrays is None:
+            raise ConnectError("the task is over, so this client has no arrays")
+        return self._arrays[name]
 
     # ----- acquire and release ----------------------------------------------------------------------------------
 

@@ -24,7 +24,9 @@ from typing import Any
 
 from funlib.geometry import Roi
 
-from blockyard.client.calls import Call, Checks, parameter_names
+from blockyard.arrays.opened import TaskArrays
+from blockyard.client.binding import bind
+from blockyard.client.calls import Call, Checks
 from blockyard.client.context import serial_context
 from blockyard.local.echo import Echo
 from blockyard.local.folder import claim_folder, remove_what_is_ours
@@ -35,10 +37,11 @@ from blockyard.spec.errors import BlockyardError, SpecError, StoreError, brief
 from blockyard.spec.functions import PICKLE, is_own_worker, load_function
 from blockyard.spec.given import whole
 from blockyard.spec.importing import UNDER_MAIN, refuse_while_importing
+from blockyard.spec.model import TaskSpec
 from blockyard.spec.pipeline import Pipeline
 from blockyard.spec.randomness import random_sources, said_of, seeding
 from blockyard.spec.resolve import ResolvedRun, resolve
-from blockyard.spec.task import DAISY_1, Task
+from blockyard.spec.task import DAISY_1, Arrays, Task
 from blockyard.spec.validate import code_references
 from blockyard.wire.report import status_report
 
@@ -109,6 +112,8 @@ def run_blockwise(
     *,
     processes: bool | None = None,  # noqa: ARG001 - deprecated in 0.2 already: workers are processes
     timeout_s: float | None = None,
+    reads: Arrays | None = None,
+    writes: Arrays | None = None,
     task_id: str | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     serial: bool = False,
@@ -117,7 +122,8 @@ def run_blockwise(
 
     `process_function` takes a block, or nothing: then it is a worker of your own that drives `blockyard.Client`, and
     `num_workers` of them are started. `read_roi` and `write_roi` say what one block reads and writes; only where they
-    lie relative to each other matters. See `distribute` for the rest. Raises SpecError for what is none of this; so is
+    lie relative to each other matters. `reads` and `writes` are arrays by name. See
+    `distribute` for the rest. Raises SpecError for what is none of this; so is
     a list of tasks, as daisy 1.x and 2.0 have it.
     """
     if isinstance(total_roi, (list, tuple, Task)):
@@ -138,6 +144,8 @@ def run_blockwise(
                 max_retries,
                 fit,
                 timeout_s=timeout_s,
+                reads=reads,
+                writes=writes,
             )
 
     task = Blockwise(task_id=task_id or _id_from(process_function))
@@ -246,22 +254,33 @@ def _run_serially(targets: Pipeline | Task | Iterable[Any]) -> bool:
     with _hooks(resolved.tasks.values()), serial_context():
         result = run_serially(
             resolved.run,
-            calls={task_id: _call_of(task) for task_id, task in resolved.tasks.items()},
+            calls={
+                task_id: functools.partial(_call_of, task)
+                for task_id, task in resolved.tasks.items()
+                if task.scheduled.process_function is not None and not is_own_worker(task.scheduled.process_function)
+            },
             report=lambda status: log.info("%s", status_report(status)),
         )
     log.log(logging.INFO if result.ok else logging.ERROR, "%s", summary(result))
     return result.ok
 
 
-def _call_of(task: Task) -> Call | None:
-    """Return what runs a block of a task, made of its functions as they are; None: what its specification says."""
-    plan = task.scheduled
-    if plan.process_function is None or is_own_worker(plan.process_function):
-        return None
-    call = _bound(plan.process_function, plan.params)
-    before, after = (_bound(check, plan.params, by_name=True) for check in (plan.before, plan.after))
-    drawn = random_sources(call, before, after)
-    return seeding(Checks(before, after).around(call) if before or after else call, drawn)
+def _call_of(task: Task, spec: TaskSpec) -> Call:
+    """Return what runs a block of a task, made of its functions as they are."""
+    plan, arrays = task.scheduled, TaskArrays(spec)
+    process, before, after = (
+        None if function is None else bind(_loaded(function), plan.params, arrays, by_name=function is not process)
+        for process in [plan.process_function]
+        for function in (process, plan.before, plan.after)
+    )
+    assert process is not None
+    checks = Checks(before and before.call, after and after.call)
+    drawn = random_sources(*(None if bound is None else bound.function for bound in (process, before, after)))
+    return seeding(checks.around(process.call) if before or after else process.call, drawn)
+
+
+def _loaded(function: Any) -> Any:
+    return load_function(function, pickle_dir=None) if isinstance(function, str) else function
 
 
 def _say_what_is_random(resolved: ResolvedRun) -> None:
@@ -272,18 +291,6 @@ def _say_what_is_random(resolved: ResolvedRun) -> None:
             plan = task.scheduled
             if found := random_sources(plan.process_function, plan.before, plan.after):
                 log.warning("warning: task '%s': %s", spec.id, said_of(found))
-
-
-def _bound(function: Any, params: dict[str, Any], *, by_name: bool = False) -> Any:
-    """Return a function with its parameters (`by_name`: those that it has names for), a class as an instance."""
-    if function is None:
-        return None
-    if isinstance(function, str):
-        function = load_function(function, pickle_dir=None)
-    given = {name: params[name] for name in parameter_names(function, params)} if by_name else params
-    if isinstance(function, type):
-        return function(**given)
-    return functools.partial(function, **given) if given else function
 
 
 @contextmanager

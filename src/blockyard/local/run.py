@@ -27,6 +27,7 @@ from typing import Self
 
 import msgspec
 
+from blockyard.arrays.declare import declared_arrays, make_declared
 from blockyard.arrays.warn import warnings_before
 from blockyard.client.control import Control
 from blockyard.local.child import Child
@@ -207,6 +208,8 @@ class LocalRun:
     def _start(self) -> None:
         """Start all that can start side by side, since each takes a while to import what it needs."""
         _try_loopback()
+        declared = None if self.keep_serving else declared_arrays(self.run, self.work_dir or Path.cwd())
+        self.run = declared.run if declared else self.run
         claim_folder(self.folder)
         self._redis = EmbeddedRedis(self.folder / "redis", self.fsync, ended=self._ended.put)
         with self._checked_functions() as functions:
@@ -226,6 +229,8 @@ class LocalRun:
             if functions is not None:
                 for sentence in functions.finish(self.say):
                     self.say(f"warning: {sentence}")
+        if declared is not None:
+            make_declared(declared, self.say)
         for warning in [] if self.keep_serving else warnings_before(self.run, self.work_dir or Path.cwd()):
             self.say(f"warning: {warning.text}")
         self._agents = [] if self.keep_serving else services.agents()

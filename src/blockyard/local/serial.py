@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from blockyard.arrays.declare import declared_arrays, make_declared
 from blockyard.arrays.warn import warnings_before
 from blockyard.client import interrupts
 from blockyard.client.calls import SKIPPED, BlockFailedError, Call, block_call, describe_exception, failure_of
@@ -42,17 +43,17 @@ NEVER_S = 1e9
 def run_serially(
     run: RunSpec,
     *,
-    calls: Mapping[str, Call | None] | None = None,
+    calls: Mapping[str, Callable[[TaskSpec], Call]] | None = None,
     report: Callable[[RunStatus], None] | None = None,
     say: Callable[[str], None] = log.warning,
 ) -> RunResult:
     """Run every block here, one after another; give how it ended.
 
     What a block function raises is raised here and ends the run; a block that failed in another way (its function
-    returned 1, or a coroutine) is tried again as often as its task says. `calls` has what runs a block of a task, where
-    that is not what its specification says. `say` takes the warnings of the plan, and `report` the status every 10 s,
-    between blocks. Raises SpecError for a task with a worker of its own, which needs a scheduler to connect to, and for
-    functions that cannot be imported, or not be called as they will be.
+    returned 1, or a coroutine) is tried again as often as its task says. `calls` has what makes the call of a block
+    of a task, where that is not what its specification says. `say` takes the warnings of the plan,
+    and `report` the status every 10 s, between blocks. Raises SpecError for a task with a worker of its own, which
+    needs a scheduler to connect to, and for functions that cannot be imported, or not be called as they will be.
     """
     validate_run(run)
     for task in run.pipeline.tasks:
@@ -61,12 +62,15 @@ def run_serially(
                 f"task '{task.id}' has a worker of its own, '{task.worker}', which connects to a scheduler; a serial"
                 " run has none. Run it without serial, or give the task a function of a block"
             )
-    named = tuple(task for task in run.pipeline.tasks if (calls or {}).get(task.id) is None)
+    declared = declared_arrays(run, Path.cwd())
+    run = declared.run
+    named = tuple(task for task in run.pipeline.tasks if task.id not in (calls or {}))
     check_functions(msgspec.structs.replace(run.pipeline, tasks=named), ())
+    make_declared(declared, say)
     for warning in warnings_before(run, Path.cwd()):
         say(f"warning: {warning.text}")
     with serial_context():
-        return _SerialRun(run, dict(calls or {}), report).run_all()
+        return _SerialRun(run, calls or {}, report).run_all()
 
 
 def _as_failure(error: BaseException) -> BaseException:
@@ -78,11 +82,14 @@ def _as_failure(error: BaseException) -> BaseException:
 class _SerialRun:
     """The loop around the core: one worker for each pool, which takes one block at a time."""
 
-    def __init__(self, run: RunSpec, calls: dict[str, Call | None], report: Callable[[RunStatus], None] | None) -> None:
+    def __init__(
+        self, run: RunSpec, calls: Mapping[str, Callable[[TaskSpec], Call]], report: Callable[[RunStatus], None] | None
+    ) -> None:
         self._tasks = {task.id: task for task in run.pipeline.tasks}
         self._grids = {task.id: GridOfRun(Grid.of(task), run.pipeline.name) for task in run.pipeline.tasks}
         self._report = report
-        self._calls = calls
+        self._made = calls
+        self._calls: dict[str, Call] = {}
         self._failures: list[FailureStatus] = []
         self._skipped_s = 0.0
         """Time that a run with workers would have waited (for a backoff) and this one has not."""
@@ -142,7 +149,8 @@ class _SerialRun:
 
     def _call(self, task: TaskSpec) -> Call:
         if (call := self._calls.get(task.id)) is None:
-            self._calls[task.id] = call = block_call(task, pickle_dir=None)
+            make = self._made.get(task.id)
+            self._calls[task.id] = call = block_call(task, pickle_dir=None) if make is None else make(task)
         return call
 
     def _release(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from blockyard.plan.grid import Grid
 from blockyard.plan.units import ArrayFacts, Placed, always_in_order, fitting_begin, fitting_shape, most_in_unit
-from blockyard.spec.model import RoiSpec, TaskSpec
+from blockyard.spec.model import RoiSpec, TaskSpec, declared
 
 READ_KEYS = ("source", "input", "in", "src", "raw", "reads")
 WRITE_KEYS = ("target", "output", "out", "dst", "destination", "writes")
@@ -30,9 +31,11 @@ def warnings_of(
 ) -> list[PlanWarning]:
     """Return the warnings of the tasks of a run, given in an order in which each comes after what it requires."""
     found = [PlanWarning(task.id, text) for task in tasks for text in _warnings_of(task, grids[task.id])]
+    writers = Counter(path for task in tasks for path in {declared(array).path for array in task.writes.values()})
+    of_several = {path for path, count in writers.items() if count > 1}
     for task in tasks:
         named = [array for array in arrays if array.task == task.id]
-        found += [PlanWarning(task.id, text) for text in _warnings_of_arrays(task, grids[task.id], named)]
+        found += [PlanWarning(task.id, text) for text in _warnings_of_arrays(task, grids[task.id], named, of_several)]
     return found + list(_warnings_between(tasks, grids))
 
 
@@ -72,8 +75,13 @@ def _warnings_of(task: TaskSpec, grid: Grid) -> Iterator[str]:
 # ----- the arrays that it names ---------------------------------------------------------------------------------------
 
 
-def _warnings_of_arrays(task: TaskSpec, grid: Grid, arrays: Sequence[ArrayFacts]) -> Iterator[str]:
-    """Say what is probably not meant of the arrays that a task writes, or may write where no name says which."""
+def _warnings_of_arrays(
+    task: TaskSpec, grid: Grid, arrays: Sequence[ArrayFacts], of_several: Collection[str]
+) -> Iterator[str]:
+    """Say what is probably not meant of the arrays that a task writes, or may write where no name says which.
+
+    `of_several` are those that several tasks write: what one leaves another may write.
+    """
     written = [array for array in arrays if array.role == "writes"]
     for array in written or [array for array in arrays if array.role != "reads"]:
         placed = Placed.of(array, grid)
@@ -82,7 +90,7 @@ def _warnings_of_arrays(task: TaskSpec, grid: Grid, arrays: Sequence[ArrayFacts]
         most = most_in_unit(grid, placed)
         if most > 1 and task.num_workers != 1 and not (task.read_write_conflict and always_in_order(grid, placed)):
             yield _sharing(array, grid, placed, most)
-        if array.role == "writes":
+        if array.role == "writes" and not (array.declared and array.path in of_several):
             yield from _ends(array, grid, placed)
 
 
@@ -92,10 +100,13 @@ def _sharing(array: ArrayFacts, grid: Grid, placed: Placed, most: int) -> str:
     changes = [f"a write_roi of shape {list(shape)}"] if shape != grid.stride else []
     if begin != grid.write_begin:
         changes.append(f"a total_roi in which the first block writes from {list(begin)} on")
+    lost = "lose each other's voxels"
+    if array.declared:
+        lost = f"write it several times (or {lost}, where they write it otherwise than by the argument they get)"
     return (
         f"task '{array.task}' {writes} blocks of {list(grid.stride)} into '{array.path}', of {unit}s of"
-        f" {list(placed.unit)}: up to {most} blocks write into one {unit}, and those that run at once lose each other's"
-        f" voxels; give it {' and '.join(changes)}, or num_workers 1"
+        f" {list(placed.unit)}: up to {most} blocks write into one {unit}, and those that run at once {lost};"
+        f" give it {' and '.join(changes)}, or num_workers 1"
     )
 
 
@@ -109,8 +120,14 @@ def _ends(array: ArrayFacts, grid: Grid, placed: Placed) -> Iterator[str]:
                 " what is beyond it is lost, or fails"
             )
             continue
-        rim = [at for at in (begin - first, last - end) if 0 < at <= max(grid.below[axis], grid.above[axis])]
-        if rim:
+        rim = [at for at in (begin - first, last - end) if at > 0]
+        if rim and array.declared:
+            total = f"{first - grid.below[axis]}:{last + grid.above[axis]}"
+            yield (
+                f"task '{array.task}' writes {begin}:{end} on axis {axis} of '{array.path}', which has {first}:{last}:"
+                f" the rest is never written; a total_roi of {total} there, and fit shrink, writes all of it"
+            )
+        elif rim and min(rim) <= max(grid.below[axis], grid.above[axis]):
             yield (
                 f"task '{array.task}' writes {begin}:{end} on axis {axis} of '{array.path}', which has {first}:{last}:"
                 f" the rest is never written; total_roi is what is read, so grow it by the context"

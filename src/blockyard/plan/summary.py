@@ -43,6 +43,8 @@ class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
     """In an order in which each comes after those it requires."""
     blocks: int
     warnings: tuple[str, ...]
+    makes: tuple[str, ...] = ()
+    """Arrays that a run would make, since they do not exist."""
 
 
 def plan_run(run: RunSpec, arrays: Sequence[ArrayFacts] = ()) -> RunPlan:
@@ -63,10 +65,15 @@ def plan_run(run: RunSpec, arrays: Sequence[ArrayFacts] = ()) -> RunPlan:
 
 def run_warnings(run: RunSpec, arrays: Sequence[ArrayFacts] = ()) -> list[PlanWarning]:
     """Return what to say of a valid run before it starts: the warnings of its plan, each with its task."""
+    order = needed_tasks(run)
+    return warnings_of(order, {task.id: Grid.of(task) for task in order}, arrays)
+
+
+def needed_tasks(run: RunSpec) -> list[TaskSpec]:
+    """Return the tasks of a run, its targets and all that they require, each after those it requires."""
     tasks = {task.id: task for task in run.pipeline.tasks}
     needed = _needed(run, tasks)
-    order = [tasks[task_id] for task_id in topological(run.pipeline.tasks) if task_id in needed]
-    return warnings_of(order, {task.id: Grid.of(task) for task in order}, arrays)
+    return [tasks[task_id] for task_id in topological(run.pipeline.tasks) if task_id in needed]
 
 
 def _needed(run: RunSpec, tasks: dict[str, TaskSpec]) -> set[str]:

@@ -37,6 +37,8 @@ class ArrayFacts:
     """In world units, for as many axes as blocks have; None where the array does not say it in whole numbers."""
     offset: tuple[int, ...] | None = None
     """Of its first voxel, in world units."""
+    declared: bool = False
+    """Whether the task says that it reads or writes it: then ROIs are in world units, and nothing is guessed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class Placed:
             tuple(o + n * v for o, n, v in zip(offset, shape, size, strict=True)),
             tuple(u * v for u, v in zip(unit, size, strict=True)),
         )
+        if array.declared:
+            return world
         in_voxels = voxels.holds(grid.write_begin, grid.write_end)
         return voxels if in_voxels and not any(offset) else world
 

@@ -19,7 +19,7 @@ import msgspec
 from blockyard.spec import advice
 from blockyard.spec.errors import SpecError, brief, nearest
 from blockyard.spec.functions import PICKLE
-from blockyard.spec.model import CheckSpec, Fit, PipelineSpec, RoiSpec, TaskSpec
+from blockyard.spec.model import RESOLVED, ArraySpec, CheckSpec, Fit, PipelineSpec, RoiSpec, TaskSpec
 from blockyard.spec.validate import Where, code_references, validate
 from blockyard.spec.yaml_text import Lines, read_yaml
 
@@ -91,6 +91,22 @@ def _check_names(value: Any) -> None:
         for name in ("total_roi", "read_roi", "write_roi"):
             _check_fields(_item(task, name), RoiSpec, (*where, name), value)
         _check_fields(_item(task, "check"), CheckSpec, (*where, "check"), value)
+        for kind in ("reads", "writes"):
+            _check_arrays(_item(task, kind), (*where, kind), value)
+
+
+def _check_arrays(arrays: Any, where: Where, whole: Any) -> None:
+    """Check the form of each declared array: msgspec does not say which entry of a mapping it means."""
+    for name, array in arrays.items() if isinstance(arrays, Mapping) else ():
+        if not isinstance(name, str):
+            raise SpecError.at(where, f"{_subject(where, whole)}: the key {name!r} is not text; put it in quotes")
+        inside = (*where, name)
+        _check_fields(array, ArraySpec, inside, whole)
+        try:
+            msgspec.convert(array, str | ArraySpec)
+        except msgspec.ValidationError as error:
+            at, fault = _type_fault(str(error), array)
+            raise SpecError.at((*inside, *at), f"{_subject((*inside, *at), whole)}: {fault}") from None
 
 
 @functools.cache
@@ -103,7 +119,7 @@ def _check_fields(value: Any, struct: type[msgspec.Struct], where: Where, whole:
     if not isinstance(value, Mapping):
         return
     fields = _fields(struct)
-    known = [field.encode_name for field in fields]
+    known = [field.encode_name for field in fields if field.name not in RESOLVED]
     for name in value:
         if name not in known:
             raise SpecError.at(

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from funlib.geometry import Coordinate, Roi
 
+from blockyard.spec.unit_grid import UnitGrid
+
 Fit = Literal["valid", "overhang", "shrink"]
 
 
@@ -61,6 +63,27 @@ class CheckSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Called after each block; false: the attempt has failed."""
 
 
+class ArraySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """An array that a task reads or writes; where a task says only a path or URL, the array says the rest itself."""
+
+    path: str
+    """Path or URL of the array; a relative path begins in the folder where blocks run."""
+    voxel_size: tuple[int, ...] | None = None
+    """World units of a voxel on each axis that blocks have; None: what the array says, else 1."""
+    offset: tuple[int, ...] | None = None
+    """Where its first voxel lies, in world units; None: what the array says, else 0."""
+    write_unit: tuple[int, ...] | None = None
+    """Voxels that are written as one (a chunk, or a shard), where the array can't be seen by who starts the run."""
+    dtype: str | None = None
+    """Of an array to be made where there is none; None: that of `like`, or of the first array that is read."""
+    chunks: tuple[int, ...] | None = None
+    """Voxels of a chunk of an array to be made; None: what a block writes."""
+    shards: tuple[int, ...] | None = None
+    """Voxels of a shard, a whole number of chunks, of an array to be made; None: no shards."""
+    like: str | None = None
+    """An array, by its name in `reads` or its path, whose shape and voxel size an array to be made gets."""
+
+
 class TaskSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """One task of a pipeline file: exactly one of `function`, `worker` and `command` says what runs."""
 
@@ -77,6 +100,10 @@ class TaskSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """A program to run for each block instead, with the block as JSON on standard input."""
     params: dict[str, Any] = {}
     """Keyword arguments of the function."""
+    reads: dict[str, str | ArraySpec] = {}
+    """Arrays that blocks read, by name; an argument of that name, where the function has one, is the array."""
+    writes: dict[str, str | ArraySpec] = {}
+    """Arrays that blocks write, likewise; one that does not exist is made before the first block."""
     total_roi: RoiSpec
     """All that is read."""
     read_roi: RoiSpec
@@ -101,6 +128,24 @@ class TaskSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Try all its blocks, also where the first 10 attempts all failed with the same error (see `run --keep-going`)."""
     requires: tuple[str, ...] = ()
     """Ids of the tasks whose blocks it reads."""
+    read_units: tuple[UnitGrid, ...] = ()
+    """Write units of what it reads: filled in by who starts the run, never in a file."""
+    write_units: tuple[UnitGrid, ...] = ()
+    """Write units of what it writes, likewise."""
+
+    @property
+    def arrays(self) -> dict[str, ArraySpec]:
+        """What it reads and writes, by name."""
+        return {name: declared(array) for name, array in (self.reads | self.writes).items()}
+
+
+RESOLVED = ("read_units", "write_units")
+"""Fields of a task that no pipeline file has."""
+
+
+def declared(array: str | ArraySpec) -> ArraySpec:
+    """Return the long form of a declared array."""
+    return ArraySpec(path=array) if isinstance(array, str) else array
 
 
 class PipelineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):

@@ -123,6 +123,8 @@ def task_spec(task: Task, requires: tuple[str, ...], refer: Callable[[Any, str],
         check=before if plan.before is plan.after else CheckSpec(before, after),
         pool=plan.pool,
         submits=plan.submits,
+        reads=plan.reads,
+        writes=plan.writes,
         requires=requires,
         **code,
     )
@@ -131,9 +133,10 @@ def task_spec(task: Task, requires: tuple[str, ...], refer: Callable[[Any, str],
 def check_calls(task: Task) -> None:
     """Raise SpecError where a function of a prepared task cannot be called as it will be."""
     plan, what = task.scheduled, f"of task '{task.task_id}'"
+    arrays = [*plan.reads, *plan.writes]
     process = "worker" if is_own_worker(_loaded(plan.process_function, what)) else "function"
     for name, function in ((process, plan.process_function), ("check", plan.before), ("check", plan.after)):
-        fault = None if function is None else call_fault(_loaded(function, what), name, plan.params)
+        fault = None if function is None else call_fault(_loaded(function, what), name, plan.params, arrays)
         if fault is not None:
             raise SpecError(f"task '{task.task_id}', {name}: {name_of(function)} {fault}")
 

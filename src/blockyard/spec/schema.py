@@ -17,7 +17,7 @@ import msgspec
 
 from blockyard.spec import model
 from blockyard.spec.functions import REFERENCE_PATTERN
-from blockyard.spec.model import PipelineSpec
+from blockyard.spec.model import RESOLVED, PipelineSpec
 from blockyard.spec.validate import LONGEST_ID, LONGEST_NAME, NAME_PATTERN
 
 Schema = dict[str, Any]
@@ -36,6 +36,12 @@ _NARROWER: dict[str, dict[str, Schema]] = {
         "check": _REFERENCE,
         "pool": _NAME,
         "requires": {"uniqueItems": True},
+    },
+    "ArraySpec": {
+        "path": {"minLength": 1},
+        "dtype": {"minLength": 1},
+        "like": {"minLength": 1},
+        **{name: {"minItems": 1} for name in ("voxel_size", "offset", "write_unit", "chunks", "shards")},
     },
     "CheckSpec": {"before": _REFERENCE, "after": _REFERENCE},
     "RoiSpec": {"offset": {"minItems": 1}, "shape": {"minItems": 1}},
@@ -71,7 +77,9 @@ def _struct(name: str, structs: dict[str, Any]) -> Schema:
         key: value for key, value in structs[name].items() if value != [] and key not in ("title", "properties")
     }
     schema["properties"] = {
-        field: _field(name, field, value, structs) for field, value in structs[name]["properties"].items()
+        field: _field(name, field, value, structs)
+        for field, value in structs[name]["properties"].items()
+        if field not in RESOLVED
     }
     if name == "TaskSpec":
         schema["oneOf"] = [

@@ -22,13 +22,15 @@ import enum
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
+import msgspec
+import numpy as np
 from funlib.geometry import Roi
 
 from blockyard.spec.errors import SpecError, brief, nearest
 from blockyard.spec.given import plain, seconds, text, whole
-from blockyard.spec.model import RoiSpec
+from blockyard.spec.model import ArraySpec, RoiSpec
 from blockyard.spec.rois import roi_spec
 
 
@@ -88,6 +90,8 @@ class Schedule:
     pool: str = "default"
     command: tuple[str, ...] | None = None
     submits: bool = False
+    reads: dict[str, str | ArraySpec] = field(default_factory=dict)
+    writes: dict[str, str | ArraySpec] = field(default_factory=dict)
 
 
 OF_DAISY_1 = {"total_roi", "read_roi", "write_roi", "process_function", "upstream_tasks", "init_callback_fn"}
@@ -183,13 +187,15 @@ class Task:
         pool: str = "default",
         command: Sequence[str] | None = None,
         submits: bool = False,
+        reads: Arrays | None = None,
+        writes: Arrays | None = None,
     ) -> None:
         """Say what the blocks of this task are and what runs for each; the names are those of the pipeline file.
 
         `process_function` takes a block, or nothing: then it is a worker of the user's own; with `submits` one that
         submits a job, which drives the Client later, and returns. `check_function` is one function, or a pair (before,
-        after). What follows `fit` is beyond 0.2. Raises SpecError for what has no meaning at all; the rest is checked
-        with the pipeline.
+        after). What follows `fit` is beyond 0.2; `reads` and `writes` are arrays by name.
+        Raises SpecError for what has no meaning at all; the rest is checked with the pipeline.
         """
         before, after = _pair(check_function, self.task_id)
         task = f"task '{self.task_id}'"
@@ -209,6 +215,8 @@ class Task:
             pool=text(pool),
             command=None if command is None else _command(command, f"{task}, command"),
             submits=bool(submits),
+            reads=_arrays(reads, f"{task}, reads"),
+            writes=_arrays(writes, f"{task}, writes"),
         )
 
     @property
@@ -253,6 +261,26 @@ def _params(params: Any, what: str) -> dict[str, Any]:
         raise SpecError(f"{what} is {brief(params)}; it must be a dict of keyword arguments")
     given: dict[str, Any] = plain(params, what)
     return given
+
+
+Arrays: TypeAlias = Mapping[str, str | os.PathLike[str] | Mapping[str, Any]]
+"""Arrays by name: a path or URL, or a mapping of the fields of `ArraySpec`."""
+
+
+def _arrays(given: Any, what: str) -> dict[str, str | ArraySpec]:
+    """Return declared arrays as a pipeline file has them. Raises SpecError, in which `what` names them."""
+    arrays = _params(given, what)
+    known = ArraySpec.__struct_fields__
+    for name, array in arrays.items():
+        for key in array if isinstance(array, dict) else ():
+            if key not in known:
+                raise SpecError(f"{what}: '{name}' has an unknown field '{key}'{nearest(str(key), known)}")
+        if isinstance(array, dict) and isinstance(array.get("dtype"), type | np.dtype):
+            array["dtype"] = np.dtype(array["dtype"]).name
+    try:
+        return msgspec.convert(arrays, dict[str, str | ArraySpec])
+    except msgspec.ValidationError as error:
+        raise SpecError(f"{what}: {error}") from None
 
 
 def _command(command: Any, what: str) -> tuple[str, ...]:

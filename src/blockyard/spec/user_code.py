@@ -10,7 +10,7 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,8 +55,11 @@ def _named(task_ids: Sequence[str]) -> str:
     return f"task '{task_ids[0]}'{more}"
 
 
-def call_fault(found: Any, name: str, params: Mapping[str, Any]) -> str | None:
-    """Say why ``found`` cannot be called as field `name` of a task calls it, or None where it can or nobody knows."""
+def call_fault(found: Any, name: str, params: Mapping[str, Any], arrays: Iterable[str] = ()) -> str | None:
+    """Say why ``found`` cannot be called as field `name` of a task calls it, or None where it can or nobody knows.
+
+    `arrays` are the names of the arrays of its task, which are given where there is an argument of that name.
+    """
     if (fault := unrun_function(found)) is not None:
         return fault
     if inspect.isabstract(found):
@@ -69,6 +72,7 @@ def call_fault(found: Any, name: str, params: Mapping[str, Any]) -> str | None:
         return None
     if name == "worker":
         return None if is_own_worker(found) else "takes arguments, but a worker is called without any; use function"
+    params = {**params, **{array: None for array in arrays if array in signature.parameters}}
     if isinstance(found, type) and not has_call(found):
         return "is a class without __call__(self, block): it is built once a slot, and then called with each block"
     if name != "function":
@@ -81,7 +85,7 @@ def call_fault(found: Any, name: str, params: Mapping[str, Any]) -> str | None:
 def _check(task: TaskSpec, name: str, reference: str, where: Where) -> Any:
     try:
         function = load_function(reference, pickle_dir=None)
-        fault = call_fault(function, name, task.params)
+        fault = call_fault(function, name, task.params, task.arrays)
     except SpecError as error:
         raise type(error).at(where, f"task '{task.id}', {name}: {error}") from error
     if fault is not None:

@@ -11,6 +11,7 @@ from typing import Any, get_args
 from blockyard.spec.errors import SpecError, brief, nearest
 from blockyard.spec.functions import is_reference
 from blockyard.spec.model import CheckSpec, Fit, PipelineSpec, RoiSpec, RunSpec, TaskSpec
+from blockyard.spec.validate_arrays import check_arrays
 
 LONGEST_ID = 200
 """A task's id is part of file names, which end at 255 bytes."""
@@ -83,6 +84,7 @@ def check_task(task: TaskSpec, where: Where) -> None:
     _check_code(task, where)
     check_plain(task.params, f"task '{task.id}', params", (*where, "params"))
     check_rois(task, where)
+    check_arrays(task, where)
     _check_numbers(task, where)
     check_name(task.pool, f"the pool of task '{task.id}'", (*where, "pool"), LONGEST_NAME)
 
