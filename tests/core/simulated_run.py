@@ -16,6 +16,7 @@ from unittest import mock
 
 import numpy as np
 from hypothesis import strategies as st
+from moves import Moves
 from oracle import Name, Oracle, box_of
 
 from blockyard.core import events as ev
@@ -164,6 +165,7 @@ class World:
         self.now = 0.0
         self.core = Scheduler(run, settings=self.settings)
         self.observed = ObservedRun(self.core)
+        self.moves = Moves(self.core)
         self.epoch = 1
         self.model = Model()
         self.safe = self.model.copy()
@@ -184,6 +186,7 @@ class World:
     def tell(self, event: ev.Event) -> None:
         """Give an event to core and model."""
         assert self.core.handle(event, self.now) == [], "only TurnEnded gives effects"
+        self.moves.heard(event)
         match event:
             case ev.WorkerJoined():
                 self._joined(event)
@@ -495,6 +498,7 @@ class World:
 
     def check(self) -> None:
         """Compare the status of every task with the model."""
+        self.moves.check()
         model = self.model
         if self.observed.core is not self.core:
             self.observed = ObservedRun(self.core)
@@ -569,6 +573,7 @@ class World:
         """The scheduler is gone; a successor goes on from the journal. Connections break."""
         self.epoch += 1
         self.core = self.replayed()
+        self.moves = Moves(self.core)
         self.model = self.safe.copy()
         self.model.not_before_s.clear()  # backoffs are not kept
         self.over = None

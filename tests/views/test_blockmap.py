@@ -15,7 +15,10 @@ from blockyard.plan.grid import Grid
 from blockyard.plan.requests import disjoint
 from blockyard.spec.errors import SpecError
 from blockyard.spec.model import RoiSpec, TaskSpec
-from blockyard.views.blockmap import STATES, block_map, blocks_in, step_for, view_of
+from blockyard.views.blockmap import block_map, blocks_in, step_for, view_of
+from blockyard.wire.states import BlockState
+
+STATES = tuple(BlockState)
 
 
 def task_of(shape, boxes=None):

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from blockyard.logs import say_always, start_logging
 from blockyard.spec.errors import BlockyardError
+from blockyard.wire.states import RunPhase
 from blockyard_scheduler.service import Ended, SchedulerService
 from blockyard_scheduler.settings import Settings, read_settings
 from blockyard_scheduler.store.redis import Forgot, Refused
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BlockyardError as error:
         print(error, file=sys.stderr)  # noqa: T201 - what a person at a terminal reads
         return BAD_INPUT
-    return FAILED if ended.by_itself and ended.state != "done" else DONE
+    return FAILED if ended.by_itself and ended.state != RunPhase.DONE else DONE
 
 
 async def _run(settings: Settings) -> Ended:

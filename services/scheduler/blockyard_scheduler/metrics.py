@@ -24,9 +24,9 @@ from prometheus_client.registry import Collector
 
 from blockyard.wire.api import RunStatus, TaskStatus
 from blockyard.wire.messages import Outcome
+from blockyard.wire.states import IN_RUN
 from blockyard_scheduler.meter import Meter, Tally
 
-STATES = ("pending", "ready", "leased", "done", "skipped", "failed", "orphaned")
 WORKER_STATES = ("busy", "idle", "disconnected")
 ETAS = (
     ("blockyard_eta_seconds", "Time to the end of a task; NaN while unknown.", "eta_s"),
@@ -111,7 +111,7 @@ class RunCollector(Collector):
             "blockyard_blocks_runnable", "Blocks that run or could run now: useful parallelism.", labels=["task"]
         )
         for task in tasks:
-            for state in STATES:
+            for state in IN_RUN:
                 blocks.add_metric([task.id, state], getattr(task, state))
             progress.add_metric([task.id], task.progress)
             for family, (_, _, field) in zip(etas, ETAS, strict=True):

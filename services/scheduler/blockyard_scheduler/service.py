@@ -37,6 +37,7 @@ from blockyard.views.observed import ObservedRun
 from blockyard.wire.api import Explanation, FailureStatus, Notice, RunStatus
 from blockyard.wire.messages import KNOWN, Outcome, Welcome
 from blockyard.wire.report import status_report
+from blockyard.wire.states import RunPhase
 from blockyard_scheduler.files import ADDRESS, FAILURES, RUN, STATUS, Address, write_json
 from blockyard_scheduler.historian import Historian
 from blockyard_scheduler.http.routes import http_server
@@ -390,7 +391,7 @@ class SchedulerService:
         write_json(folder / FAILURES, failures)
         status = turns.observed.status(time.monotonic())
         if not turns.core.has_stopped:
-            status.state = "stopped"  # the file outlives us: "running" would be a lie as soon as it is read
+            status.state = RunPhase.STOPPED  # the file outlives us: "running" would be a lie as soon as it is read
         write_json(folder / STATUS, status)
 
     # --- what the servers ask ----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from blockyard.local.result import what_failed
 from blockyard.wire.api import FailureGroup, RunStatus, TaskStatus
 from blockyard.wire.report import counted, duration, share, span
+from blockyard.wire.states import RunPhase
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +106,7 @@ def _summary(status: RunStatus) -> str:
     line += f", {counted(len(online), 'worker')}, {busy} of {slots} slots busy"
     if status.quiet_s > 0:
         line += f", nothing is leased for {duration(status.quiet_s)}: Redis may have forgotten what runs"
-    return f"{line}, ETA {duration(status.eta_s)}" if status.state == "running" else line
+    return f"{line}, ETA {duration(status.eta_s)}" if status.state == RunPhase.RUNNING else line
 
 
 def _error(group: FailureGroup) -> Text:

@@ -17,6 +17,7 @@ from blockyard.local.result import what_failed
 from blockyard.plan.grid import Grid
 from blockyard.spec.errors import BlockyardError, SpecError, nearest
 from blockyard.spec.model import TaskSpec
+from blockyard.wire.states import BlockState
 from blockyard.wire.text import clean
 
 LAST_ATTEMPTS = 4
@@ -61,19 +62,19 @@ def _end_of(place: Path, section: Section, arguments: argparse.Namespace) -> str
         return section.how
     control = living(place, arguments)
     now = None if control is None else control.explain(arguments.task, arguments.index)
-    runs = now is not None and (now.state, now.attempt) == ("leased", section.attempt)
+    runs = now is not None and (now.state, now.attempt) == (BlockState.LEASED, section.attempt)
     return "it runs" if runs else "cut off: its worker was killed"
 
 
-SILENT = {
-    "pending": "has not run yet: it {text}",
-    "ready": "has not run yet: it {text}",
-    "leased": "has written nothing so far: it {text}",
-    "done": "wrote nothing: it {text}",
-    "skipped": "wrote nothing: it {text}",
-    "failed": "wrote nothing: it {text}{why}",
-    "orphaned": "never ran: it {text}",
-    "outside": "never ran: it {text}",
+SILENT: dict[str, str] = {
+    BlockState.PENDING: "has not run yet: it {text}",
+    BlockState.READY: "has not run yet: it {text}",
+    BlockState.LEASED: "has written nothing so far: it {text}",
+    BlockState.DONE: "wrote nothing: it {text}",
+    BlockState.SKIPPED: "wrote nothing: it {text}",
+    BlockState.FAILED: "wrote nothing: it {text}{why}",
+    BlockState.ORPHANED: "never ran: it {text}",
+    BlockState.OUTSIDE: "never ran: it {text}",
 }
 
 

@@ -29,6 +29,7 @@ from blockyard.spec.module_path import search_in
 from blockyard.spec.settings import parse_settings
 from blockyard.spec.targets import choose
 from blockyard.wire.report import status_report
+from blockyard.wire.states import RunPhase
 
 LOOK_EVERY_S = 0.5
 
@@ -212,9 +213,9 @@ def _print_result(result: RunResult, where: Path | str, *, as_json: bool) -> Non
     print(summary(result, told=_one_place(sys.stdout, sys.stderr)))
     if result.ok and not result.status.leases_granted and result.status.total:
         print(f"nothing was left to do; to start over: {_command_line()} --fresh")
-    if result.state == "stopped" or result.status.reason:
+    if result.state == RunPhase.STOPPED or result.status.reason:
         print(f"finished blocks are kept; once that is mended, go on with: {_command_line()}")
-    elif result.state == "cancelled":
+    elif result.state == RunPhase.CANCELLED:
         print(f"to go on after all: blockyard resume {shlex.quote(str(where))} && {_command_line()}")
         print(f"to start over: {_command_line()} --fresh")
     elif not result.ok:

@@ -14,6 +14,7 @@ from blockyard.cli.progress import print_json, print_status
 from blockyard.local.redis import in_use
 from blockyard.spec.errors import AwayError, ConnectError
 from blockyard.wire.api import RunStatus
+from blockyard.wire.states import RunPhase
 
 TIMED_OUT = 3
 NOBODY = 4
@@ -73,7 +74,7 @@ def wait(arguments: argparse.Namespace) -> int:
             last, away_since_s = found, None
             if found.has_stopped:
                 _print(found, arguments)
-                return DONE if found.state == "done" else FAILED
+                return DONE if found.state == RunPhase.DONE else FAILED
         else:
             if away_since_s is None:
                 away_since_s = now

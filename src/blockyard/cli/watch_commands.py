@@ -20,6 +20,7 @@ from blockyard.spec.errors import AwayError, BlockyardError, ConnectError
 from blockyard.wire.api import FailureGroup, Failures, RunStatus
 from blockyard.wire.failures import group_failures
 from blockyard.wire.report import counted
+from blockyard.wire.states import RunPhase
 from blockyard.wire.text import clean
 
 LOOK_EVERY_S = 1.0
@@ -81,7 +82,7 @@ def status(arguments: argparse.Namespace) -> int:
     print_status(now)
     if not running and not now.is_over:
         print(f"to go on: {how_to_go_on(place)}")
-    elif not running and now.state == "cancelled":
+    elif not running and now.state == RunPhase.CANCELLED:
         resume = shlex.join(["blockyard", "resume", *([arguments.where] if arguments.where else [])])
         print(f"to go on after all: {resume} && {how_to_go_on(place)}")
     return DONE
@@ -108,7 +109,7 @@ def _stopped(status: RunStatus) -> RunStatus:
         msgspec.structs.replace(task, leased=0, pending=task.pending + task.leased, rate=None, **nothing)
         for task in status.tasks
     ]
-    return msgspec.structs.replace(status, state="stopped", tasks=tasks, workers=[], **nothing)
+    return msgspec.structs.replace(status, state=RunPhase.STOPPED, tasks=tasks, workers=[], **nothing)
 
 
 def watch(arguments: argparse.Namespace) -> int:
@@ -121,12 +122,12 @@ def watch(arguments: argparse.Namespace) -> int:
             print_json(now, indent=0)
         else:
             print_status(now)
-        return DONE if now.state == "done" else FAILED
+        return DONE if now.state == RunPhase.DONE else FAILED
     shown = progress_on(sys.stdout if arguments.json else sys.stderr, as_json=arguments.json)
     now = _watch(place, control, shown, progress_on(sys.stderr, live=False).say if arguments.json else shown.say)
     if not arguments.json:
         print_status(now)
-    return DONE if now.state == "done" else FAILED
+    return DONE if now.state == RunPhase.DONE else FAILED
 
 
 def _watch(place: Place, control: Control, shown: Progress, say: Callable[[str], None]) -> RunStatus:

@@ -17,6 +17,7 @@ from blockyard.core.health import Health
 from blockyard.core.listeners import Listeners
 from blockyard.core.notices import Notices
 from blockyard.core.observer import Observer, Unobserved
+from blockyard.core.over import Over
 from blockyard.core.ready.activity import Activity
 from blockyard.core.ready.frontier import Frontier, connect_frontiers
 from blockyard.core.ready.retries import Retries
@@ -33,7 +34,7 @@ from blockyard.plan.grid import Grid, Ints
 from blockyard.plan.requests import run_boxes
 from blockyard.plan.zorder import ZOrder
 from blockyard.spec.model import RunSpec
-from blockyard.wire.api import ENDED
+from blockyard.wire.states import RunPhase
 
 
 class RunState:
@@ -44,9 +45,6 @@ class RunState:
         self.run = run
         self.epoch = epoch
         self.settings = settings
-        self.state = "running"
-        self.reason = ""
-        """Why it is paused, where no person did that; "": nothing is to be said."""
         self.seq = 0
         """Sequence of the last record given out."""
         grids = {task.id: Grid.of(task) for task in run.pipeline.tasks}
@@ -73,10 +71,7 @@ class RunState:
         self.observer: Observer = Unobserved()
         """Is told what blocks took."""
         self.started_s = now
-        self.ended_s: float | None = None
-        """When the run was seen to be over; None: it is not."""
-        self.tasks_over: set[int] = set()
-        """Numbers of the tasks of which it was announced that no block will run any more."""
+        self.over = Over()
         self.fail_fast = FailFast()
         self.health = Health()
         self.notices = Notices()
@@ -88,14 +83,29 @@ class RunState:
     # --- asking ------------------------------------------------------------------------------------------------
 
     @property
+    def state(self) -> RunPhase:
+        """Where the run is."""
+        return self.over.phase
+
+    @property
+    def reason(self) -> str:
+        """Why it is paused, where no person did that; "": nothing is to be said."""
+        return self.over.reason
+
+    @property
     def is_over(self) -> bool:
         """Whether the run has ended."""
-        return self.state in ENDED
+        return self.over.is_over
 
     @property
     def has_stopped(self) -> bool:
-        """Whether nothing will run unless a person does something: it has ended, or is paused for a reason."""
-        return self.is_over or bool(self.reason)
+        """Whether nothing will run unless a person does something."""
+        return self.over.has_stopped
+
+    @property
+    def tasks_over(self) -> set[int]:
+        """Numbers of the tasks of which it was announced that no block will run any more."""
+        return self.over.tasks
 
     def ready_count(self, task: int) -> int:
         """Count the blocks of a task found ready, those awaiting a retry included."""

@@ -29,6 +29,7 @@ from blockyard.core.state import journal
 from blockyard.core.state.hold import RecoveryHold
 from blockyard.core.state.leases import Grant
 from blockyard.core.state.task import Kind, Task, Tries
+from blockyard.core.state.transitions import RunCause
 from blockyard.core.state.workers import Worker, lost_outcomes
 from blockyard.core.turn import Turn
 from blockyard.core.undo import rebuild, rerun, retry
@@ -36,6 +37,7 @@ from blockyard.plan.grid import Ints
 from blockyard.spec.model import RunSpec
 from blockyard.wire.api import Notice
 from blockyard.wire.messages import BlockError, Outcome
+from blockyard.wire.states import RunPhase
 
 __all__ = ["CoreSettings", "Scheduler"]
 
@@ -53,7 +55,6 @@ class Scheduler(RunState):
         super().__init__(run, epoch=epoch, settings=settings or CoreSettings(), now=now)
         self._random = random.Random(seed)  # noqa: S311 - jitter, not secrets
         self._snapshots = Snapshots(self.settings.snapshot_records)
-        self._announced = False
         self._next_expiry_s = 0.0
         self._doors: dict[type, Callable[[Any, float], None]] = {
             ev.WorkerJoined: self._worker_joined,
@@ -88,7 +89,7 @@ class Scheduler(RunState):
         self = cls(run, epoch=epoch, settings=settings, now=now, seed=seed)
         loaded = load(self.tasks, pages, records)
         self.seq = loaded.seq
-        self.state, self.reason = loaded.state or "running", loaded.reason
+        self.over.load(loaded.state, loaded.reason)
         self.fail_fast.stops = loaded.stops
         self._snapshots.loaded(loaded)
         self.leases = loaded.leases
@@ -108,7 +109,7 @@ class Scheduler(RunState):
         rebuild(self)
         failfast.restored(self, now)
         if self.reason and not self.fail_fast.stops:
-            self._set_state("running")
+            self._change(RunCause.LIFTED)
         return self
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Effect]:
@@ -141,7 +142,7 @@ class Scheduler(RunState):
             revoked = self._reconcile(worker, np.unique(event.holds), now)
         self.turn.effects.append(ev.SendWelcome(worker.id, revoked))
         if self.fail_fast.stops and failfast.reopen(self, worker) and self.reason:
-            self._set_state("running")
+            self._change(RunCause.LIFTED)
         self.turn.joined.append(event.task)
 
     def _reconcile(self, worker: Worker, holds: Ints, now: float) -> Ints:
@@ -392,17 +393,17 @@ class Scheduler(RunState):
         change()
         self.observer.undone(sum(task.unfinished for task in self.tasks) - before)
         failfast.lift(self, self.tasks if task is None else (self.by_id[task],))
-        if (self.state in {"done", "failed"} and any(task.unfinished for task in self.tasks)) or self.reason:
-            self._set_state("running")
+        if self.reason:
+            self._change(RunCause.LIFTED)
+        elif any(task.unfinished for task in self.tasks):
+            self._change(RunCause.UNDONE)
 
     def _pause_requested(self, event: ev.PauseRequested, now: float) -> None:  # noqa: ARG002 - a door
-        if self.state == "running":
-            self._set_state("paused")
+        self._change(RunCause.PAUSED)
 
     def _resume_requested(self, event: ev.ResumeRequested, now: float) -> None:  # noqa: ARG002 - a door
         failfast.lift(self, self.tasks)
-        if self.state in {"paused", "cancelled"}:
-            self._set_state("running")
+        self._change(RunCause.RESUMED)
 
     def _cancel_requested(self, event: ev.CancelRequested, now: float) -> None:  # noqa: ARG002 - a door
         if self.is_over:
@@ -416,12 +417,10 @@ class Scheduler(RunState):
             if numbers:
                 self.turn.effects.append(ev.SendRevoke(worker.id, np.concatenate(numbers)))
         failfast.lift(self, self.tasks)
-        self._set_state("cancelled")
+        self._change(RunCause.CANCELLED)
 
-    def _set_state(self, state: str, reason: str = "") -> None:
-        self.state, self.reason = state, reason
-        self.turn.record.state, self.turn.record.reason = state, reason
-        self._announced = False
+    def _change(self, cause: RunCause, reason: str = "") -> None:
+        self.over.change(cause, self.turn.record, reason)
 
     # --- a turn ------------------------------------------------------------------------------------------------
 
@@ -432,16 +431,17 @@ class Scheduler(RunState):
         for number, addresses in self.turn.finished.items():
             self.frontiers[number].finished(np.concatenate(addresses))
         again = False
-        if self.state == "running":
+        if self.state is RunPhase.RUNNING:
             failfast.look(self, now)
             if not self.hold.lasts(now):
                 again = assign(self, now)
                 self.turn.effects += self.listeners.due(self.by_id, self.frontiers, self.fail_fast.stops, now)
                 self.unstarted.look(now)
-            self._announce_overs()
+            self.turn.effects += self.over.close(self.activity.closed, self.tasks, self.turn.record)
+            self.activity.closed.clear()
             again |= self._stand_still(now)
-        self._announce_end()
-        self.ended_s = (now if self.ended_s is None else self.ended_s) if self.has_stopped else None
+        self.turn.effects += self.over.tell(self.turn.joined, self.by_id)
+        self.over.seen(now)
         effects = self._commit() + self.turn.effects
         quiet_s = self.hold.ends_s if self.hold.lasts(now) else self._next_expiry_s
         wakes_s = (self._next_expiry_s, self.retries.next_s(), health.next_s(self, now), quiet_s, self._settled_s(now))
@@ -453,37 +453,17 @@ class Scheduler(RunState):
 
     def _stand_still(self, now: float) -> bool:
         """Pause a run in which nothing can run but what was stopped; give whether to look again at once."""
-        if self.state != "running" or not self.fail_fast.stops or self.hold.lasts(now):
+        if self.state is not RunPhase.RUNNING or not self.fail_fast.stops or self.hold.lasts(now):
             return False
         reason, again = failfast.standstill(self, now)
         if reason:
-            self._set_state("paused", reason)
+            self._change(RunCause.STOOD_STILL, reason)
         return again
 
     def _settled_s(self, now: float) -> float:
         """Return when a stop may be the end of the run, if that is to come."""
-        settled_s = self.fail_fast.settled_s(self.settings) if self.state == "running" else now
+        settled_s = self.fail_fast.settled_s(self.settings) if self.state is RunPhase.RUNNING else now
         return settled_s if settled_s > now else math.inf
-
-    def _announce_overs(self) -> None:
-        for number in sorted(self.activity.closed - self.tasks_over):
-            if not self.tasks[number].unfinished:
-                self.tasks_over.add(number)
-                self.turn.effects.append(ev.AnnounceTaskOver(self.tasks[number].spec.id))
-        self.activity.closed.clear()
-        if len(self.tasks_over) == len(self.tasks):
-            bad = any(task.counts[Kind.FAILED] or task.counts[Kind.ORPHANED] for task in self.tasks)
-            self._set_state("failed" if bad else "done")
-
-    def _announce_end(self) -> None:
-        """Say that the run is over, once, and what is over to those who have just come."""
-        if self.is_over and (self.turn.joined or not self._announced):
-            self._announced = True
-            self.turn.effects.append(ev.AnnounceRunOver(self.state))
-        elif not self.is_over:
-            for task in dict.fromkeys(filter(None, self.turn.joined)):
-                if task in self.by_id and self.by_id[task].number in self.tasks_over:
-                    self.turn.effects.append(ev.AnnounceTaskOver(task))
 
     # --- the record --------------------------------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ def rebuild(core: RunState) -> None:
             orphan_waiters(task, task.layout.indices(failed), 0, lambda *_: None)
     for frontier in core.frontiers.values():
         frontier.reset()
-    core.tasks_over.clear()
+    core.over.tasks.clear()
 
 
 def _tasks(core: RunState, task_id: str | None) -> list[Task]:

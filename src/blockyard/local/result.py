@@ -10,6 +10,7 @@ from blockyard.spec.errors import StoreError
 from blockyard.wire.api import FailureGroup, FailureStatus, RunStatus
 from blockyard.wire.failures import group_failures
 from blockyard.wire.report import counted, duration
+from blockyard.wire.states import RunPhase
 from blockyard.wire.text import one_line, shorten
 
 MOST_ERRORS = 5
@@ -29,7 +30,7 @@ class RunResult(msgspec.Struct, frozen=True):
     @property
     def ok(self) -> bool:
         """Whether every block is done or skipped."""
-        return self.state == "done"
+        return self.state == RunPhase.DONE
 
 
 def read_result(folder: Path) -> RunResult | None:
@@ -57,10 +58,11 @@ def summary(result: RunResult, *, told: bool = False) -> str:
     line += f" ({skipped:,} were done before)" if skipped else ""
     if result.status.leases_granted:
         line += f" in {duration(result.status.elapsed_s)}"
-    elif total and result.state not in ("stopped", "cancelled"):
+    elif total and result.state not in {RunPhase.STOPPED, RunPhase.CANCELLED}:
         line += ", all of which ended earlier"
     lines = [line]
-    lasting = [notice for notice in result.status.notices if result.state == "stopped" or notice.kind == CODE_CHANGED]
+    stopped = result.state == RunPhase.STOPPED
+    lasting = [notice for notice in result.status.notices if stopped or notice.kind == CODE_CHANGED]
     lines += [f"  {notice.text}" for notice in lasting if not told]
     if not result.ok:
         failed, orphaned = sum(task.failed for task in tasks), sum(task.orphaned for task in tasks)

@@ -42,6 +42,7 @@ from blockyard.spec.functions import PICKLE
 from blockyard.spec.model import RunSpec
 from blockyard.spec.validate import code_references
 from blockyard.wire.api import RunStatus
+from blockyard.wire.states import RunPhase
 
 REDIS_RESTARTS = 5
 DEPARTED_LOOKS = 60
@@ -356,8 +357,8 @@ class LocalRun:
         lost = {task for agent in self._agents if agent.gave_up for task in agent.tasks}
         if any(task.leased or (task.ready and not task.stopped and task.id not in lost) for task in status.tasks):
             return None
-        status.state = "stopped"
-        return RunResult("stopped", status, tuple(control.failures().failures))
+        status.state = RunPhase.STOPPED
+        return RunResult(RunPhase.STOPPED, status, tuple(control.failures().failures))
 
     def _speak_for_departed(self) -> None:
         """Hand back what workers hold that are gone: those of a run that was killed, and agents that were."""

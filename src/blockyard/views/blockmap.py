@@ -21,9 +21,8 @@ import numpy.typing as npt
 from blockyard.core.state.task import Bools, Kind, Task
 from blockyard.plan.grid import Index, Ints, ceil_div
 from blockyard.spec.errors import SpecError
+from blockyard.wire.states import BlockState
 
-STATES = ("pending", "ready", "leased", "done", "skipped", "failed", "orphaned", "outside")
-"""Every block of the grid is in one of these; ``outside`` is not in this run."""
 BATCH_BYTES = 2**18
 """Bits unpacked at once: 2 MB as bytes, which stays in the cache."""
 PLACES_AT_ONCE = 2**18
@@ -32,7 +31,7 @@ SCATTER_AT_ONCE = 2**20
 LANE_MOST = 255
 """Eight counters are added at once as one 64-bit word, while none can exceed a byte."""
 
-Planes: TypeAlias = dict[str, Ints]
+Planes: TypeAlias = dict[BlockState, Ints]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,22 +105,22 @@ def block_map(task: Task, view: View, leased: Ints, ready: Ints) -> BlockMap:
     none = np.zeros(picture.cells, np.int64)
     skipped = counts.get(Kind.SKIPPED, none)
     planes = {
-        "ready": picture.count_addresses(ready),
-        "leased": picture.count_addresses(leased),
-        "done": np.maximum(counts.get(Kind.DONE, none) - skipped, 0),
-        "skipped": skipped,
-        "failed": counts.get(Kind.FAILED, none),
-        "orphaned": counts.get(Kind.ORPHANED, none),
+        BlockState.READY: picture.count_addresses(ready),
+        BlockState.LEASED: picture.count_addresses(leased),
+        BlockState.DONE: np.maximum(counts.get(Kind.DONE, none) - skipped, 0),
+        BlockState.SKIPPED: skipped,
+        BlockState.FAILED: counts.get(Kind.FAILED, none),
+        BlockState.ORPHANED: counts.get(Kind.ORPHANED, none),
     }
     in_run = picture.count_boxes(task.boxes)
-    planes["pending"] = np.maximum(in_run - sum(planes.values()), 0)
+    planes[BlockState.PENDING] = np.maximum(in_run - sum(planes.values()), 0)
     volume = picture.count_boxes([((0,) * task.grid.ndim, task.grid.shape)])
-    planes["outside"] = volume - in_run
+    planes[BlockState.OUTSIDE] = volume - in_run
     return BlockMap(
         begin=picture.begin,
         step=picture.step,
         cells=picture.cells,
-        planes={state: planes[state] for state in STATES if planes[state].any()},
+        planes={state: planes[state] for state in BlockState if planes[state].any()},
         volume=int(volume.max(initial=0)),
     )
 
@@ -439,14 +438,14 @@ def _sum_through(values: npt.NDArray[Any], axes: tuple[int, ...], dtype: type) -
 # ----- which blocks they are ------------------------------------------------------------------------------------------
 
 
-def blocks_in(task: Task, state: str, box: tuple[Index, Index], leased: Ints, ready: Ints, most: int) -> Ints:
+def blocks_in(task: Task, state: BlockState, box: tuple[Index, Index], leased: Ints, ready: Ints, most: int) -> Ints:
     """Return the ids, ascending, of up to `most` blocks of an index box that are in one state."""
     found: list[Ints] = []
     missing = most
     for addresses in _candidates(task, state, box, leased, ready):
         indices = task.layout.indices(addresses)
         inside = ((indices >= np.array(box[0])) & (indices < np.array(box[1]))).all(axis=1)
-        inside &= task.in_run(indices) != (state == "outside")
+        inside &= task.in_run(indices) != (state is BlockState.OUTSIDE)
         found.append(task.grid.ravel(indices[inside])[:missing])
         missing -= len(found[-1])
         if missing <= 0:
@@ -454,14 +453,14 @@ def blocks_in(task: Task, state: str, box: tuple[Index, Index], leased: Ints, re
     return np.sort(np.concatenate(found)) if found else np.empty(0, np.int64)
 
 
-def _candidates(task: Task, state: str, box: tuple[Index, Index], leased: Ints, ready: Ints) -> Iterator[Ints]:
+def _candidates(task: Task, state: BlockState, box: tuple[Index, Index], leased: Ints, ready: Ints) -> Iterator[Ints]:
     """Return addresses in the state, chunk by chunk; some may lie outside the box or the run."""
-    if state in {"leased", "ready"}:
-        yield leased if state == "leased" else ready
+    if state in {BlockState.LEASED, BlockState.READY}:
+        yield leased if state is BlockState.LEASED else ready
         return
     layout = task.layout
     chunks = np.arange(layout.chunks).reshape(layout.counts)[layout.chunks_meeting(*box)].ravel()
-    if state == "pending":
+    if state is BlockState.PENDING:
         chunks = chunks[task.remaining[chunks] > 0]
     taken = np.concatenate([leased, ready])
     for chunk in chunks.tolist():
@@ -474,11 +473,11 @@ def _candidates(task: Task, state: str, box: tuple[Index, Index], leased: Ints, 
             yield addresses[chosen]
 
 
-def _in_state(task: Task, state: str, addresses: Ints, taken: Ints) -> Bools:
-    if state == "outside":
+def _in_state(task: Task, state: BlockState, addresses: Ints, taken: Ints) -> Bools:
+    if state is BlockState.OUTSIDE:
         return np.ones(len(addresses), np.bool_)
-    if state == "pending":
+    if state is BlockState.PENDING:
         return ~task.is_final(addresses) & ~np.isin(addresses, taken)
-    if state == "done":
+    if state is BlockState.DONE:
         return task.bits[Kind.DONE].test(addresses) & ~task.bits[Kind.SKIPPED].test(addresses)
-    return task.bits[Kind[state.upper()]].test(addresses)
+    return task.bits[Kind[state.name]].test(addresses)

@@ -16,6 +16,7 @@ from blockyard.spec.errors import SpecError, nearest
 from blockyard.views.attempts import under_way
 from blockyard.wire.api import Explanation
 from blockyard.wire.report import duration
+from blockyard.wire.states import BlockState, RunPhase
 
 if TYPE_CHECKING:
     from blockyard.core.runstate import RunState
@@ -34,7 +35,7 @@ def explain(core: RunState, history: History, task_id: str, block_id: int, now: 
     index = task.grid.index_of(block_id)
     state = block_state(core, task, index)
     address = _address(task, index)
-    waits = _unfinished_blockers(core, task, index, now) if state in {"pending", "orphaned"} else []
+    waits = _unfinished_blockers(core, task, index, now) if state in {BlockState.PENDING, BlockState.ORPHANED} else []
     attempt = _attempt(core, history, task, address, state)
     return Explanation(
         task=task_id,
@@ -50,55 +51,62 @@ def explain(core: RunState, history: History, task_id: str, block_id: int, now: 
     )
 
 
-def _attempt(core: RunState, history: History, task: Task, address: int, state: str) -> int:
+def _attempt(core: RunState, history: History, task: Task, address: int, state: BlockState) -> int:
     """Return the attempt at which a block was done or failed for good, or else the one that goes on or is next."""
     tries = task.tries.get(address)
-    if state == "failed":
+    if state is BlockState.FAILED:
         _, tried = under_way(task, [(address, tries or Tries())], NO_BLOCKS, core.settings.losses)
         return int(tried.max(initial=1))
-    if state in {"done", "skipped"}:
-        row = _row(history, task, address) if state == "done" else None
+    if state in {BlockState.DONE, BlockState.SKIPPED}:
+        row = _row(history, task, address) if state is BlockState.DONE else None
         return 0 if row is None else int(row["attempt"])
     return (tries or Tries()).attempt
 
 
-def block_state(core: RunState, task: Task, index: Index) -> str:
+def block_state(core: RunState, task: Task, index: Index) -> BlockState:
     """Name the state of one block."""
     if not task.in_run(np.array([index]))[0]:
-        return "outside"
+        return BlockState.OUTSIDE
     address = _address(task, index)
     for kind in (Kind.SKIPPED, Kind.DONE, Kind.FAILED, Kind.ORPHANED):
         if task.bits[kind].test(np.array([address]))[0]:
-            return kind.name.lower()
+            return BlockState[kind.name]
     if core.leases.find_block(task.number, address) is not None:
-        return "leased"
+        return BlockState.LEASED
     if core.retries.awaits(task.number, address) or address in core.frontiers[task.number].ready.addresses():
-        return "ready"
-    return "pending"
+        return BlockState.READY
+    return BlockState.PENDING
 
 
 def _text(
-    core: RunState, history: History, task: Task, address: int, state: str, attempt: int, waits: list[str], now: float
+    core: RunState,
+    history: History,
+    task: Task,
+    address: int,
+    state: BlockState,
+    attempt: int,
+    waits: list[str],
+    now: float,
 ) -> str:
-    if state == "outside":
+    if state is BlockState.OUTSIDE:
         return "is not part of this run: no request wants it"
-    if state == "leased":
+    if state is BlockState.LEASED:
         found = core.leases.find_block(task.number, address)
         assert found is not None
         return f"is {_holder(found[0], attempt, now)}"
-    if state == "pending":
+    if state is BlockState.PENDING:
         if not waits:
             held = _held_back(core, task)
             return "waits for nothing" + (held or " and will be found ready when more ready blocks are wanted")
         return f"waits for {waits[0]}" + (f", and {len(waits) - 1} more" if len(waits) > 1 else "")
-    if state == "orphaned":
+    if state is BlockState.ORPHANED:
         return f"will not run: it waits for {waits[0]}" if waits else "will not run: a block it waits for has failed"
-    if state == "ready":
+    if state is BlockState.READY:
         held = _held_back(core, task) or f" {core.retries.awaits(task.number, address)}"
         return f"is ready for attempt {attempt}{held}".rstrip()
-    if state == "done":
+    if state is BlockState.DONE:
         return "is done" + _how(core, history, task, address)
-    return {"skipped": "was skipped: its check said it was done already"}.get(state, "has failed for good")
+    return {BlockState.SKIPPED: "was skipped: its check said it was done already"}.get(state, "has failed for good")
 
 
 def _held_back(core: RunState, task: Task) -> str:
@@ -106,8 +114,8 @@ def _held_back(core: RunState, task: Task) -> str:
     if task.number in core.fail_fast.stops:
         return ", but its task is leased no more until the run is resumed"
     return {
-        "paused": ", but the run is paused: 'blockyard resume' goes on",
-        "cancelled": ", but the run was cancelled",
+        RunPhase.PAUSED: ", but the run is paused: 'blockyard resume' goes on",
+        RunPhase.CANCELLED: ", but the run was cancelled",
     }.get(core.state, "")
 
 
@@ -140,7 +148,7 @@ def _name(core: RunState, task: Task, indices: Ints, most: int, now: float) -> l
 def _state_of(core: RunState, task: Task, index: Index, now: float) -> str:
     """Return a block's state; of a leased one also by whom and since when."""
     state, address = block_state(core, task, index), _address(task, index)
-    found = core.leases.find_block(task.number, address) if state == "leased" else None
+    found = core.leases.find_block(task.number, address) if state is BlockState.LEASED else None
     return state if found is None else _holder(found[0], task.tries.get(address, Tries()).attempt, now)
 
 

@@ -10,6 +10,7 @@ from blockyard.plan.requests import topological
 from blockyard.record.measures import Measures
 from blockyard.views.eta import Eta, Load, block_time, forecast
 from blockyard.views.usage import Pace, Past
+from blockyard.wire.states import RunPhase
 
 if TYPE_CHECKING:
     from blockyard.core.runstate import RunState
@@ -40,7 +41,7 @@ class Forecast:
                 slots=slots,
                 done=[measures.finished_blocks(id_) for id_ in ids],
                 work_s=[measures.work_s.get(id_, 0.0) for id_ in ids],
-                runs=core.state == "running" and not core.hold.lasts(now),
+                runs=core.state is RunPhase.RUNNING and not core.hold.lasts(now),
             )
 
     def _slots(self, core: RunState) -> tuple[list[float], list[float]]:
@@ -63,7 +64,7 @@ class Forecast:
 
     def etas(self, core: RunState, measures: Measures) -> list[Eta | None]:
         """Return the time to the end of each task, counted from the last look; None while unknown, or while paused."""
-        if core.state != "running":
+        if core.state is not RunPhase.RUNNING:
             return [None if task.unfinished else Eta(0.0, 0.0, 0.0) for task in core.tasks]
         window, whole = self.pace.window(), self.pace.whole()
         position = {number: place for place, number in enumerate(self._order)}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from blockyard.wire.states import ENDED
 from blockyard.wire.text import bounded, one_line
 
 LONGEST_NOTICE = 2000
-ENDED = ("done", "failed", "cancelled")
-"""States of a run that is over."""
 
 
 def _progress(finished: int, total: int) -> float:

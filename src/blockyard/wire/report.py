@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from blockyard.wire.api import PoolStatus, RunStatus, TaskStatus
+from blockyard.wire.states import RunPhase
 
 UNITS = ((1, "s", 100), (60, "min", 100), (3600, "h", 72), (86400, "d", math.inf))
 """Seconds, name, and up to how many of it are given in it."""
@@ -118,7 +119,7 @@ def _headline(status: RunStatus) -> str:
     line += f", {duration(status.elapsed_s)} elapsed"
     if status.quiet_s > 0:
         line += f", nothing is leased for {duration(status.quiet_s)} (Redis may have forgotten what runs)"
-    if status.state not in ("running", "paused") or status.reason:
+    if status.state not in {RunPhase.RUNNING, RunPhase.PAUSED} or status.reason:
         return line
     likely = span(status.eta_p10_s, status.eta_p90_s)
     return f"{line}, ETA {duration(status.eta_s)}" + (f" ({likely})" if likely else "")

@@ -28,6 +28,7 @@ from blockyard.spec.errors import BlockyardError, SpecError, StoreError, nearest
 from blockyard.spec.model import PipelineSpec
 from blockyard.wire.api import Explanation, FailureStatus, RunStatus
 from blockyard.wire.failures import group_failures
+from blockyard.wire.states import BlockState
 from blockyard_scheduler.historian import Historian
 from blockyard_scheduler.leadership import Leadership
 from blockyard_scheduler.meter import Meter
@@ -41,6 +42,10 @@ log = logging.getLogger(__name__)
 GROUPS_SHOWN = 50
 """Kinds of failure on the page."""
 OWN_HEADER = "X-Blockyard"
+
+
+UNTRIED = {BlockState.PENDING, BlockState.READY, BlockState.OUTSIDE, BlockState.ORPHANED}
+"""Of a block that may never have run."""
 
 
 class Run(Protocol):
@@ -332,7 +337,7 @@ class WorkerLog(Explain):
         """Answer with ``{"block_id": ..., "namespace": ..., "left": ..., "pods": [{"pod": ..., "text": ...}]}``."""
         told, failures = await self.explained()
         workers = [name for name in (told.worker, *(failure.worker for failure in reversed(failures))) if name]
-        if told.state in ("pending", "ready", "outside", "orphaned") and told.attempt <= 1 and not workers:
+        if told.state in UNTRIED and told.attempt <= 1 and not workers:
             raise SpecError(f"{told.text}; nothing has run it")
         if self.run.scaler is None:
             where = f"where worker {workers[0]} runs" if workers else "where its worker ran"

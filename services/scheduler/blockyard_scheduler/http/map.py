@@ -26,8 +26,9 @@ from blockyard.record.history import TaskHistory
 from blockyard.spec.errors import SpecError, nearest
 from blockyard.spec.model import RoiSpec
 from blockyard.views.attempts import under_way
-from blockyard.views.blockmap import STATES, BlockMap, View, block_map, blocks_in, view_of
+from blockyard.views.blockmap import BlockMap, View, block_map, blocks_in, view_of
 from blockyard.views.valuemap import NONE, VALUES, value_map
+from blockyard.wire.states import BlockState
 from blockyard_scheduler.http.api import Api, Guard, Run
 
 MOST_CELLS = 1024
@@ -143,14 +144,14 @@ class Blocks(Api):
         box = (self._corner("from", task), self._corner("to", task))
         if not all(0 <= b < e <= n for b, e, n in zip(*box, task.grid.shape, strict=True)):
             raise SpecError(f"the box from {box[0]} to {box[1]} is not inside the grid {task.grid.shape}")
-        wanted = self.get_query_argument("states", ",".join(STATES)).split(",")
-        if unknown := [state for state in wanted if state not in STATES]:
-            raise SpecError(f"there is no state '{unknown[0]}'; states are {', '.join(STATES)}")
+        wanted = self.get_query_argument("states", ",".join(BlockState)).split(",")
+        if unknown := [state for state in wanted if state not in set(BlockState)]:
+            raise SpecError(f"there is no state '{unknown[0]}'; states are {', '.join(BlockState)}")
         most = min(_integer("limit", self.get_query_argument("limit", str(USUAL_BLOCKS))), MOST_BLOCKS)
         leased, ready = in_hand(self.turns.core, task)
         found: dict[str, Any] = {}
         for state in wanted:
-            ids = blocks_in(task, state, box, leased, ready, most)
+            ids = blocks_in(task, BlockState(state), box, leased, ready, most)
             if len(ids):
                 indices = task.grid.unravel(ids).tolist()
                 found[state] = [{"block_id": b, "index": i} for b, i in zip(ids.tolist(), indices, strict=True)]

@@ -24,6 +24,7 @@ from blockyard.core.events import Event, WorkerGone
 from blockyard.core.scheduler import Scheduler
 from blockyard.spec.errors import BlockyardError, SpecError, nearest
 from blockyard.wire.api import PodLogs, PoolStatus
+from blockyard.wire.states import RunPhase
 from blockyard_scheduler.leadership import Leadership
 from blockyard_scheduler.scaling.api_errors import ApiErrors
 from blockyard_scheduler.scaling.block_log import BlockLogs, is_about
@@ -324,7 +325,7 @@ class Autoscaler:
         """Count the blocks of the pool's tasks that run or could run now."""
         core = self._turns.core
         leased = sum(core.leases.count_by_task.get(task.number, 0) for task in core.tasks if task.spec.pool == pool)
-        if core.state != "running":
+        if core.state is not RunPhase.RUNNING:
             return leased
         stopped = core.fail_fast.stops
         ours = (task.number for task in core.tasks if task.spec.pool == pool and task.number not in stopped)

@@ -10,6 +10,7 @@ from typing import Any, Self, cast
 import redis
 
 from blockyard.core.state import journal
+from blockyard.wire.states import RunPhase
 
 LOOK_EVERY_S = 0.02
 LOG_KEY = "blockyard:{chaos}:log"
@@ -50,6 +51,6 @@ class Follower:
             for number, fields in rows:
                 self._last = number.decode()
                 state = journal.decode_record(fields[b"r"]).state
-                self.over = state in ("done", "failed") if state else self.over
+                self.over = state in {RunPhase.DONE, RunPhase.FAILED} if state else self.over
             if rows:
                 self.grew_s.append(time.monotonic())

@@ -11,6 +11,7 @@ from blockyard.core.scheduler import Scheduler
 from blockyard.core.state import journal
 from blockyard.core.state.task import Kind
 from blockyard.testing.order import Name, beside_which, waits_of
+from blockyard.wire.states import RunPhase
 
 
 class BrokenPromiseError(AssertionError):
@@ -119,5 +120,5 @@ class History:
     def ended(self, state: str) -> None:
         """The run ended."""
         done = len(self._acknowledgeable)
-        if state != "done" or done != self.total:
+        if state != RunPhase.DONE or done != self.total:
             raise BrokenPromiseError(f"P5: the run ended as {state} with {done} of {self.total} blocks done")
