@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ import pathlib, time
 
 def step(block, word="first"):
     here = pathlib.Path(__file__).parent
+    if (here / "typo").exists():
+        block.write_rio
     (here / "began").touch()
     while (here / "gate").exists():
         time.sleep(0.01)
@@ -38,11 +41,11 @@ def folder(tmp_path):
     return place
 
 
-def write(folder, word="first", shape=4):
+def write(folder, word="first", shape=4, retries=0):
     roi = {"offset": [0], "shape": [shape]}
     one = {"offset": [0], "shape": [1]}
     task = {
-        "id": "t", "function": "advised_steps:step", "params": {"word": word}, "max_retries": 0, "total_roi": roi,
+        "id": "t", "function": "advised_steps:step", "params": {"word": word}, "max_retries": retries, "total_roi": roi,
         "read_roi": one, "write_roi": one,
     }  # fmt: skip
     (folder / "my pipe.yaml").write_text(json.dumps({"name": "p", "tasks": [task]}))
@@ -50,7 +53,8 @@ def write(folder, word="first", shape=4):
 
 def typed(folder, line, **options):
     """What a shell makes of a line."""
-    path = f"{folder.parent / 'programs'}{os.pathsep}{os.environ['PATH']}"
+    programs = next(place / "programs" for place in (folder, folder.parent) if (place / "programs").is_dir())
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
     return subprocess.Popen(
         ["bash", "-c", line], cwd=folder, env=os.environ | {"PATH": path}, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, **options,
@@ -66,7 +70,7 @@ def ends(folder, line, status):
 
 def advice(said, words):
     """The command that follows `words`."""
-    found = re.search(re.escape(words) + r"(blockyard .*)", said)
+    found = re.search(re.escape(words) + r"((cd|blockyard) .*)", said)
     assert found, said
     return found[1]
 
@@ -125,3 +129,31 @@ def test_what_changed_is_accepted_or_started_over_as_is_said(folder):
     assert ran(folder) == {
         "ran-0": "firstsecondsecond", "ran-1": "firstsecondsecond", "ran-2": "firstsecond", "ran-3": "firstsecond"
     }  # fmt: skip
+
+
+def test_a_stopped_run_goes_on_by_what_is_printed_wherever_that_is(folder):
+    """The command that started it has paths that begin where it was typed."""
+    (folder / "gate").touch()
+    process = typed(folder, RUN)
+    while not (folder / "began").exists():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    (folder / "gate").unlink()
+    said, _ = process.communicate(timeout=100)
+    assert advice(said, "To go on: ") == advice(ends(folder, "blockyard status", 0), "to go on: ") == RUN
+    said = ends(folder.parent, "blockyard status 'a folder'", 0)
+    ends(folder.parent, advice(said, "to go on: "), 0)
+    assert ran(folder) == {f"ran-{n}": "first" for n in range(4)}
+    said = ends(folder.parent, "blockyard rerun t 'a folder' --roi 1:2", 0)
+    ends(folder.parent, advice(said, "to go on: "), 0)
+    assert ran(folder)["ran-1"] == "firstfirst"
+
+
+def test_a_task_that_fail_fast_stopped_goes_on_by_what_is_printed(folder):
+    """Once the typo is mended."""
+    write(folder, shape=12, retries=2)
+    (folder / "typo").touch()
+    said = ends(folder, RUN, 1)
+    (folder / "typo").unlink()
+    ends(folder, advice(said, "go on with: "), 0)
+    assert ran(folder) == {f"ran-{n}": "first" for n in range(12)}

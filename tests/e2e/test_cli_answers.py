@@ -278,3 +278,19 @@ def test_the_address_of_the_page_is_one_of_the_scheduler(monkeypatch):
     ((address, method, path, headers, _),) = seen
     assert (address.url, method, path) == ("http://127.0.0.1:1234", "GET", "/api/v1/status")
     assert headers["Authorization"] == "Bearer a+b"
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("garbage", [b"", b"\xff\xfe", b"null", b'{"run": "\xff"}', b"[" * 9999], ids=range(5))
+@pytest.mark.parametrize("file", ["status.json", "failures.json", "run.json", "scheduler.json", "token", "address"])
+def test_a_file_of_a_run_that_holds_garbage_is_a_sentence(file, garbage, tmp_path, capfd):
+    """A disk that was full, a copy that was cut: no traceback, whatever is asked."""
+    run = tmp_path / "run"
+    run.mkdir()
+    for name, text in (("run.json", "{}"), ("scheduler.json", '{"http_host": "127.0.0.1", "http_port": 1}'),
+                       ("token", "x"), ("failures.json", "[]")):  # fmt: skip
+        (run / name).write_text(text)
+    (run / file).write_bytes(garbage)
+    for words in (["status"], ["failures"], ["explain", "t", "0"], ["logs", "t", "0"], ["pause"], ["wait"]):
+        assert main([*words, str(run)]) in (2, 4)
+        assert capfd.readouterr().err.startswith("blockyard: ")

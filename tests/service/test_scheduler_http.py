@@ -352,6 +352,20 @@ def test_a_retry_of_nothing_known_is_refused(redis_url, run_name, body, sentence
 
 
 READ = ("status", "events", "tasks", "map?task=work", "blocks", "failures", "explain?block=1", "record", "log")
+
+
+@pytest.mark.parametrize("body", [b'{"task": "\xff"}', b"\xff", b"[" * 9999, b'{"task": ' * 999])
+def test_a_body_that_is_no_json_is_refused(redis_url, run_name, body):
+    """Text in another encoding, say: a sentence, and no traceback in the log."""
+
+    async def test(_, http):
+        for path in ("retry", "rerun", "scale"):
+            answer = await http(f"/api/v1/{path}", "POST", body, X_Blockyard="1")
+            assert (answer.code, b"the body is no" in answer.body) == (400, True)
+
+    on_http(run_of(run_name), redis_url, test)
+
+
 CHANGE = ("pause", "resume", "cancel", "retry", "rerun", "scale")
 
 
@@ -407,6 +421,7 @@ def test_a_foreign_name_for_loopback_is_not_answered(redis_url, run_name):
             assert (await http(path, Host="evil.example")).code == 403
             assert (await http(path, Host="[")).code == 403  # no address at all
             assert (await http(path, Host="localhost:1234")).code == 200
+        assert (await http("/nothing", Host="evil.example")).code == 403
         assert (await http.post("/api/v1/pause", Origin="http://[")).code == 403
 
     on_http(run_of(run_name), redis_url, test)

@@ -166,7 +166,7 @@ def _run(pipeline: str, run_spec: str, only: str, request: str) -> RunSpec:
         run = msgspec.json.decode(Path(run_spec).read_bytes(), type=RunSpec)
     except OSError as error:
         raise SpecError(f"--run-spec is '{run_spec}', which cannot be read ({error.strerror})") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError) as error:
         raise SpecError(f"--run-spec is '{run_spec}', which is no run specification: {error}") from None
     validate_run(run)
     return run

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,9 @@ from blockyard.spec.model import RunSpec
 
 RUNS = ".blockyard"
 """Folder, beside a pipeline file, of the runs of its pipelines."""
+
+HOME = "\0"
+"""Between the command that started a run and the folder where it was typed."""
 
 Place: TypeAlias = Path | str
 """The folder of a local run, or the address of a scheduler."""
@@ -117,7 +122,7 @@ def _living(folder: Path) -> Control | None:
     try:
         at = msgspec.json.decode((folder / "scheduler.json").read_bytes(), type=_Listening)
         token = (folder / "token").read_text()
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, ValueError):
         return None
     control = Control(f"http://{at.http_host}:{at.http_port}", token)
     try:
@@ -165,7 +170,7 @@ def reach(place: Place, arguments: argparse.Namespace, *, look_only: bool = True
 def _refuse_elsewhere(folder: Path) -> None:
     """Raise BlockyardError where the script of a batch system says that a scheduler has the run."""
     try:
-        address = (folder / "address").read_text(encoding="utf-8").strip()
+        address = (folder / "address").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return
     raise BlockyardError(
@@ -178,17 +183,23 @@ def spec_in(folder: Path) -> RunSpec:
     """Return what runs in the folder of a run. Raises SpecError where it can't be read."""
     try:
         return msgspec.json.decode((folder / "run.json").read_bytes(), type=RunSpec)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, ValueError) as error:
         raise SpecError(f"{folder} holds no run that can be read: {error}") from error
 
 
 def how_to_go_on(place: Place) -> str:
-    """Say what starts a run again that is not running."""
-    return (isinstance(place, Path) and _command_of(place)) or "start it again as it was started"
+    """Say what starts a run again that is not running, to be typed where we are."""
+    command, _, home = (_command_of(place) if isinstance(place, Path) else "").partition(HOME)
+    if not command:
+        return "start it again as it was started"
+    with contextlib.suppress(OSError):  # this folder is gone
+        if not home or Path(home) == Path.cwd():
+            return command
+    return f"cd {shlex.quote(home)} && {command}"
 
 
 def _command_of(folder: Path) -> str:
-    """Return what a person typed to start the run in a folder; "" where a script started it."""
+    """Return what a person typed to start the run in a folder, and where; "" where a script started it."""
     try:
         return os.fsdecode((folder / "command").read_bytes())
     except OSError:

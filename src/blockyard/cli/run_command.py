@@ -15,7 +15,7 @@ from types import FrameType
 from typing import TextIO, cast
 
 from blockyard.cli.app import DONE, FAILED, INTERRUPTED
-from blockyard.cli.find import RUNS
+from blockyard.cli.find import HOME, RUNS
 from blockyard.cli.plan_command import add_choice
 from blockyard.cli.progress import print_json, progress_on
 from blockyard.client.calls import BlockFailedError
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         module_path=[str(home)],
         work_dir=home,
         redis_url=arguments.redis_url,
-        command=_command_line(),
+        command=f"{_command_line()}{HOME}{Path.cwd()}",
     )
     try:
         with _interrupts(local):

@@ -320,7 +320,7 @@ def note_end(log: Path, section: Section) -> None:
 
 def note_last_end(log: Path, how: str) -> None:
     """Note the same where nothing else is known of the block: of the one that spoke last, if it was not over."""
-    with contextlib.suppress(OSError, msgspec.DecodeError):
+    with contextlib.suppress(OSError, msgspec.DecodeError, ValueError):
         with log.with_suffix(INDEX).open("rb") as index:
             index.seek(max(index.seek(0, os.SEEK_END) - LONGEST_PIECE, 0))
             last = index.read().rstrip(b"\n").rpartition(b"\n")[2]
@@ -360,7 +360,7 @@ def _read(index: Path, task: str, block: int) -> list[Section]:
             continue
         try:
             section = _sections.decode(line)
-        except msgspec.DecodeError:  # its process was killed while it wrote
+        except (msgspec.DecodeError, ValueError):  # its process was killed while it wrote
             continue
         mine, key = (section.task, section.block) == (task, block), (section.begin, section.attempt)
         if open_ is not None and not (mine and key == (open_.begin, open_.attempt)):

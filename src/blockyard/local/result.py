@@ -40,7 +40,7 @@ def read_result(folder: Path) -> RunResult | None:
         failures = msgspec.json.decode((folder / "failures.json").read_bytes(), type=tuple[FailureStatus, ...])
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, ValueError) as error:
         raise StoreError(f"the result in {folder} cannot be read: {error}") from error
     return RunResult(status.state, status, failures)
 

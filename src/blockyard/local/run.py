@@ -94,7 +94,7 @@ class LocalRun:
     keep_result: bool = False
     """Leave the folder's files as they were: for who only looks."""
     command: str = ""
-    """What a person types to go on with the run; kept in its folder."""
+    """What a person types to go on with the run, and where (see `blockyard.cli.find`); kept in its folder."""
     hurried: bool = False
     """Set when a person asked twice to stop: then nothing is waited for."""
     say: Callable[[str], None] = field(default=lambda _: None)
@@ -291,7 +291,7 @@ class LocalRun:
         assert scheduler.child is not None
         while not scheduler.child.wait(0.005):
             self._revive_redis()  # or the scheduler waits for it for ever
-            with contextlib.suppress(OSError, msgspec.DecodeError):
+            with contextlib.suppress(OSError, msgspec.DecodeError, ValueError):
                 address = msgspec.json.decode((self.folder / "scheduler.json").read_bytes())
                 if address["pid"] == scheduler.child.pid:
                     self._http = address["http_host"], address["http_port"]

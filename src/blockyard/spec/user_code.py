@@ -130,7 +130,7 @@ def fault_in(answer: bytes) -> SpecError | None:
     """Return the fault that it wrote on its standard output before it ended with status `BAD`; None: it wrote none."""
     try:
         where, message, importable = msgspec.json.decode(answer, type=tuple[tuple[str | int, ...], str, bool])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, ValueError):
         return None
     return (SpecError if importable else NotImportableError).at(where, message)
 

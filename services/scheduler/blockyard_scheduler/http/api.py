@@ -385,4 +385,5 @@ class NotFound(Handler):
 
     def prepare(self) -> None:
         """Say so (called by tornado)."""
+        self.guard.check_host(self.request)
         self.give({"error": f"there is no {self.request.path}; the API is under /api/v1/"}, 404)

@@ -62,7 +62,7 @@ class OnBlocks(Api):
         """Return what is asked for. Raises SpecError for what the run does not have."""
         try:
             body = msgspec.json.decode(self.request.body or b"{}", type=kind)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise SpecError(f"the body is no {what} request: {error}") from None
         task = check_task(self.run.pipeline, body.task, needed=task_needed)
         if body.roi is not None:
@@ -106,7 +106,7 @@ class Scale(Api):
         """Answer with the pools, and why it could not be done yet (``error``, else ""), when it is safe in Redis."""
         try:
             body = msgspec.json.decode(self.request.body, type=ScaleBody)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise SpecError(f"the body is no scale request: {error}") from None
         if self.run.scaler is None:
             raise SpecError(

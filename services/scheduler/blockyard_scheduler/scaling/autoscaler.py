@@ -81,7 +81,7 @@ class Notes:
         for pool, note in (await self._store.read_notes()).items():
             try:
                 found[pool] = msgspec.msgpack.decode(note, type=Note)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, ValueError, RecursionError) as error:
                 log.warning("what is kept of pool '%s' can't be read, and is not used: %s", pool, error)
         return found
 

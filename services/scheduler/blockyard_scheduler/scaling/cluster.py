@@ -250,6 +250,7 @@ def _configuration() -> Any:
     try:
         try:
             config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+            configuration.proxy = None  # the client takes that of the environment, and no proxy leads into the cluster
         except config.ConfigException:
             config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except config.ConfigException as error:
