@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from blockyard.client import Client as Client
     from blockyard.client import Context as Context
     from blockyard.local.distribute import distribute as distribute
+    from blockyard.local.distribute import map_blocks as map_blocks
     from blockyard.local.distribute import run_blockwise as run_blockwise
     from blockyard.spec.block import Block as Block
     from blockyard.spec.pipeline import Pipeline as Pipeline
@@ -34,6 +35,7 @@ _HOMES = {
     "Task": "blockyard.spec.task",
     "call": "blockyard.processes",
     "distribute": "blockyard.local.distribute",
+    "map_blocks": "blockyard.local.distribute",
     "run_blockwise": "blockyard.local.distribute",
 }
 _MODULES = ("processes", "scheduler")
@@ -75,6 +77,7 @@ __all__ = [
     "Task",
     "__version__",
     "distribute",
+    "map_blocks",
     "run_blockwise",
 ]
 

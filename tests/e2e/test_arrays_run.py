@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, maximum_filter
 
 from blockyard import Client, Roi, Task, distribute, run_blockwise
 
@@ -107,11 +107,19 @@ tasks:
     read_roi: {offset: [-4, -4], shape: [24, 24]}
     write_roi: {offset: [0, 0], shape: [16, 16]}
     read_write_conflict: false
+  - id: peaks
+    requires: [smooth]
+    map: scipy.ndimage:maximum_filter
+    params: {size: 3}
+    reads: smooth.zarr
+    writes: peaks.zarr
+    block: [24, 24]
+    halo: 1
 """
 
 
 def test_four_workers_and_one_shard_lose_nothing(tmp_path: Path) -> None:
-    """The filter of the blocks is that of the whole, bit by bit, though all of them write into one file."""
+    """The filter of the blocks is that of the whole, bit by bit, though all write into one file; so is a map of it."""
     raw = made(tmp_path)
     (tmp_path / "steps_arrays.py").write_text(STEPS)
     (tmp_path / "p.yaml").write_text(PIPELINE)
@@ -126,3 +134,4 @@ def test_four_workers_and_one_shard_lose_nothing(tmp_path: Path) -> None:
     assert "made 'smooth.zarr'" in ran.stderr
     expected = gaussian_filter(raw, 1.0, output="f4")
     assert (zarr.open_array(tmp_path / "smooth.zarr", mode="r")[...] == expected).all()
+    assert (zarr.open_array(tmp_path / "peaks.zarr", mode="r")[...] == maximum_filter(expected, 3)).all()

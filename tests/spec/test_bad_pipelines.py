@@ -59,7 +59,10 @@ def test_a_task_that_can_run_passes(changes: dict[str, Any]) -> None:
         ({"total_roi": RoiSpec((), ())}, "task 'a', total_roi has no axes"),
         ({"total_roi": roi((0, 2**62))}, f"total_roi is 0:{2**62} on axis 0, which does not fit 64 bits"),
         ({"total_roi": RoiSpec((-LARGEST_COORDINATE - 1,), (5,))}, "which does not fit 64 bits"),
-        ({"function": None}, "task 'a' does not say what to run; write exactly one of function, worker and command"),
+        (
+            {"function": None},
+            "task 'a' does not say what to run; write exactly one of function, worker, command and map",
+        ),
         ({"command": ("x",)}, "task 'a' has both function and command; write exactly one"),
         ({"function": None, "command": ()}, "task 'a': command is empty; write [program, argument, ...]"),
         ({"function": "smooth"}, "task 'a', function: 'smooth' names no function; write 'module:name'"),

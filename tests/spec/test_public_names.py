@@ -23,6 +23,7 @@ NAMES = [
     "Roi",
     "Coordinate",
     "distribute",
+    "map_blocks",
     "run_blockwise",
     "__version__",
 ]

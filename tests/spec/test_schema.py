@@ -113,7 +113,7 @@ def test_what_it_takes_the_loader_takes(change: Any, draft: Any) -> None:
 def test_every_object_is_closed_and_every_field_described() -> None:
     """The schema is the reference of the file too; its texts are the docstrings under the fields of the model."""
     found = objects(json_schema())
-    assert len(found) == 8  # pipeline, task, three ROIs, check, two arrays
+    assert len(found) == 10  # pipeline, task, three ROIs, check, arrays of reads and writes, each in two places
     for schema in found:
         assert schema["additionalProperties"] is False
         assert schema["description"]

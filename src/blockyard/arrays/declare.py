@@ -22,6 +22,7 @@ from blockyard.plan.plan_warnings import PlanWarning
 from blockyard.plan.summary import needed_tasks
 from blockyard.plan.units import ArrayFacts
 from blockyard.spec.errors import SpecError
+from blockyard.spec.maps import rois_of
 from blockyard.spec.model import ArraySpec, PipelineSpec, RunSpec, TaskSpec
 from blockyard.spec.unit_grid import UnitGrid
 
@@ -96,6 +97,9 @@ class _Look:
         return self._result
 
     def _task(self, task: TaskSpec) -> TaskSpec:
+        if task.block is not None:
+            task = self._with_rois(task)
+            self._grids[task.id] = Grid.of(task)
         changes: dict[str, dict[str, str | ArraySpec]] = {"reads": {}, "writes": {}}
         units: dict[str, list[UnitGrid]] = {"reads": [], "writes": []}
         for kind, names in (("reads", task.reads), ("writes", task.writes)):
@@ -121,6 +125,22 @@ class _Look:
             read_units=tuple(units["reads"]),
             write_units=tuple(units["writes"]),
         )
+
+    def _with_rois(self, task: TaskSpec) -> TaskSpec:
+        """Return a map with the ROIs that follow from its first array, block and halo."""
+        assert task.block is not None
+        name, ndim = next(iter(task.reads)), len(task.block)
+        array, known = task.arrays[name], self._array(task, "reads", name, task.arrays[name])
+        assert known is not None, "what is read is there"
+        if len(known.shape) < ndim:
+            raise SpecError(
+                f"task '{task.id}': block is {list(task.block)}, and the array '{name}' ({array.path}) has only"
+                f" {len(known.shape)} axes"
+            )
+        size, offset = array.voxel_size or known.scale.voxel_size, array.offset or known.scale.offset
+        halo = (task.halo,) * ndim if isinstance(task.halo, int) else task.halo
+        total, read, write = rois_of(offset, known.shape[-ndim:], size, task.block, halo)
+        return msgspec.structs.replace(task, total_roi=total, read_roi=read, write_roi=write)
 
     def _facts(self, task: TaskSpec, kind: str, name: str, array: ArraySpec, known: _Known) -> ArrayFacts:
         ndim, unit = task.total_roi.ndim, known.unit
@@ -183,7 +203,7 @@ class _Look:
         else:
             begin, end = array.offset or grid.write_begin, _write_end(grid)
             extent = [e - b for b, e in zip(begin, end, strict=True)]
-            channels = ()
+            channels = source.shape[:-ndim] if source and task.block is not None else ()
         dtype = array.dtype or (source.dtype if source else None)
         if dtype is None:
             raise SpecError(

@@ -18,7 +18,7 @@ from blockyard.local.services import environment_of_services
 from blockyard.plan.summary import plan_run
 from blockyard.spec.errors import NotImportableError
 from blockyard.spec.load import load_pipeline
-from blockyard.spec.model import PipelineSpec
+from blockyard.spec.model import PipelineSpec, RunSpec
 from blockyard.spec.targets import choose
 
 
@@ -48,10 +48,18 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def pipeline_of(arguments: argparse.Namespace, home: Path) -> PipelineSpec:
+    """Return the pipeline of the file; where a request is held against its ROIs, with those that maps have by now."""
+    pipeline = load_pipeline(arguments.file)
+    if arguments.request and any(task.block is not None for task in pipeline.tasks):
+        return declared_arrays(RunSpec(pipeline), home).run.pipeline
+    return pipeline
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan. Raises SpecError for a function that cannot be called as it will be."""
-    chosen = choose(load_pipeline(arguments.file), arguments.only, arguments.request)
     home = Path(arguments.file).absolute().parent
+    chosen = choose(pipeline_of(arguments, home), arguments.only, arguments.request)
     with _checked(chosen.pipeline, home) as functions:
         declared = declared_arrays(chosen, home)
         plan = plan_run(declared.run, [*arrays_of(chosen, home), *declared.facts])

@@ -16,14 +16,13 @@ from typing import TextIO, cast
 
 from blockyard.cli.app import DONE, FAILED, INTERRUPTED
 from blockyard.cli.find import HOME, RUNS
-from blockyard.cli.plan_command import add_choice
+from blockyard.cli.plan_command import add_choice, pipeline_of
 from blockyard.cli.progress import print_json, progress_on
 from blockyard.client.calls import BlockFailedError
 from blockyard.local.echo import SteadyStream
 from blockyard.local.result import RunResult, summary
 from blockyard.local.run import LocalRun
 from blockyard.spec.errors import FatalBlockError, SpecError
-from blockyard.spec.load import load_pipeline
 from blockyard.spec.model import RunSpec
 from blockyard.spec.module_path import search_in
 from blockyard.spec.settings import parse_settings
@@ -84,8 +83,8 @@ def _at_least_one(text: str) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Run the pipeline; give the exit status."""
     _refuse_a_pipe(Path(arguments.file))
-    chosen = choose(load_pipeline(arguments.file), arguments.only, arguments.request)
     home = Path(arguments.file).absolute().parent
+    chosen = choose(pipeline_of(arguments, home), arguments.only, arguments.request)
     if arguments.serial:
         return _run_serially(chosen, home, as_json=arguments.json)
     folder = arguments.run_dir or home / RUNS / chosen.pipeline.name

@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 
 from blockyard.cli.app import DONE
+from blockyard.plan.declared import by_hand
 from blockyard.spec.errors import SpecError
 from blockyard.spec.load import load_pipeline
-from blockyard.spec.model import PipelineSpec
+from blockyard.spec.model import PipelineSpec, RunSpec
 from blockyard.spec.yaml_text import write_yaml
 
 
@@ -30,6 +31,7 @@ def prepare(_command: str, parser: argparse.ArgumentParser) -> Callable[[argpars
 def run(arguments: argparse.Namespace) -> int:
     """Print the values."""
     pipeline = load_pipeline(arguments.file)
+    by_hand(RunSpec(pipeline))  # a chart's scheduler sees no arrays
     _check_exact(pipeline, arguments.file)
     values = chart_values(pipeline)
     print(write_yaml(values), end="")

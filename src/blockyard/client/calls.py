@@ -14,6 +14,7 @@ once and the result for each block, and learns what became of it from the value 
 from __future__ import annotations
 
 import enum
+import functools
 import inspect
 import json
 import logging
@@ -162,6 +163,12 @@ SEEDED = SeededGlobals()
 
 
 def _function_call(task: TaskSpec, pickle_dir: str | None, arrays: TaskArrays) -> Bound:
+    if task.map is not None:
+        from blockyard.arrays.mapped import run_mapped
+
+        function = _load(task.map, pickle_dir)
+        bound = bind(functools.partial(run_mapped, function, task.params, task.pad), {}, arrays)
+        return Bound(bound.call, function)
     if task.function is None:
         raise SpecError(f"task '{task.id}' has no function; its worker drives a Client itself")
     return bind(_load(task.function, pickle_dir), task.params, arrays)

@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -24,7 +24,9 @@ from typing import Any
 
 from funlib.geometry import Roi
 
+from blockyard.arrays.mapped import run_mapped
 from blockyard.arrays.opened import TaskArrays
+from blockyard.arrays.padding import Pad, check_pad
 from blockyard.client.binding import bind
 from blockyard.client.calls import Call, Checks
 from blockyard.client.context import serial_context
@@ -35,13 +37,14 @@ from blockyard.local.run import LocalRun
 from blockyard.plan.plan_warnings import PLAN_WARNING
 from blockyard.spec.errors import BlockyardError, SpecError, StoreError, brief
 from blockyard.spec.functions import PICKLE, is_own_worker, load_function
-from blockyard.spec.given import whole
+from blockyard.spec.given import plain, whole
 from blockyard.spec.importing import UNDER_MAIN, refuse_while_importing
+from blockyard.spec.maps import SOURCE, TARGET, halo_of, rois_of_no_block, voxels
 from blockyard.spec.model import TaskSpec
 from blockyard.spec.pipeline import Pipeline
 from blockyard.spec.randomness import random_sources, said_of, seeding
 from blockyard.spec.resolve import ResolvedRun, resolve
-from blockyard.spec.task import DAISY_1, Arrays, Task
+from blockyard.spec.task import DAISY_1, ArrayPath, Arrays, Task
 from blockyard.spec.validate import code_references
 from blockyard.wire.report import status_report
 
@@ -150,6 +153,49 @@ def run_blockwise(
 
     task = Blockwise(task_id=task_id or _id_from(process_function))
     return distribute([{"task": task}], run_dir=run_dir, serial=serial)
+
+
+def map_blocks(
+    function: Callable[..., Any],
+    source: ArrayPath | Mapping[str, ArrayPath],
+    target: ArrayPath,
+    *,
+    block: Sequence[int],
+    halo: int | Sequence[int] = 0,
+    workers: int | None = None,
+    pad: Pad = "reflect",
+    run_dir: str | os.PathLike[str] | None = None,
+    serial: bool = False,
+    **params: Any,
+) -> bool:
+    """Map a function of an array over a volume, block by block; True only if every block is done.
+
+    ``function(source, **params)`` gets `block` voxels of the source and `halo` around them, with `pad` outside the
+    volume; of what it returns the block's part is written. `source` is a path or URL, or a dict of several, which are
+    keyword arguments; `target` is a path or URL, or a mapping (path, dtype, chunks, ...), and made where there is none,
+    of the source's dtype. See `distribute` for the rest. Raises SpecError for what does not fit.
+    """
+    shape = voxels(block, "block", 1)
+    around = halo_of(halo, len(shape), "halo")
+    check_pad(pad)
+    named: Any = source if isinstance(source, Mapping) and "path" not in source else {SOURCE: source}
+    given = plain(params, "the parameters")
+
+    class Mapped(Task):
+        def prepare(self) -> None:
+            self.schedule(
+                *rois_of_no_block(shape, around),
+                functools.partial(run_mapped, function, given, pad),
+                read_write_conflict=False,
+                num_workers=workers,
+                fit="shrink",
+                reads=named,
+                writes={TARGET: target},
+                block=shape,
+                halo=around,
+            )
+
+    return distribute([{"task": Mapped(task_id=_id_from(function))}], run_dir=run_dir, serial=serial)
 
 
 def module_path(folder: Path | None = None) -> list[str]:
@@ -352,4 +398,4 @@ def _id_from(function: Any) -> str:
     return re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_") or "blocks"
 
 
-__all__ = ["distribute", "run_blockwise"]
+__all__ = ["distribute", "map_blocks", "run_blockwise"]

@@ -114,7 +114,7 @@ def _upstreams(tasks: Sequence[TaskSpec]) -> dict[str, set[str]]:
 def _meet(task: TaskSpec, grids: Mapping[str, Grid], other: TaskSpec, *, reads: bool) -> bool:
     mine, theirs = grids[task.id], grids[other.id]
     begin, end = (mine.total_begin, mine.total_end) if reads else (mine.write_begin, mine.write_end)
-    if mine.ndim != theirs.ndim:
+    if mine.ndim != theirs.ndim or task.block is not None or other.block is not None:  # a map is of all there is
         return True
     boxes = zip(begin, end, theirs.write_begin, theirs.write_end, strict=True)
     return all(max(b, ob) < min(e, oe) for b, e, ob, oe in boxes)
@@ -139,6 +139,11 @@ def by_hand(run: RunSpec) -> RunSpec:
 
 
 def _task_by_hand(task: TaskSpec) -> TaskSpec:
+    if task.block is not None and not Grid.of(task).size:
+        raise SpecError(
+            f"task '{task.id}' is a map, whose ROIs follow from arrays that no scheduler opens; write function instead,"
+            " with total_roi, read_roi and write_roi"
+        )
     ndim, units = task.total_roi.ndim, []
     for name in task.writes:
         array = task.arrays[name]

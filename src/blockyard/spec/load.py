@@ -19,6 +19,7 @@ import msgspec
 from blockyard.spec import advice
 from blockyard.spec.errors import SpecError, brief, nearest
 from blockyard.spec.functions import PICKLE
+from blockyard.spec.maps import task_of_map
 from blockyard.spec.model import RESOLVED, ArraySpec, CheckSpec, Fit, PipelineSpec, RoiSpec, TaskSpec
 from blockyard.spec.validate import Where, code_references, validate
 from blockyard.spec.yaml_text import Lines, read_yaml
@@ -63,6 +64,7 @@ def parse_pipeline(mapping: Any, source: str = "pipeline.yaml") -> PipelineSpec:
 
 def _parse(value: Any, source: str, lines: Lines) -> PipelineSpec:
     try:
+        value = _with_maps(value)
         _check_names(value)
         pipeline = msgspec.convert(value, PipelineSpec)
         _refuse_pickles(pipeline)
@@ -93,6 +95,26 @@ def _check_names(value: Any) -> None:
         _check_fields(_item(task, "check"), CheckSpec, (*where, "check"), value)
         for kind in ("reads", "writes"):
             _check_arrays(_item(task, kind), (*where, kind), value)
+
+
+OF_MAPS = ("block", "halo", "pad")
+
+
+def _with_maps(value: Any) -> Any:
+    """Give tasks that say `map` what others have; the arrays that say the numbers are not looked at here."""
+    tasks = list(_items(value, "tasks"))
+    for number, task in enumerate(tasks):
+        where: Where = ("tasks", number)
+        if isinstance(task, Mapping) and task.get("map") is not None:
+            try:
+                tasks[number] = task_of_map(task, _subject(where, value))
+            except SpecError as error:
+                raise SpecError.at(where, str(error)) from None
+        elif given := [name for name in OF_MAPS if _item(task, name) is not None]:
+            raise SpecError.at(
+                (*where, given[0]), f"{_subject(where, value)}: {given[0]} is for a task with map; write ROIs instead"
+            )
+    return {**value, "tasks": tasks} if tasks else value
 
 
 def _check_arrays(arrays: Any, where: Where, whole: Any) -> None:

@@ -85,7 +85,7 @@ class ArraySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class TaskSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """One task of a pipeline file: exactly one of `function`, `worker` and `command` says what runs."""
+    """One task of a pipeline file: exactly one of `function`, `worker`, `command` and `map` says what runs."""
 
     id: str
     """Unique in the pipeline."""
@@ -98,6 +98,15 @@ class TaskSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     each worker, and its return is no failure."""
     command: tuple[str, ...] | None = None
     """A program to run for each block instead, with the block as JSON on standard input."""
+    map: str | None = None
+    """``"module:name"`` of a function of an array: it gets what a block reads, and of what it returns the part that the
+    block writes is written. `reads` is a path or array, or arrays by name; `writes` one; ROIs follow from them."""
+    block: tuple[int, ...] | None = None
+    """Of a map: voxels of the first array that a block writes, on each axis."""
+    halo: int | tuple[int, ...] = 0
+    """Of a map: voxels that a block reads around those, one number or one for each axis."""
+    pad: Literal["reflect", "mirror", "nearest", "wrap"] | float = "reflect"
+    """Of a map: what stands outside the volume, as scipy.ndimage means it, or a number."""
     params: dict[str, Any] = {}
     """Keyword arguments of the function."""
     reads: dict[str, str | ArraySpec] = {}

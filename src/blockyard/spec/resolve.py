@@ -125,6 +125,8 @@ def task_spec(task: Task, requires: tuple[str, ...], refer: Callable[[Any, str],
         submits=plan.submits,
         reads=plan.reads,
         writes=plan.writes,
+        block=None if plan.block is None else tuple(plan.block),
+        halo=tuple(plan.halo) or 0,
         requires=requires,
         **code,
     )

@@ -17,6 +17,7 @@ import msgspec
 
 from blockyard.spec import model
 from blockyard.spec.functions import REFERENCE_PATTERN
+from blockyard.spec.maps import ROIS
 from blockyard.spec.model import RESOLVED, PipelineSpec
 from blockyard.spec.validate import LONGEST_ID, LONGEST_NAME, NAME_PATTERN
 
@@ -32,6 +33,8 @@ _NARROWER: dict[str, dict[str, Schema]] = {
         "id": {**_NAME, "maxLength": LONGEST_ID},
         "function": _REFERENCE,
         "worker": _REFERENCE,
+        "map": _REFERENCE,
+        "block": {"minItems": 1},
         "command": {"minItems": 1},
         "check": _REFERENCE,
         "pool": _NAME,
@@ -84,9 +87,20 @@ def _struct(name: str, structs: dict[str, Any]) -> Schema:
     if name == "TaskSpec":
         schema["oneOf"] = [
             {"required": [code], "properties": {code: {"not": {"type": "null"}}}}
-            for code in ("function", "worker", "command")
+            for code in ("function", "worker", "command", "map")
         ]
+        _let_maps(schema, _struct("ArraySpec", structs))
     return schema
+
+
+def _let_maps(schema: Schema, array: Schema) -> None:
+    """Let a task with `map` have `block` in the place of ROIs, and arrays without names."""
+    schema["required"] = [name for name in schema["required"] if name not in ROIS]
+    schema["anyOf"] = [{"required": [*ROIS]}, {"required": ["map", "block", "reads", "writes"]}]
+    for name in ("reads", "writes"):
+        named = schema["properties"][name]
+        described = named.pop("description")
+        schema["properties"][name] = {"description": described, "anyOf": [named, {"type": "string"}, array]}
 
 
 def _field(struct: str, field: str, value: Schema, structs: dict[str, Any]) -> Schema:

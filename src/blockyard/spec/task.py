@@ -92,6 +92,8 @@ class Schedule:
     submits: bool = False
     reads: dict[str, str | ArraySpec] = field(default_factory=dict)
     writes: dict[str, str | ArraySpec] = field(default_factory=dict)
+    block: Sequence[int] | None = None
+    halo: Sequence[int] = ()
 
 
 OF_DAISY_1 = {"total_roi", "read_roi", "write_roi", "process_function", "upstream_tasks", "init_callback_fn"}
@@ -189,12 +191,15 @@ class Task:
         submits: bool = False,
         reads: Arrays | None = None,
         writes: Arrays | None = None,
+        block: Sequence[int] | None = None,
+        halo: Sequence[int] = (),
     ) -> None:
         """Say what the blocks of this task are and what runs for each; the names are those of the pipeline file.
 
         `process_function` takes a block, or nothing: then it is a worker of the user's own; with `submits` one that
         submits a job, which drives the Client later, and returns. `check_function` is one function, or a pair (before,
-        after). What follows `fit` is beyond 0.2; `reads` and `writes` are arrays by name.
+        after). What follows `fit` is beyond 0.2; `reads` and `writes` are arrays by name; `block`
+        and `halo` are for `map_blocks`, whose ROIs follow from the arrays.
         Raises SpecError for what has no meaning at all; the rest is checked with the pipeline.
         """
         before, after = _pair(check_function, self.task_id)
@@ -217,6 +222,8 @@ class Task:
             submits=bool(submits),
             reads=_arrays(reads, f"{task}, reads"),
             writes=_arrays(writes, f"{task}, writes"),
+            block=block,
+            halo=halo,
         )
 
     @property
@@ -263,8 +270,10 @@ def _params(params: Any, what: str) -> dict[str, Any]:
     return given
 
 
-Arrays: TypeAlias = Mapping[str, str | os.PathLike[str] | Mapping[str, Any]]
-"""Arrays by name: a path or URL, or a mapping of the fields of `ArraySpec`."""
+ArrayPath: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
+"""An array: a path or URL, or a mapping of the fields of `ArraySpec`."""
+Arrays: TypeAlias = Mapping[str, ArrayPath]
+"""Arrays by name."""
 
 
 def _arrays(given: Any, what: str) -> dict[str, str | ArraySpec]:

@@ -85,6 +85,8 @@ def call_fault(found: Any, name: str, params: Mapping[str, Any], arrays: Iterabl
 def _check(task: TaskSpec, name: str, reference: str, where: Where) -> Any:
     try:
         function = load_function(reference, pickle_dir=None)
+        if name == "map":  # called with arrays, as its own library says
+            return function
         fault = call_fault(function, name, task.params, task.arrays)
     except SpecError as error:
         raise type(error).at(where, f"task '{task.id}', {name}: {error}") from error

@@ -90,10 +90,10 @@ def check_task(task: TaskSpec, where: Where) -> None:
 
 
 def _check_code(task: TaskSpec, where: Where) -> None:
-    given = [name for name in ("function", "worker", "command") if getattr(task, name) is not None]
+    given = [name for name in ("function", "worker", "command", "map") if getattr(task, name) is not None]
     if len(given) != 1:
         has = f"has both {' and '.join(given)}" if given else "does not say what to run"
-        raise SpecError.at(where, f"task '{task.id}' {has}; write exactly one of function, worker and command")
+        raise SpecError.at(where, f"task '{task.id}' {has}; write exactly one of function, worker, command and map")
     for name, reference in code_references(task):
         if not is_reference(reference):
             raise SpecError.at(
@@ -127,7 +127,7 @@ def _reference_like(text: str) -> str:
 
 def code_references(task: TaskSpec) -> list[tuple[str, str]]:
     """Return (field, reference) of all user code of a task."""
-    named = [("function", task.function), ("worker", task.worker)]
+    named = [("function", task.function), ("worker", task.worker), ("map", task.map)]
     if isinstance(task.check, CheckSpec):
         named += [("check.before", task.check.before), ("check.after", task.check.after)]
     else:
