@@ -78,6 +78,27 @@ def test_a_start_of_which_nothing_more_is_heard_is_said_after_a_while():
     assert ObservedRun(run.core).status(LATE_S).notices == []
 
 
+@pytest.mark.parametrize("submits", [True, False])
+def test_jobs_that_ended_and_left_blocks_are_told_until_another_comes(submits):
+    """Nobody submits them again by itself; an agent that keeps a worker running does start it again."""
+    run = Run(worker="own:loop", submits=submits)
+
+    def kinds(now, *events):
+        for event in (*events, ev.TurnEnded()):
+            run.core.handle(event, now)
+        return [notice.kind for notice in ObservedRun(run.core).status(now).notices]
+
+    def come(job, now):
+        return kinds(now, ev.WorkerJoined(job, task="work", own=True), ev.BlocksWanted(job, 1))
+
+    assert come("one", 0.0) == come("two", 0.0) == []
+    assert kinds(10.0, ev.WorkerGone("one")) == []
+    assert kinds(10.0 + LATE_S, ev.WorkerHeard("two")) == [], "the other one is still there"
+    assert kinds(200.0, ev.WorkerGone("two")) == kinds(199.0 + LATE_S) == []
+    assert kinds(200.0 + LATE_S) == (["slow_start"] if submits else [])
+    assert come("three", 210.0 + LATE_S) == []
+
+
 def test_a_worker_that_is_not_there_says_nothing():
     """Its connection was faster than its word."""
     run = Run(function="json:dumps")

@@ -436,7 +436,7 @@ class Scheduler(RunState):
             if not self.hold.lasts(now):
                 again = assign(self, now)
                 self.turn.effects += self.listeners.due(self.by_id, self.frontiers, self.fail_fast.stops, now)
-                self.unstarted.look(now)
+                self.unstarted.look(self.by_id, self.frontiers, self.workers, now)
             self.turn.effects += self.over.close(self.activity.closed, self.tasks, self.turn.record)
             self.activity.closed.clear()
             again |= self._stand_still(now)

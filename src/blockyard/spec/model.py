@@ -95,7 +95,7 @@ class TaskSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """``"module:name"`` of a user's own worker: a function of no argument that drives `blockyard.Client` itself."""
     submits: bool = False
     """Whether `worker` submits a job, which drives the Client later and elsewhere, and returns: it is called once for
-    each worker, and its return is no failure."""
+    each worker, and its return is no failure. A job that ends is not submitted again; that blocks are left is told."""
     command: tuple[str, ...] | None = None
     """A program to run for each block instead, with the block as JSON on standard input."""
     map: str | None = None
