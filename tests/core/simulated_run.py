@@ -21,7 +21,8 @@ from oracle import Name, Oracle, box_of
 
 from blockyard.core import events as ev
 from blockyard.core.scheduler import CoreSettings, Scheduler
-from blockyard.spec.model import RoiSpec, RunSpec
+from blockyard.plan.requests import numbered_alike
+from blockyard.spec.model import RoiSpec, RunSpec, Target
 from blockyard.views.observed import ObservedRun
 from blockyard.wire.messages import Outcome
 
@@ -118,6 +119,10 @@ class Model:
     """(task, block id, attempt, final) of the trouble of this turn."""
     acks: list[tuple[str, int, int]] = field(default_factory=list)
     """(worker, seq, stale) due this turn."""
+    outside: dict[str, set[Name]] = field(default_factory=lambda: {"done": set(), "skipped": set(), "failed": set()})
+    """What became of blocks of an earlier request that are none of the run's now."""
+    withdrawn: dict[int, tuple[str, Name]] = field(default_factory=dict)
+    """Leases that another request has made wrong, until nobody can run their blocks any more."""
 
     def copy(self) -> Model:
         """A copy that shares nothing that changes."""
@@ -136,6 +141,8 @@ class Model:
             self.state,
             self.notes.copy(),
             self.acks.copy(),
+            {what: names.copy() for what, names in self.outside.items()},
+            self.withdrawn.copy(),
         )
 
 
@@ -178,6 +185,9 @@ class World:
         self.delivered: set[int] = set()
         """Lease numbers that some worker has heard of."""
         self.starved = 0
+        self.asked_again = False
+        self.quiet_until_s = 0.0
+        """Nothing is leased before."""
         self.orphans: set[Name] = set()
         self._orphans_of: frozenset[Name] = frozenset()
 
@@ -319,7 +329,7 @@ class World:
 
     def is_silent(self, known: Known) -> bool:
         """Whether its leases are over because it was not heard of."""
-        return known.heard_s + self.settings.lease_s + self.settings.grace_s <= self.now
+        return known.heard_s + self.settings.patience_s <= self.now
 
     def _expire(self) -> None:
         for worker, known in list(self.model.workers.items()):
@@ -348,6 +358,7 @@ class World:
             if task in {None, name[0]} and (roi is None or self.oracle.block(name).write.meets(box_of(roi)))
         }
         undone = asked | self.oracle.orphans_of(asked)
+        self._undo_outside(undone, task, roi)
         model.done -= undone
         model.skipped -= undone
         model.failed -= undone
@@ -358,6 +369,28 @@ class World:
         if undone and model.state in {"done", "failed"}:
             model.state = "running"
             self.over = None
+
+    def _undo_outside(self, undone: set[Name], task: str | None, roi: RoiSpec | None) -> None:
+        """Blocks of an earlier request are undone as those of the run are: they were done after what is undone."""
+        outside = self.model.outside
+        there = outside["done"] | outside["failed"]
+        if not there:
+            return
+        whole = Oracle(RunSpec(self.run.pipeline))
+        gone = {
+            name
+            for name in there
+            if task in {None, name[0]} and (roi is None or whole.block(name).write.meets(box_of(roi)))
+        }
+        reached = undone | gone
+        known = there | set(self.oracle.waits_for)
+        while more := {name for name in known if whole.waits_for[name] & reached} - reached:
+            reached |= more
+        undone |= reached & set(self.oracle.waits_for)
+        for name in reached & outside["failed"]:
+            self.model.tries.pop(name, None)
+        for names in outside.values():
+            names.difference_update(reached)
 
     # --- a turn ------------------------------------------------------------------------------------------------
 
@@ -380,6 +413,8 @@ class World:
 
     def _take(self, effects: list[ev.Effect], *, deliver: bool) -> int:
         self._expire()
+        if self.now >= self.quiet_until_s:
+            self.model.withdrawn.clear()
         self._commit(effects)
         self._check_acks(effects)
         leased = 0
@@ -444,6 +479,7 @@ class World:
         model, known = self.model, self.model.workers[effect.worker]
         spec = self.oracle.tasks[effect.task].spec
         assert model.state == "running", "nothing is leased while paused or over"
+        assert self.now >= self.quiet_until_s, "nothing is leased while blocks of an earlier request may run"
         assert known.connected
         assert not self.is_silent(known), f"{effect.worker} was not heard of for longer than a lease lasts"
         assert (spec.pool, spec.worker is not None) == (known.pool, known.own)
@@ -482,10 +518,20 @@ class World:
 
     def all_orphans(self) -> set[Name]:
         """Blocks that wait for a failed one."""
+        if self.asked_again:  # what was done under another request may wait for what fails now
+            return self._orphans_but_done()
         if self._orphans_of != self.model.failed:
             self._orphans_of = frozenset(self.model.failed)
             self.orphans = self.oracle.orphans_of(self.model.failed)
         return self.orphans
+
+    def _orphans_but_done(self) -> set[Name]:
+        orphans, walk = set(), list(self.model.failed)
+        while walk:
+            found = self.oracle.waited_for_by[walk.pop()] - self.model.done - self.model.failed - orphans
+            orphans |= found
+            walk += found
+        return orphans
 
     def finals(self) -> set[Name]:
         """Blocks that have ended."""
@@ -506,9 +552,9 @@ class World:
         assert status.state == model.state
         ready = Counter(name[0] for name in self.ready())
         leased = Counter(name[0] for _, name in model.leased.values())
-        assert [task.id for task in status.tasks] == self.oracle.order
+        assert [task.id for task in status.tasks] == list(self.run.numbered or self.oracle.order)
         for task in status.tasks:
-            mine = self.oracle.run_blocks[task.id]
+            mine = self.oracle.run_blocks.get(task.id, ())
             assert task.total == len(mine)
             assert task.leased == leased[task.id]
             assert task.skipped == count(model.skipped, task.id)
@@ -524,7 +570,7 @@ class World:
 
     def _check_num_workers(self, task: str) -> None:
         """What the workers that hold blocks of the task may run at once is within `num_workers`."""
-        limit = self.oracle.tasks[task].spec.num_workers
+        limit = self.oracle.tasks[task].spec.num_workers if task in self.oracle.tasks else None
         if limit is None:
             return
         held = Counter(worker for worker, name in self.model.leased.values() if name[0] == task)
@@ -533,7 +579,7 @@ class World:
 
     def check_nobody_starves(self) -> None:
         """After a turn no idle worker waits for blocks while one is ready that it may run (but for backoffs)."""
-        if self.model.state != "running":
+        if self.model.state != "running" or self.core.hold.lasts(self.now):
             return
         holders = {worker for worker, _ in self.model.leased.values()}
         idle = [
@@ -586,6 +632,30 @@ class World:
                 known.slots = 1
         for worker in self.workers.values():
             worker.connected = False
+
+    def ask(self, targets: tuple[Target, ...] | None) -> None:
+        """The scheduler is gone; its successor is asked for something else of the same pipeline."""
+        self.run = numbered_alike(self.run, RunSpec(self.run.pipeline, targets))
+        self.oracle = Oracle(self.run)
+        self.asked_again = True
+        model = self.safe
+        for what in ("done", "skipped", "failed"):
+            names = getattr(model, what) | model.outside[what]
+            setattr(model, what, {name for name in names if name in self.oracle.waits_for})
+            model.outside[what] = names - getattr(model, what)
+        waits_for = self.oracle.waits_for
+        leased = model.leased | model.withdrawn
+        model.leased = {n: (w, name) for n, (w, name) in leased.items() if waits_for.get(name, {("", 0)}) <= model.done}
+        model.withdrawn = {n: lease for n, lease in leased.items() if n not in model.leased}
+        # Who runs one of the others stops within that time.
+        self.quiet_until_s = self.now + self.settings.patience_s if model.withdrawn else 0.0
+        self.restart()
+        for worker, _ in leased.values():
+            self.model.workers.setdefault(worker, Known("", 1, None, False, False, self.now))
+        finished = self.finals() == set(self.oracle.waits_for)
+        stands = "running" if not finished else "failed" if self.model.failed else "done"
+        if self.model.state in {"done", "failed"} and self.model.state != stands:
+            self.model.state = "running"
 
     def replayed(self) -> Scheduler:
         """What the journal makes of a new scheduler."""

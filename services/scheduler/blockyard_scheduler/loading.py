@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -14,11 +15,12 @@ from blockyard.core.scheduler import Scheduler
 from blockyard.spec.errors import SpecError, StoreError
 from blockyard.spec.model import RunSpec
 from blockyard_scheduler.leadership import Leadership
-from blockyard_scheduler.resume import resumed
+from blockyard_scheduler.resume import other_request, resumed
 from blockyard_scheduler.settings import Settings
 from blockyard_scheduler.store.redis import Store
 
 T = TypeVar("T")
+log = logging.getLogger("blockyard.scheduler")
 
 
 async def load_run(settings: Settings, store: Store, leadership: Leadership) -> Scheduler:
@@ -33,6 +35,8 @@ async def load_run(settings: Settings, store: Store, leadership: Leadership) -> 
         await store.check_whole()
     before = None if fresh else await store.read_spec()
     run = settings.run if before is None else resumed(before, settings.run, accept_changes=settings.accept_changes)
+    if before is not None and (change := other_request(before, run)):
+        log.info("%s: what is done stays done", change)
     await store.write_spec(leadership.identity, run, fresh=fresh)
     seq = await store.last_seq()
     core = await _restore(settings, store, run, leadership.epoch)

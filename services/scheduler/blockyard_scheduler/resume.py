@@ -1,6 +1,7 @@
 """Whether a pipeline is still the run that Redis holds, or has become another one.
 
 Block ids, journal and snapshot mean something only on the grid they were written on, so a changed grid is refused.
+What of it is wanted may change: bits are those of the full grid, and what is done stays done.
 Parameters, arrays, requirements and the conflict flag change what the finished blocks are worth: the user must accept
 that.
 Everything else (function, image, workers, retries, time limits, checks) is how the work is done, and may change.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from blockyard.plan.requests import numbered_alike
 from blockyard.spec.errors import SpecError
 from blockyard.spec.model import PipelineSpec, RunSpec, Target, TaskSpec
 
@@ -25,7 +27,7 @@ def resumed(old: RunSpec, new: RunSpec, *, accept_changes: bool) -> RunSpec:
     name = new.pipeline.name
     before = {task.id: task for task in old.pipeline.tasks}
     after = {task.id: task for task in new.pipeline.tasks}
-    if grid := [*_tasks(before, after), *_changes(before, after, GRID), *_targets(old, new)]:
+    if grid := [*_tasks(before, after), *_changes(before, after, GRID)]:
         raise SpecError(
             f"run '{name}' was begun with other blocks: {_list(grid)}; undo that, give the pipeline another name, or"
             " start over with --fresh"
@@ -35,7 +37,14 @@ def resumed(old: RunSpec, new: RunSpec, *, accept_changes: bool) -> RunSpec:
             f"run '{name}' was begun differently: {_list(meaning)}; keep the finished blocks as they are with"
             " --accept-changes, or start over with --fresh"
         )
-    return RunSpec(PipelineSpec(name=name, tasks=tuple(after[task.id] for task in old.pipeline.tasks)), new.targets)
+    tasks = tuple(after[task.id] for task in old.pipeline.tasks)
+    return numbered_alike(old, RunSpec(PipelineSpec(name=name, tasks=tasks), new.targets))
+
+
+def other_request(old: RunSpec, new: RunSpec) -> str:
+    """Return what was wanted of a run and what is now, as a clause; "" where that is the same."""
+    was, now = _wanted(old), _wanted(new)
+    return "" if was == now else f"the request was {_asked(was)} and is {_asked(now)}"
 
 
 def _tasks(before: dict[str, TaskSpec], after: dict[str, TaskSpec]) -> list[str]:
@@ -55,11 +64,6 @@ def _changes(before: dict[str, TaskSpec], after: dict[str, TaskSpec], fields: tu
             if was != now:
                 changes.append(f"{field} of task '{name}' was {_shown(was)} and is {_shown(now)}")
     return changes
-
-
-def _targets(old: RunSpec, new: RunSpec) -> list[str]:
-    was, now = _wanted(old), _wanted(new)
-    return [] if was == now else [f"the request was {_asked(was)} and is {_asked(now)}"]
 
 
 def _wanted(run: RunSpec) -> dict[str, tuple[Target, ...]]:

@@ -64,8 +64,13 @@ class Over:
                 self.tasks.add(number)
                 yield AnnounceTaskOver(tasks[number].spec.id)
         if len(self.tasks) == len(tasks):
-            bad = any(task.counts[Kind.FAILED] or task.counts[Kind.ORPHANED] for task in tasks)
-            self.change(RunCause.WORKED_OFF_IN_PART if bad else RunCause.WORKED_OFF, record)
+            self.change(RunCause.WORKED_OFF_IN_PART if _lack(tasks) else RunCause.WORKED_OFF, record)
+
+    def is_outdated(self, tasks: Sequence[Task]) -> bool:
+        """Whether a run that was worked off is not: there is more to do, or what failed is not asked for any more."""
+        if self.phase not in {RunPhase.DONE, RunPhase.FAILED}:
+            return False
+        return any(task.unfinished for task in tasks) or _lack(tasks) is not (self.phase is RunPhase.FAILED)
 
     def tell(
         self, joined: Sequence[str | None], by_id: Mapping[str, Task]
@@ -82,3 +87,8 @@ class Over:
     def seen(self, now: float) -> None:
         """A turn ends: note since when the run has stopped."""
         self.ended_s = (now if self.ended_s is None else self.ended_s) if self.has_stopped else None
+
+
+def _lack(tasks: Sequence[Task]) -> bool:
+    """Whether blocks failed, or were orphaned."""
+    return any(task.counts[Kind.FAILED] or task.counts[Kind.ORPHANED] for task in tasks)

@@ -27,6 +27,7 @@ from blockyard.core.state.bitmap import Bitmap
 from blockyard.core.state.hold import RecoveryHold
 from blockyard.core.state.leases import Leases
 from blockyard.core.state.task import Task, connect
+from blockyard.core.state.withdrawn import Withdrawn
 from blockyard.core.state.workers import Worker
 from blockyard.core.turn import Turn
 from blockyard.core.unstarted import Unstarted
@@ -49,12 +50,14 @@ class RunState:
         """Sequence of the last record given out."""
         grids = {task.id: Grid.of(task) for task in run.pipeline.tasks}
         boxes = run_boxes(run, grids)
-        specs = [task for task in run.pipeline.tasks if task.id in boxes]
-        self.tasks = [Task(n, spec, grids[spec.id], boxes[spec.id]) for n, spec in enumerate(specs)]
+        specs = {task.id: task for task in run.pipeline.tasks}
+        ids = run.numbered or tuple(boxes)
+        self.tasks = [Task(n, specs[id_], grids[id_], boxes.get(id_, ())) for n, id_ in enumerate(ids)]
         self.by_id = {task.spec.id: task for task in self.tasks}
         connect(self.tasks)
         self.leases = Leases()
         self.hold = RecoveryHold()
+        self.withdrawn = Withdrawn()
         self.retries = Retries()
         zorder = ZOrder({task.spec.id: task.grid for task in self.tasks})
         self.activity = Activity()

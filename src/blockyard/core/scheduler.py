@@ -106,7 +106,11 @@ class Scheduler(RunState):
             grant.inherited, grant.granted_s = True, now
             if grant.max_running:
                 self.allotted[grant.task][grant.worker] = grant.max_running
+        if self.withdrawn.take_out(self.leases, self.tasks):
+            self.hold.begin(now + self.settings.patience_s)
         rebuild(self)
+        if self.over.is_outdated(self.tasks):
+            self._change(RunCause.ASKED_ANEW)
         failfast.restored(self, now)
         if self.reason and not self.fail_fast.stops:
             self._change(RunCause.LIFTED)
@@ -430,6 +434,8 @@ class Scheduler(RunState):
             self._again(self.tasks[number], np.array([address]), now)
         for number, addresses in self.turn.finished.items():
             self.frontiers[number].finished(np.concatenate(addresses))
+        if self.withdrawn.grants and not self.hold.lasts(now):
+            self.turn.record.ends += self.withdrawn.ended()
         again = False
         if self.state is RunPhase.RUNNING:
             failfast.look(self, now)

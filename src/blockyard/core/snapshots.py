@@ -87,7 +87,7 @@ class Snapshots:
 def _head(core: RunState) -> journal.Head:
     """Return the durable state that is not in bitmaps."""
     grants = []
-    for grant in core.leases.grants():
+    for grant in (*core.leases.grants(), *core.withdrawn.grants):
         # Only live leases are kept; a grant with ended ones is written as one grant for each run of live ones.
         task = core.tasks[grant.task]
         live = np.flatnonzero(grant.live)

@@ -50,8 +50,7 @@ def rerun(core: RunState, event: RerunRequested) -> None:
             _walk(task, batch, undone)
     for task in core.tasks:
         bitmap = undone[task.number]
-        revoked = core.revoke(task, bitmap)
-        for worker, numbers in revoked.items():
+        for worker, numbers in core.revoke(task, bitmap).items():
             core.turn.effects.append(SendRevoke(worker, numbers))
         core.retries.drop_delayed(task.number, bitmap)
         addresses = bitmap.addresses()
@@ -102,13 +101,12 @@ def _clear(core: RunState, task: Task, addresses: Ints) -> None:
 
 
 def _walk(task: Task, indices: Ints, undone: dict[int, Bitmap]) -> None:
-    """Mark blocks of the run and all that waits for them, breadth first, each once."""
+    """Mark blocks and all that waits for them, breadth first, each once; of an earlier request those that are done."""
     walk: deque[tuple[Task, Ints]] = deque([(task, indices)])
     while walk:
         at, batch = walk.popleft()
-        batch = batch[at.in_run(batch)]
-        addresses = np.unique(at.layout.addresses(batch))
-        addresses = addresses[~undone[at.number].test(addresses)]
+        addresses = np.unique(at.layout.addresses(batch[at.grid.holds(batch)]))
+        addresses = addresses[at.concerns(addresses) & ~undone[at.number].test(addresses)]
         if not len(addresses):
             continue
         undone[at.number].set(addresses, 0)

@@ -155,6 +155,10 @@ class Grid:
             ids += indices[:, axis]
         return ids
 
+    def holds(self, indices: Ints) -> npt.NDArray[np.bool_]:
+        """Say which index vectors, shape (n, axes), are blocks of the grid."""
+        return np.asarray(((indices >= 0) & (indices < np.array(self.shape))).all(axis=1))
+
     def voxels_written(self, indices: Ints) -> int:
         """Return how many voxels the blocks of these index vectors, shape (n, axes), write together."""
         begin = np.array(self.write_begin) + indices * np.array(self.stride)

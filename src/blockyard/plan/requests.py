@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
+import msgspec
+
 from blockyard.plan.grid import Grid, Index
 from blockyard.spec.model import RoiSpec, RunSpec, TaskSpec
 
@@ -44,6 +46,18 @@ def run_boxes(run: RunSpec, grids: Mapping[str, Grid]) -> dict[str, tuple[Box, .
             else:
                 boxes += [grids[upstream].writers(grid.read_box(lo, hi)) for lo, hi in closed[task_id]]
     return {task.id: closed[task.id] for task in run.pipeline.tasks if task.id in closed}
+
+
+def numbered_alike(old: RunSpec, new: RunSpec) -> RunSpec:
+    """Return `new` with its tasks numbered as in `old`, an earlier request of the same pipeline; new ones come last."""
+    numbered = old.numbered or _needed(old)
+    numbered += tuple(task for task in _needed(new) if task not in numbered)
+    return msgspec.structs.replace(new, numbered=() if numbered == _needed(new) else numbered)
+
+
+def _needed(run: RunSpec) -> tuple[str, ...]:
+    """Return the ids of the tasks that any target needs, in the order of the pipeline."""
+    return tuple(run_boxes(run, {task.id: Grid.of(task) for task in run.pipeline.tasks}))
 
 
 def topological(tasks: Sequence[TaskSpec]) -> list[str]:

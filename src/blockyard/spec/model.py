@@ -178,6 +178,9 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
     pipeline: PipelineSpec
     targets: tuple[Target, ...] | None = None
+    numbered: tuple[str, ...] = ()
+    """Ids of tasks in the order by which the journal numbers them: those of the run, and those that were of it under
+    an earlier request. Empty: the run's tasks in the order of the pipeline."""
 
 
 Json: TypeAlias = dict[str, Any]

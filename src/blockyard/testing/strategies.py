@@ -170,18 +170,19 @@ def requests(draw: DrawFn, task: TaskSpec) -> RoiSpec:
 
 
 @st.composite
-def _targets(draw: DrawFn, pipeline: PipelineSpec) -> tuple[Target, ...]:
+def targets(draw: DrawFn, pipeline: PipelineSpec) -> tuple[Target, ...]:
+    """Draw up to three targets of a pipeline, most of them with requests."""
     chosen = draw(st.lists(st.sampled_from(pipeline.tasks), min_size=1, max_size=3, unique_by=lambda task: task.id))
-    targets = []
+    drawn = []
     for task in chosen:
         rois = draw(st.lists(requests(task), min_size=1, max_size=3)) if draw(st.integers(0, 3)) else None
-        targets.append(Target(task.id, None if rois is None else tuple(rois)))
-    return tuple(targets)
+        drawn.append(Target(task.id, None if rois is None else tuple(rois)))
+    return tuple(drawn)
 
 
 @st.composite
 def runs(draw: DrawFn, most_tasks: int = 4, largest_grid: int = LARGEST_GRID_OF_A_CHAIN_BLOCKS) -> RunSpec:
     """Draw a pipeline and what of it is wanted: everything, or up to three targets, most of them with requests."""
     pipeline = draw(pipelines(most_tasks, largest_grid))
-    targets = draw(_targets(pipeline)) if draw(st.booleans()) else None
-    return RunSpec(pipeline, targets)
+    wanted = draw(targets(pipeline)) if draw(st.booleans()) else None
+    return RunSpec(pipeline, wanted)

@@ -64,6 +64,20 @@ class Leases:
         self.count_by_task[task] = self.count_by_task.get(task, 0) + grant.alive
         return grant
 
+    def grant_parts(self, grant: Grant, positions: Ints) -> None:
+        """Lease these positions of a grant that has ended again, each run of them as a grant of its own."""
+        for run in np.split(positions, np.flatnonzero(np.diff(positions) != 1) + 1):
+            if len(run):
+                number, addresses = grant.number + int(run[0]), grant.addresses[run]
+                self.grant(
+                    grant.task,
+                    grant.worker,
+                    addresses,
+                    grant.granted_s,
+                    max_running=grant.max_running,
+                    number=number,
+                )
+
     def find(self, numbers: Ints) -> Iterator[tuple[Grant | None, npt.NDArray[np.intp], Ints]]:
         """Return for ascending numbers, by grant: the grant (None: none is live), rows of `numbers`, positions."""
         at = 0

@@ -103,6 +103,13 @@ class Task:
             inside[tuple(slice(max(f - b, 0), max(t - b, 0)) for f, t, b in zip(first, last, lo, strict=True))] = True
         return inside
 
+    def concerns(self, addresses: Ints) -> Bools:
+        """Say which addresses are blocks of the run, or were under an earlier request and are done or failed."""
+        if self.whole:
+            return np.ones(len(addresses), np.bool_)
+        kept = self.bits[Kind.DONE].test(addresses) | self.bits[Kind.FAILED].test(addresses)
+        return kept | self.in_run(self.layout.indices(addresses))
+
     def undone_box(self, lo: Index, hi: Index) -> Bools:
         """Say which blocks of an index box belong to the run and are not done, as an array of the shape of the box."""
         undone = ~self.bits[Kind.DONE].test(self.layout.box_addresses(lo, hi))
@@ -186,6 +193,8 @@ def connect(tasks: Sequence[Task]) -> None:
     by_id = {task.spec.id: task for task in tasks}
     for task in tasks:
         for required in dict.fromkeys(task.spec.requires):
+            if required not in by_id:  # nothing of this task is wanted any more
+                continue
             upstream = by_id[required]
             edge = Edge(upstream.grid, task.grid)
             task.upstream.append((edge, upstream))

@@ -25,6 +25,8 @@ class RunCause(Enum):
     CANCELLED = "cancelled"
     UNDONE = "undone"
     """Blocks that were over are to run again."""
+    ASKED_ANEW = "asked for something else"
+    """Another request: blocks that are over are not all of the run, or not of it any more."""
     STOOD_STILL = "at a standstill"
     """All that is left was stopped by fail-fast, or waits for that."""
     LIFTED = "given another chance"
@@ -57,6 +59,8 @@ RUN: dict[tuple[RunPhase, RunCause], RunPhase] = {
     (_FAILED, RunCause.RESUMED): _FAILED,
     (_FAILED, RunCause.CANCELLED): _FAILED,
     (_FAILED, RunCause.UNDONE): _RUNNING,
+    (_DONE, RunCause.ASKED_ANEW): _RUNNING,
+    (_FAILED, RunCause.ASKED_ANEW): _RUNNING,
     (_CANCELLED, RunCause.PAUSED): _CANCELLED,
     (_CANCELLED, RunCause.RESUMED): _RUNNING,
     (_CANCELLED, RunCause.CANCELLED): _CANCELLED,
