@@ -101,7 +101,7 @@ def _only_run(runs: Path, where: str) -> Path:
         raise BlockyardError(f"there is no run {where}{start or '; give its folder or address'}")
     if len(found) == 1:
         return found[0]
-    live = [path for path in found if in_use(path / "redis")]
+    live = [path for path in found if in_use(path / "redis") or _living(path) is not None]
     if len(live) == 1:
         return live[0]
     raise BlockyardError(f"there are {len(found)} runs: give one of {', '.join(map(str, found))}")
