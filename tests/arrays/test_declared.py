@@ -120,6 +120,9 @@ def test_an_output_that_is_missing_is_made_once(
     assert (zarr.open_array(tmp_path / "o")[...] == 7).all()
     again = declared_arrays(run(task(f"reads: {{raw: raw.zarr}}, writes: {{out: {writes}}}", write=16)), tmp_path)
     assert again.new == []
+    said.clear()
+    make_declared(again, said.append, again=True)
+    assert said == ["note: all blocks run again, over what is in 'o': arrays are never emptied"]
     assert again.run == found.run
 
 

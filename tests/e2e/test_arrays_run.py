@@ -135,3 +135,11 @@ def test_four_workers_and_one_shard_lose_nothing(tmp_path: Path) -> None:
     expected = gaussian_filter(raw, 1.0, output="f4")
     assert (zarr.open_array(tmp_path / "smooth.zarr", mode="r")[...] == expected).all()
     assert (zarr.open_array(tmp_path / "peaks.zarr", mode="r")[...] == maximum_filter(expected, 3)).all()
+    (tmp_path / "peaks.zarr").rename(tmp_path / "elsewhere.zarr")
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert "the array 'peaks.zarr' that it writes is gone" in again.stderr
+    assert not (tmp_path / "peaks.zarr").exists()
+    (tmp_path / "elsewhere.zarr").rename(tmp_path / "peaks.zarr")
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "nothing was left to do" in again.stdout

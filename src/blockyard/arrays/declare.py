@@ -40,8 +40,15 @@ class Declared:
     notes: list[PlanWarning] = field(default_factory=list)
 
 
-def make_declared(declared: Declared, say: Callable[[str], None]) -> None:
-    """Make the arrays that do not exist yet, and `say` so. Raises SpecError where that can't be done."""
+def make_declared(declared: Declared, say: Callable[[str], None], *, again: bool = False) -> None:
+    """Make the arrays that do not exist yet, and `say` so. Raises SpecError where that can't be done.
+
+    `again`: a run starts over, and who asked for that is told that what it wrote stays.
+    """
+    made = {array.path for array in declared.new}
+    there = dict.fromkeys(array.path for array in declared.facts if array.role == "writes" and array.path not in made)
+    if again and there:
+        say(f"note: all blocks run again, over what is in {', '.join(map(repr, there))}: arrays are never emptied")
     for note in declared.notes:
         say(f"note: {note.text}")
     for array in declared.new:
@@ -167,7 +174,7 @@ class _Look:
             return self._open(array.path, task.total_roi.ndim)
         except NoArrayError as error:
             if kind == "reads":
-                raise SpecError(f"task '{task.id}', reads: '{name}': {error}{self._elsewhere(array)}") from None
+                raise SpecError(f"task '{task.id}', reads: '{name}': {error}") from None
         except SpecError as error:
             raise SpecError(f"task '{task.id}', {kind}: '{name}': {error}") from None
         if not self._grids[task.id].size:
@@ -183,10 +190,6 @@ class _Look:
         if key not in self._known:
             self._known[key] = _Known.of(open_store(path, self._folder, ndim))
         return self._known[key]
-
-    def _elsewhere(self, array: ArraySpec) -> str:
-        """Say how the array could come to be: paths that differ in a letter are most often meant."""
-        return f"; relative paths begin in {self._folder}" if not Path(array.path).is_absolute() else ""
 
     def _plan(self, task: TaskSpec, name: str, array: ArraySpec) -> NewArray:
         """Return what an array that does not exist will be: as `like` says, else what the blocks write."""

@@ -37,7 +37,7 @@ from blockyard.local.preflight import FunctionCheck
 from blockyard.local.redis import EmbeddedRedis, Fsync
 from blockyard.local.result import RunResult
 from blockyard.local.services import LOOPBACK, ONCE, Service, Services, environment_of_services
-from blockyard.spec.errors import BlockyardError, ConnectError, StoreError
+from blockyard.spec.errors import BlockyardError, ConnectError, SpecError, StoreError
 from blockyard.spec.functions import PICKLE
 from blockyard.spec.model import RunSpec
 from blockyard.spec.validate import code_references
@@ -210,7 +210,14 @@ class LocalRun:
         """Start all that can start side by side, since each takes a while to import what it needs."""
         _try_loopback()
         declared = None if self.keep_serving else declared_arrays(self.run, self.work_dir or Path.cwd())
-        self.run = declared.run if declared else self.run
+        begun = (self.folder / "run.json").exists()
+        if declared is not None:
+            self.run = declared.run
+            if begun and declared.new and not (self.fresh or self.accept_changes):
+                raise SpecError(
+                    f"run '{self.run.pipeline.name}' was begun, and the array '{declared.new[0].path}' that it writes"
+                    " is gone with what finished blocks had written; put it back, or start over with --fresh"
+                )
         claim_folder(self.folder)
         self._redis = EmbeddedRedis(self.folder / "redis", self.fsync, ended=self._ended.put)
         with self._checked_functions() as functions:
@@ -231,7 +238,7 @@ class LocalRun:
                 for sentence in functions.finish(self.say):
                     self.say(f"warning: {sentence}")
         if declared is not None:
-            make_declared(declared, self.say)
+            make_declared(declared, self.say, again=begun and self.fresh)
         for warning in [] if self.keep_serving else warnings_before(self.run, self.work_dir or Path.cwd()):
             self.say(f"warning: {warning.text}")
         self._agents = [] if self.keep_serving else services.agents()
