@@ -310,18 +310,3 @@ def test_a_client_in_a_function_of_a_block_is_a_sentence(folder):
     (folder / "user_code.py").write_text(CONTEXT)
     error = run_blocks(folder, block_task(function="user_code:asks"), [0])[0].error
     assert error.message.startswith("Client() in task 'work', whose function is called with a block")
-
-
-def test_each_task_keeps_its_own_working_directory(tmp_path):
-    """One that changes it finds its change again; the others never see it."""
-    (tmp_path / "folders.py").write_text(
-        "import os\ndef moves(block):\n    if block.block_id: assert os.getcwd() == '/'\n    os.chdir('/')\n"
-        "def stays(block):\n    assert os.getcwd() != '/'\n"
-    )
-    tasks = (block_task("moves", function="folders:moves"), block_task("stays", function="folders:stays"))
-    with FakeScheduler(tasks) as scheduler, AgentProcess(scheduler, tmp_path) as agent:
-        for block in range(3):
-            for task in ("moves", "stays"):
-                scheduler.add(task, [block])
-                assert scheduler.result(block, task).outcome is Outcome.SUCCESS
-        assert finish_run(scheduler, agent) == 0

@@ -96,6 +96,16 @@ class ChildProcess:
         self._pid_fd = -1
         self._watch()
 
+    def go_on(self) -> bool:
+        """Let it go on if a signal has stopped it (SIGSTOP); give whether one had."""
+        try:
+            stopped = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG)
+        except ChildProcessError:  # it has ended
+            return False
+        if stopped is not None:
+            os.killpg(self.pid, signal.SIGCONT)
+        return stopped is not None
+
     def kill(self) -> None:
         """Kill it and all that it started; `ended` follows."""
         if self.alive:

@@ -11,7 +11,6 @@ what has not started without any lock in the loop.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -52,6 +51,7 @@ from blockyard_worker.channel import (
     ToSlot,
 )
 from blockyard_worker.process import process_output
+from blockyard_worker.process_state import ProcessState
 from blockyard_worker.slot_page import MASK, PLACE, STARTED, STATE, WRITTEN, SlotPage, SlotState
 
 SUCCESS = int(Outcome.SUCCESS)
@@ -76,8 +76,7 @@ class Slot:
         self.output = output
         self.pid = os.getpid()
         self._calls: dict[str, tuple[GridOfRun, Callable[[Block], Any]]] = {}
-        self._folder = os.getcwd()  # noqa: PTH109
-        self._folders: dict[str, str] = {}
+        self._state = ProcessState()
         self._functions: dict[str, tuple[Any, ...]] = {}
         self._run_name = ""
         self._imported = Imported()
@@ -155,7 +154,7 @@ class Slot:
     def _run_batch(self, batch: Run) -> None:
         self._begin_writing()
         if batch.task != self._named:
-            self._change_folder(batch.task)
+            self._state.change_to(batch.task)
             name_task(batch.task)
             self._named = batch.task
             main_module.show(*self._functions.get(batch.task, ()))
@@ -196,13 +195,6 @@ class Slot:
             longs[PLACE] = place + 1
         output.block = None
 
-    def _change_folder(self, task: str) -> None:
-        """Give each task a working directory of its own: what one changes, a later block of another does not see."""
-        with contextlib.suppress(OSError):  # it was removed
-            if self._named:
-                self._folders[self._named] = os.getcwd()  # noqa: PTH109 - a string, as it is changed back to
-            os.chdir(self._folders.get(task, self._folder))
-
     def _begin_writing(self) -> None:
         """What has been written so far is not the next block's."""
         self.output.begin()
@@ -218,6 +210,7 @@ class Slot:
                 task = self.tasks[batch.task]
                 with OneProcess():
                     call, functions = load_task(task, self.pickle_dir)
+                self._state.imported()
                 self._functions[task.id] = functions
                 main_module.show(*functions)
                 self._calls[task.id] = GridOfRun(Grid.of(task), self._run_name), call

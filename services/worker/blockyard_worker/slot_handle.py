@@ -286,6 +286,11 @@ class SlotHandle:
             self.doomed, self.doomed_kind = why, kind
             self.process.kill()
 
+    def wake(self) -> None:
+        """Let it go on where it was stopped (SIGSTOP): its block would never end."""
+        if self.alive and self.process.go_on():
+            log.warning("slot %d was stopped by a signal; it goes on", self.number)
+
     def stop(self) -> None:
         """Let it end once it has done what it was sent; kill it where that takes too long."""
         if not self.stopping and self.alive:

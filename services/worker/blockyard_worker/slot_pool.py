@@ -40,6 +40,8 @@ BATCH_S = 0.2
 LARGEST_WANT = 30_000
 """Blocks in hand for each slot, at most."""
 LOOK_S = 0.05
+STOPPED_S = 1.0
+"""A block that takes longer may have stopped its process."""
 """How often slots with several blocks are looked at: results wait no longer than this, nor blocks behind a slow one."""
 STUCK_S = 1.0
 """When every slot is busy with a block for longer than this, what waits here goes back to the scheduler."""
@@ -279,6 +281,8 @@ class SlotPool:
         if running is None or not slot.is_running():
             return
         _, seconds, task = running
+        if seconds > STOPPED_S:
+            slot.wake()
         limit = self.tasks[task].timeout_s
         if limit is not None and seconds > limit:
             slot.kill("timeout", f"the block ran longer than the {limit:g} s that timeout_s of task '{task}' allows")

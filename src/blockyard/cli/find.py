@@ -124,6 +124,8 @@ def _living(folder: Path) -> Control | None:
         token = (folder / "token").read_text()
     except (OSError, msgspec.DecodeError, ValueError):
         return None
+    if at.http_port < 0:  # it was told to serve no HTTP
+        return None
     control = Control(f"http://{at.http_host}:{at.http_port}", token)
     try:
         control.status()
