@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import yaml
 from examples import GOOD, line_of
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from blockyard.spec.errors import SpecError
@@ -239,6 +239,8 @@ PIECES = [
 ]
 
 
+@example("!!int name \n \n name")
+@example('"a \n\n b": 1\n"a \n\n b": 2')
 @given(st.lists(st.sampled_from(PIECES), max_size=40).map(" ".join) | st.binary(max_size=60))
 def test_no_text_gives_anything_but_a_pipeline_or_a_sentence(text: str | bytes) -> None:
     """Whatever is in the file, the only exception is a SpecError of one line."""

@@ -111,7 +111,7 @@ def _scalar(node: yaml.ScalarNode) -> Any:
     if tag in (_STR, _MERGE):  # "<<" that is no key is text
         return text
     if re.fullmatch(_CORE[tag], text) is None or re.fullmatch(_LEADING_ZERO, text):
-        raise SpecError(f":{_line(node)}: not valid YAML: '{text}' is not what its tag says; leave out the tag")
+        raise SpecError(f":{_line(node)}: not valid YAML: {text!r} is not what its tag says; leave out the tag")
     if tag == _NULL:
         return None
     if tag == _BOOL:
@@ -278,7 +278,7 @@ class _Walk:
             if before is not key:
                 other = _line(before)
                 raise self._fault(
-                    key, where, f"'{key.value}' is given twice, first in line {other}; remove one of them"
+                    key, where, f"{key.value!r} is given twice, first in line {other}; remove one of them"
                 )
 
     def _check_merge(
@@ -295,7 +295,7 @@ class _Walk:
                     raise self._fault(
                         value,
                         where,
-                        f"'{key.value}' stands before the '<<' that has it too: the first counts in YAML, the second to"
+                        f"{key.value!r} stands before the '<<' that has it too: the first counts in YAML, the second to"
                         " Helm; write one '<<' and put it first",
                     )
                 merged[str(key.value)] = value
