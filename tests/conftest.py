@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 import blockyard
 
-EXAMPLES = {"dev": 50, "ci": 200, "thorough": 5000, "mutants": 400}
+EXAMPLES = {"dev": 50, "ci": 400, "thorough": 5000, "mutants": 400}
 PROFILE = os.environ.get("BLOCKYARD_HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev")
 
 FOUND_IS_ENOUGH = (Phase.explicit, Phase.generate)

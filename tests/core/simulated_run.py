@@ -366,8 +366,8 @@ class World:
             model.tries.pop(name, None)
             model.not_before_s.pop(name, None)
         model.leased = {number: lease for number, lease in model.leased.items() if lease[1] not in undone}
-        if undone and model.state in {"done", "failed"}:
-            model.state = "running"
+        if self.finals() != set(self.oracle.waits_for) and model.state in {"done", "failed"}:
+            model.state = "running"  # where all that was asked for is orphaned, nothing has changed
             self.over = None
 
     def _undo_outside(self, undone: set[Name], task: str | None, roi: RoiSpec | None) -> None:

@@ -106,9 +106,9 @@ class Scheduler(RunState):
             grant.inherited, grant.granted_s = True, now
             if grant.max_running:
                 self.allotted[grant.task][grant.worker] = grant.max_running
-        if self.withdrawn.take_out(self.leases, self.tasks):
-            self.hold.begin(now + self.settings.patience_s)
         rebuild(self)
+        if self.withdrawn.take_out(self.leases, lambda task, addresses: self.frontiers[task].may_run(addresses)):
+            self.hold.begin(now + self.settings.patience_s)
         if self.over.is_outdated(self.tasks):
             self._change(RunCause.ASKED_ANEW)
         failfast.restored(self, now)

@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from blockyard.core.ready.activity import Activity
 from blockyard.core.ready.queue import ReadyQueue
-from blockyard.core.state.task import Task
+from blockyard.core.state.task import Bools, Task
 from blockyard.plan.edges import Edge, expand
 from blockyard.plan.grid import Index, Ints
 from blockyard.plan.levels import Counts
@@ -208,9 +208,7 @@ class Frontier:
             self.state[chunk] = ChunkState.EMITTED
             self._emit(addresses[waiting])
             return
-        missing = self._count_conflicting(lo, hi)
-        for edge, up in self.upstream:
-            missing += up.count_undone(edge, lo, hi)
+        missing = self._count_missing(lo, hi)
         ready = waiting & (missing == 0)
         waiting &= ~ready
         if waiting.any():
@@ -221,6 +219,27 @@ class Frontier:
         else:
             self.state[chunk] = ChunkState.EMITTED
         self._emit(addresses[ready])
+
+    def may_run(self, addresses: Ints) -> Bools:
+        """Say which addresses are blocks of the run that wait for nothing that is not done; chunk by chunk."""
+        layout = self.task.layout
+        indices = layout.indices(addresses)
+        found = self.task.in_run(indices)
+        if self._waits:
+            chunk = addresses // layout.capacity
+            for number in np.unique(chunk).tolist():
+                here = np.flatnonzero(chunk == number)
+                lo, hi = indices[here].min(axis=0), indices[here].max(axis=0) + 1
+                missing = self._count_missing(tuple(lo.tolist()), tuple(hi.tolist()))
+                found[here] &= missing[tuple((indices[here] - lo).T)] == 0
+        return found
+
+    def _count_missing(self, lo: Index, hi: Index) -> Counts:
+        """Count for each block of a box the blocks that it waits for and that are not done."""
+        missing = self._count_conflicting(lo, hi)
+        for edge, up in self.upstream:
+            missing += up.count_undone(edge, lo, hi)
+        return missing
 
     def _taken_in(self, chunk: int) -> Ints:
         capacity = self.task.layout.capacity

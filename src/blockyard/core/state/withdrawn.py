@@ -1,4 +1,4 @@
-"""Leases that another request has made wrong: their blocks are outside the run, or wait for blocks that are new in it.
+"""Leases that another request has made wrong: their blocks are outside the run, or wait for blocks that are not done.
 
 They are over for us: whoever holds one is told so when it greets us, and its release is stale. But it may run the block
 until then, beside one that conflicts with it. So nothing is leased for as long as a lease can last (see `hold.py`), and
@@ -7,14 +7,14 @@ only then the journal says that these have ended: a successor in the meantime fi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from blockyard.core.state.journal import EndRecord
 from blockyard.core.state.leases import Grant, Leases
-from blockyard.core.state.task import Kind, Task
+from blockyard.core.state.task import Bools
 from blockyard.plan.grid import Ints
 
 
@@ -25,12 +25,13 @@ class Withdrawn:
     grants: list[Grant] = field(default_factory=list)
     """Live where they are such leases."""
 
-    def take_out(self, leases: Leases, tasks: Sequence[Task]) -> bool:
-        """Take them out of what is leased; give whether there are any."""
-        too_early = {task.number: _waiting(task, leases.addresses(task.number)) for task in tasks}
+    def take_out(self, leases: Leases, may_run: Callable[[int, Ints], Bools]) -> bool:
+        """Take them out of what is leased; give whether there are any.
+
+        `may_run` says of addresses of a task, by its number, which are blocks of the run that wait for nothing.
+        """
         for grant in leases.grants():
-            task = tasks[grant.task]
-            wrong = ~task.in_run(task.layout.indices(grant.addresses)) | np.isin(grant.addresses, too_early[grant.task])
+            wrong = ~may_run(grant.task, grant.addresses)
             if (grant.live & wrong).any():
                 right = np.flatnonzero(grant.live & ~wrong)
                 kept = Grant(
@@ -50,17 +51,3 @@ class Withdrawn:
         ]
         self.grants.clear()
         return ends
-
-
-def _waiting(task: Task, addresses: Ints) -> Ints:
-    """Return the addresses of what waits for blocks that some of these leased ones wait for and that are not done."""
-    if not len(task.levels.offsets):
-        return np.empty(0, np.int64)
-    blockers = _unique(task, task.levels.blockers(task.layout.indices(addresses)))
-    undone = blockers[task.in_run(task.layout.indices(blockers)) & ~task.bits[Kind.DONE].test(blockers)]
-    return _unique(task, task.levels.waiters(task.layout.indices(undone)))
-
-
-def _unique(task: Task, batches: Iterable[Ints]) -> Ints:
-    found = [task.layout.addresses(batch) for batch in batches]
-    return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
